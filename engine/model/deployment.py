@@ -1,0 +1,135 @@
+"""A dedicated deployment: what the user asks (spec), what we observe (status), and its life cycle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from engine.model.errors import IllegalTransition
+
+
+class Phase(StrEnum):
+    """Place in the life cycle; the documents call it `status`."""
+
+    PROVISIONING = "provisioning"
+    ACTIVE = "active"
+    SCALING = "scaling"
+    DEGRADED = "degraded"
+    ASLEEP = "asleep"
+    FAILED = "failed"
+    TEARDOWN = "teardown"
+    INACTIVE = "inactive"
+
+
+P = Phase
+TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
+    P.PROVISIONING: frozenset({P.ACTIVE, P.FAILED, P.TEARDOWN}),
+    P.ACTIVE: frozenset({P.SCALING, P.DEGRADED, P.ASLEEP, P.FAILED, P.TEARDOWN}),
+    P.SCALING: frozenset({P.ACTIVE, P.DEGRADED, P.ASLEEP, P.FAILED, P.TEARDOWN}),
+    P.DEGRADED: frozenset({P.ACTIVE, P.SCALING, P.FAILED, P.TEARDOWN}),
+    P.ASLEEP: frozenset({P.PROVISIONING, P.SCALING, P.TEARDOWN}),
+    P.FAILED: frozenset({P.PROVISIONING, P.SCALING, P.ACTIVE, P.TEARDOWN}),
+    P.TEARDOWN: frozenset({P.INACTIVE}),
+    P.INACTIVE: frozenset(),
+}
+
+
+def advance(current: Phase, to: Phase) -> Phase:
+    """The only way a phase changes.
+
+    Raises:
+        IllegalTransition: `to` may not follow `current`. Staying where one is is always legal.
+    """
+    if to is current or to in TRANSITIONS[current]:
+        return to
+    raise IllegalTransition(f"a deployment cannot go from {current} to {to}", current=current, to=to)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Scaling(_Frozen):
+    """Bounds of the replica count. In this slice a change of bounds scales by hand; no autoscaler yet."""
+
+    min_replicas: int = Field(1, ge=0, le=64)
+    max_replicas: int = Field(1, ge=1, le=64)
+    scale_to_zero: bool = False
+    idle_timeout_seconds: int = Field(300, ge=5)
+
+
+class DeploymentSpec(_Frozen):
+    """What the user asked for. An edit makes a new one and raises the row's `generation`."""
+
+    name: str
+    model_id: str
+    gpu_type: str
+    region: str
+    replicas: int = Field(1, ge=0, le=64)
+    preset: str | None = None
+    scaling: Scaling = Scaling()
+
+
+class ReplicaPhase(StrEnum):
+    """Place of one replica in its life: declared by a stack output, then measured by health checks."""
+
+    BOOTING = "booting"
+    READY = "ready"
+    UNHEALTHY = "unhealthy"
+
+
+class Replica(_Frozen):
+    """One running copy as last observed.
+
+    Attributes:
+        id: the cloud's id (a Droplet id).
+        name: stable name within the deployment, `r1-0`.
+        address: IP address the gateway reaches it at.
+        endpoint: base URL of its agent, `https://address:8443`.
+        checked_at: when its health was last measured.
+        reason: why it is not ready, in the words of whoever said so.
+    """
+
+    id: str
+    name: str
+    address: str
+    endpoint: str
+    phase: ReplicaPhase = ReplicaPhase.BOOTING
+    checked_at: datetime | None = None
+    unhealthy_since: datetime | None = None
+    reason: str = ""
+
+
+class Condition(_Frozen):
+    """A named fact about a deployment with its reason, so that the API can say why nothing moves."""
+
+    type: str
+    status: bool
+    reason: str
+    message: str = ""
+    until: datetime | None = None
+    changed_at: datetime
+
+
+class UpdateKind(StrEnum):
+    """The Pulumi operations the control plane starts."""
+
+    UP = "up"
+    REFRESH = "refresh"
+    DESTROY = "destroy"
+
+
+class UpdateState(StrEnum):
+    """Place of one stack operation in its life."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self in (UpdateState.SUCCEEDED, UpdateState.FAILED)

@@ -1,0 +1,73 @@
+"""What a machine is told to serve: the worker specification a Droplet's user-data carries.
+
+Standard library only and Python 3.10: the agent takes this file along to machines that have nothing installed.
+Not the deployment's specification: that is `deployment.py`, of which this is one replica's share.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+SPEC_PATH = "/etc/stackyard/worker.json"
+AGENT_PATH = "/opt/stackyard/agent.pyz"
+LOG_PATH = "/var/log/stackyard/worker.log"
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """One replica's share of a deployment.
+
+    Attributes:
+        deployment_id: owner, `dep_…`.
+        replica: stable name of the replica within its deployment, for example `r1-0`.
+        model_id: the name the model is served under.
+        engine: `vllm` (OpenAI server in a container) or `llama.cpp` (server over a GGUF).
+        image: container image of the engine; empty where the machine brings the engine itself.
+        args: the engine's command-line flags, already chosen for this GPU.
+        env: environment of the engine's process.
+        worker_port: port of the engine on the machine's loopback (in the sandbox: on the machine's own address).
+        agent_port: the only port that is reachable from outside; TLS.
+        token: bearer token the agent demands; per deployment.
+        certificate_pem, private_key_pem: the agent's TLS identity, whose fingerprint the gateway pins.
+        log_path: where the engine's output is kept on the machine.
+    """
+
+    deployment_id: str
+    replica: str
+    model_id: str
+    engine: str
+    image: str
+    args: tuple[str, ...]
+    token: str
+    certificate_pem: str
+    private_key_pem: str
+    env: dict[str, str] = field(default_factory=dict)
+    worker_port: int = 8000
+    agent_port: int = 8443
+    log_path: str = LOG_PATH
+    version: int = 1
+
+    def to_json(self) -> str:
+        """The text of `/etc/stackyard/worker.json`; keys sorted, so equal specifications are equal bytes."""
+        return json.dumps(asdict(self), sort_keys=True, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> WorkerSpec:
+        """Read the text of `/etc/stackyard/worker.json`.
+
+        Raises:
+            ValueError: not JSON, not version 1, or a field is missing or unknown; the message names it.
+        """
+        data: dict[str, Any] = json.loads(text)
+        if data.get("version") != 1:
+            raise ValueError(f"worker specification version {data.get('version')!r} is not 1: update the agent")
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(data) - known):
+            raise ValueError(f"unknown fields in the worker specification: {', '.join(unknown)}")
+        data["args"] = tuple(data.get("args", ()))
+        try:
+            return cls(**data)
+        except TypeError as err:
+            raise ValueError(f"incomplete worker specification: {err}") from err

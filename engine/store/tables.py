@@ -1,0 +1,171 @@
+"""The tables. Rows are records, not behaviour; queries live in one file per kind beside this one.
+
+Times are UTC, timezone-aware in Python. Ids are text with a prefix. JSON columns hold the frozen types of `engine.model`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Column, DateTime, Index, Integer, String, Text
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Field, SQLModel
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A timezone-aware UTC time on every database; SQLite has no zones, so naive rows are read back as UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive datetime was to be stored: times are timezone-aware UTC")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def _time(*, nullable: bool = True, index: bool = False) -> Any:
+    return Field(default=None, sa_column=Column(UtcDateTime(), nullable=nullable, index=index))
+
+
+def _json(default: Any) -> Any:
+    return Field(default_factory=default, sa_column=Column(JSON, nullable=False))
+
+
+class InstallationRow(SQLModel, table=True):
+    """One row: what is fixed for this installation (its id, the salt its stacks share)."""
+
+    __tablename__ = "installation"
+    id: str = Field(primary_key=True)
+    passphrase_salt: str = ""
+    created_at: datetime = _time(nullable=False)
+
+
+class OrgRow(SQLModel, table=True):
+    """A tenant: keys, resources and balances belong to it."""
+
+    __tablename__ = "orgs"
+    id: str = Field(primary_key=True)
+    name: str
+    tier: str = "enterprise"
+    created_at: datetime = _time(nullable=False)
+
+
+class ApiKeyRow(SQLModel, table=True):
+    """A key, known only by its keyed hash. `prefix` is what lists show (`sk_8x3k…`)."""
+
+    __tablename__ = "api_keys"
+    id: str = Field(primary_key=True)
+    org_id: str = Field(foreign_key="orgs.id", index=True)
+    name: str
+    prefix: str
+    key_hash: str = Field(unique=True)
+    created_at: datetime = _time(nullable=False)
+    expires_at: datetime | None = _time()
+    revoked_at: datetime | None = _time()
+
+
+class DeploymentRow(SQLModel, table=True):
+    """A dedicated deployment: spec (edited by the API), status (written by the reconciler only)."""
+
+    __tablename__ = "deployments"
+    id: str = Field(primary_key=True)
+    org_id: str = Field(foreign_key="orgs.id", index=True)
+    name: str
+    spec: dict[str, Any] = _json(dict)
+    generation: int = 1
+    created_at: datetime = _time(nullable=False)
+    updated_at: datetime = _time(nullable=False)
+    delete_requested_at: datetime | None = _time()
+    # identity of its workers: written once, at creation
+    worker_token_sealed: str = Field(sa_column=Column(Text, nullable=False))
+    worker_key_sealed: str = Field(sa_column=Column(Text, nullable=False))
+    worker_certificate_pem: str = Field(sa_column=Column(Text, nullable=False))
+    worker_fingerprint: str
+    # status
+    phase: str = Field(default="provisioning", index=True)
+    phase_reason: str = ""
+    observed_generation: int = 0
+    replicas: list[dict[str, Any]] = _json(list)
+    conditions: list[dict[str, Any]] = _json(list)
+    deleted_at: datetime | None = _time()
+    # reconciling
+    requeue_at: datetime | None = _time(index=True)
+    failures: int = 0
+    last_failure_at: datetime | None = _time()
+
+
+class UpdateRow(SQLModel, table=True):
+    """One Pulumi operation on one stack, and how it ended."""
+
+    __tablename__ = "updates"
+    id: str = Field(primary_key=True)
+    deployment_id: str = Field(index=True)
+    stack: str = Field(index=True)
+    kind: str
+    generation: int
+    state: str = Field(default="queued", index=True)
+    error_code: str = ""
+    message: str = Field(default="", sa_column=Column(Text, nullable=False))
+    resource_changes: dict[str, int] = _json(dict)
+    outputs: dict[str, Any] = _json(dict)
+    executor_id: str = ""
+    lease_token: int = 0
+    attempts: int = 0
+    requested_at: datetime = _time(nullable=False)
+    started_at: datetime | None = _time()
+    finished_at: datetime | None = _time()
+
+
+class LeaseRow(SQLModel, table=True):
+    """Who may write about `name` until when. `token` only grows: it fences off earlier holders."""
+
+    __tablename__ = "leases"
+    name: str = Field(primary_key=True)
+    owner: str
+    token: int = Field(sa_column=Column(BigInteger, nullable=False))
+    expires_at: datetime = _time(nullable=False)
+
+
+class ChangeRow(SQLModel, table=True):
+    """The change feed that caches follow: "row `key` of `kind` changed". Pruned after a day."""
+
+    __tablename__ = "changes"
+    seq: int | None = Field(default=None, sa_column=Column(Integer, primary_key=True, autoincrement=True))
+    kind: str
+    key: str
+    at: datetime = _time(nullable=False)
+
+
+class UsageIntervalRow(SQLModel, table=True):
+    """Time for which one replica is billed: opened when its provisioning begins, closed when DELETE is accepted."""
+
+    __tablename__ = "usage_intervals"
+    id: str = Field(primary_key=True)
+    org_id: str = Field(index=True)
+    deployment_id: str = Field(index=True)
+    replica: str
+    gpu_type: str
+    hourly_rate_usd: str
+    started_at: datetime = _time(nullable=False)
+    ended_at: datetime | None = _time()
+
+    __table_args__ = (Index("one_open_interval_per_replica", "deployment_id", "replica", "started_at", unique=True),)
+
+
+class CallWindowRow(SQLModel, table=True):
+    """Calls made to one cloud account in one window, shared by all processes. `name` is `account:minute:12345`."""
+
+    __tablename__ = "call_windows"
+    name: str = Field(primary_key=True, sa_type=String)
+    calls: int = 0
+    expires_at: datetime = _time(nullable=False)
