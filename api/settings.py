@@ -1,0 +1,58 @@
+"""Every setting, read once here from the environment (`STACKYARD_…`) or an `.env` file; components get values, never this."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """The installation's settings. Frozen; a derived default is a property."""
+
+    model_config = SettingsConfigDict(env_prefix="STACKYARD_", env_file=".env", extra="ignore", frozen=True)
+
+    data_dir: Path = Field(Path(".stackyard"), description="state, database, keys, logs of this installation")
+    database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in the data folder")
+    backend_url: str = Field("", description="Pulumi backend; empty: file:// in the data folder")
+    pulumi: Literal["auto", "embedded", "cli"] = Field("auto", description="which engine runs below the Automation API")
+    secret_key: str = Field("", description="seals secrets and hashes keys; empty: made once in <data_dir>/secret.key")
+
+    host: str = Field("127.0.0.1", description="address of the public port")
+    port: int = Field(8080, ge=0, le=65535, description="the one public port (the gateway's)")
+    public_url: str = Field("", description="how clients reach the gateway; empty: http://host:port")
+    max_body_bytes: int = Field(32 * 1024 * 1024, description="larger request bodies get a 413")
+
+    digitalocean_api_endpoint: str = Field("https://api.digitalocean.com", description="or a sandbox's URL")
+    control_plane_cidrs: str = Field("0.0.0.0/0,::/0", description="who may reach the workers' port; comma-separated")
+    ssh_keys: str = Field("", description="DigitalOcean SSH key ids or fingerprints put on Droplets; comma-separated")
+    hugging_face_token: str = Field("", description="for gated weights")
+
+    stack_concurrency: int = Field(16, ge=1, description="stack operations one worker runs at the same time")
+    lease_seconds: float = Field(30.0, gt=0, description="a worker silent for this long has lost its operations")
+    reconcile_period_seconds: float = Field(5.0, gt=0, description="every deployment is looked at this often")
+    health_period_seconds: float = Field(5.0, gt=0, description="how often a ready replica's health is asked")
+    sweep_period_seconds: float = Field(60.0, gt=0, description="how often the cloud's inventory is settled")
+    boot_timeout_seconds: float = Field(
+        1200.0, gt=0, description="a replica not ready by then makes the deployment fail"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def resolved_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.data_dir.resolve()}/stackyard.db"
+
+    @property
+    def resolved_backend_url(self) -> str:
+        return self.backend_url or f"file://{self.data_dir.resolve()}/state"
+
+    @property
+    def resolved_public_url(self) -> str:
+        return self.public_url.rstrip("/") or f"http://{self.host}:{self.port}"
+
+    @property
+    def api_socket(self) -> Path:
+        """Where the API listens for the gateway."""
+        return self.data_dir.resolve() / "api.sock"

@@ -1,0 +1,46 @@
+"""All that a stack program has to know of one deployment: what the control plane hands over, secrets included.
+
+Not what the user edits (`deployment.py`), not what one machine is told (`worker.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from engine.model.deployment import DeploymentSpec
+
+
+@dataclass(frozen=True)
+class WorkerIdentity:
+    """How the workers of one deployment prove themselves, and what the gateway must present.
+
+    Attributes:
+        token: bearer token the agents demand.
+        certificate_pem, private_key_pem: TLS identity shared by the deployment's agents.
+        fingerprint: SHA-256 of the certificate's DER, 64 hex digits; the gateway pins it.
+    """
+
+    token: str = field(repr=False)
+    certificate_pem: str
+    private_key_pem: str = field(repr=False)
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One deployment as input of its stack.
+
+    Attributes:
+        replicas: how many to run now (0 while asleep); `spec.replicas` is what the user asked.
+        revision: raised when workers must be replaced (another model, GPU or preset); part of replica names.
+        installation_id: marks every cloud resource as ours.
+    """
+
+    deployment_id: str
+    org_id: str
+    spec: DeploymentSpec
+    generation: int
+    replicas: int
+    revision: int
+    installation_id: str
+    identity: WorkerIdentity
