@@ -1,30 +1,13 @@
-"""What the stack driver is asked to do: a stack's name, its program and its configuration."""
+"""What the stack driver answers; what it is asked (`StackRequest`) is in `engine/model/stack.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from engine.model.stack import ConfigText, StackRequest
 
-@dataclass(frozen=True)
-class ConfigText:
-    """One value of a stack's configuration; `secret` ones are encrypted in `Pulumi.<stack>.yaml`."""
-
-    value: str
-    secret: bool = False
-
-    def __repr__(self) -> str:
-        return "ConfigText([secret])" if self.secret else f"ConfigText({self.value!r})"
-
-
-@dataclass(frozen=True)
-class StackRequest:
-    """One stack: name (`dep-x`), inline program, and its whole configuration (full key → value)."""
-
-    stack: str
-    program: Callable[[], None]
-    config: Mapping[str, ConfigText] = field(default_factory=dict)
+__all__ = ["ConfigText", "StackRequest", "StackResult"]
 
 
 @dataclass(frozen=True)

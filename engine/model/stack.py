@@ -1,7 +1,8 @@
-"""The contract between stack programs and everybody else: names of stacks and of their outputs."""
+"""The contract between stack programs and everybody else: names, configuration and outputs of stacks."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,26 @@ def owner_tag(deployment_id: str) -> str:
 def installation_tag(installation_id: str) -> str:
     """The tag of everything one Stackyard installation owns; two installations may share a cloud account."""
     return f"{OWNER_TAG_PREFIX}-installation:{installation_id}"
+
+
+@dataclass(frozen=True)
+class ConfigText:
+    """One value of a stack's configuration; `secret` ones are encrypted in `Pulumi.<stack>.yaml`."""
+
+    value: str
+    secret: bool = False
+
+    def __repr__(self) -> str:
+        return "ConfigText([secret])" if self.secret else f"ConfigText({self.value!r})"
+
+
+@dataclass(frozen=True)
+class StackRequest:
+    """One stack: name (`dep-x`), inline program, and its whole configuration (full key → value)."""
+
+    stack: str
+    program: Callable[[], None]
+    config: Mapping[str, ConfigText] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
