@@ -83,6 +83,8 @@ class DeploymentRow(SQLModel, table=True):
     name: str
     spec: dict[str, Any] = _json(dict)
     generation: int = 1
+    revision: int = 1  # raised when an edit needs other machines; part of replica names
+    spec_changed_at: datetime | None = _time()  # when the last edit was accepted; billing of removed replicas ends then
     created_at: datetime = _time(nullable=False)
     updated_at: datetime = _time(nullable=False)
     delete_requested_at: datetime | None = _time()
@@ -140,6 +142,9 @@ class ChangeRow(SQLModel, table=True):
     """The change feed that caches follow: "row `key` of `kind` changed". Pruned after a day."""
 
     __tablename__ = "changes"
+    __table_args__ = (
+        {"sqlite_autoincrement": True},
+    )  # SQLite would give pruned numbers out again: followers would stall
     seq: int | None = Field(default=None, sa_column=Column(Integer, primary_key=True, autoincrement=True))
     kind: str
     key: str

@@ -1,0 +1,147 @@
+"""Queries about deployments: the API edits the spec, the reconciler records the status. No life-cycle rules here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, update
+from sqlmodel import Session, and_, col, or_, select
+
+from engine.model.deployment import DeploymentSpec, Phase
+from engine.store import changes
+from engine.store.tables import DeploymentRow
+
+REPLACING_FIELDS = ("model_id", "gpu_type", "region", "preset")
+"""Edits of these need other machines: they raise `revision`, which is part of replica names."""
+
+
+def insert(session: Session, row: DeploymentRow) -> DeploymentRow:
+    """Accept a deployment. The reconciler starts within its next look at the change feed."""
+    session.add(row)
+    session.flush()
+    changes.record(session, changes.DEPLOYMENT, row.id, row.created_at)
+    return row
+
+
+def get(session: Session, deployment_id: str, *, org_id: str | None = None) -> DeploymentRow | None:
+    """One deployment; None when there is none, or when it is another tenant's than `org_id` (None: any tenant's)."""
+    row = session.get(DeploymentRow, deployment_id)
+    return None if row is None or (org_id is not None and row.org_id != org_id) else row
+
+
+def list_for_org(
+    session: Session, org_id: str | None, *, limit: int = 100, after: str | None = None, deleted: bool = False
+) -> Sequence[DeploymentRow]:
+    """A page of deployments, newest first, [n], n ≤ limit.
+
+    Args:
+        org_id: tenant; None is the operator, who sees all.
+        after: id of the previous page's last row; an unknown id starts from the beginning.
+        deleted: whether ones that are gone (`inactive`) are listed too.
+    """
+    query = select(DeploymentRow)
+    if org_id is not None:
+        query = query.where(DeploymentRow.org_id == org_id)
+    if not deleted:
+        query = query.where(col(DeploymentRow.deleted_at).is_(None))
+    if after and (last := session.get(DeploymentRow, after)):
+        older = col(DeploymentRow.created_at) < last.created_at
+        same_time = and_(col(DeploymentRow.created_at) == last.created_at, col(DeploymentRow.id) > last.id)
+        query = query.where(or_(older, same_time))
+    return session.exec(query.order_by(col(DeploymentRow.created_at).desc(), col(DeploymentRow.id)).limit(limit)).all()
+
+
+def all_living(session: Session) -> Sequence[DeploymentRow]:
+    """Every deployment that is not gone: what routes are built from."""
+    return session.exec(select(DeploymentRow).where(col(DeploymentRow.deleted_at).is_(None))).all()
+
+
+def living_ids(session: Session) -> Sequence[str]:
+    """Ids of every deployment that is not gone, oldest first: what one round of reconciling looks at."""
+    query = select(DeploymentRow.id).where(col(DeploymentRow.deleted_at).is_(None))
+    return session.exec(query.order_by(col(DeploymentRow.created_at))).all()
+
+
+def count_by_phase(session: Session) -> dict[str, int]:
+    """How many deployments are in each phase, gone ones included; for metrics."""
+    rows = session.exec(select(DeploymentRow.phase, func.count()).group_by(col(DeploymentRow.phase))).all()
+    return {phase: int(count) for phase, count in rows}
+
+
+def update_spec(
+    session: Session, deployment_id: str, spec: DeploymentSpec, *, generation: int, now: datetime
+) -> DeploymentRow | None:
+    """Replace the spec, if nobody edited it since `generation` was read and no delete was accepted.
+
+    Returns:
+        The row with its raised generation; None when the guard refused: read again and decide again.
+    """
+    row = session.get(DeploymentRow, deployment_id, populate_existing=True)
+    if row is None or row.generation != generation or row.delete_requested_at is not None:
+        return None
+    edited = spec.model_dump(mode="json")
+    values: dict[str, Any] = {"spec": edited, "generation": generation + 1, "updated_at": now, "spec_changed_at": now}
+    if any(edited[name] != row.spec.get(name) for name in REPLACING_FIELDS):
+        values["revision"] = row.revision + 1
+    guard = and_(
+        col(DeploymentRow.id) == deployment_id,
+        col(DeploymentRow.generation) == generation,
+        col(DeploymentRow.delete_requested_at).is_(None),
+    )
+    if session.connection().execute(update(DeploymentRow).where(guard).values(**values)).rowcount == 0:
+        return None
+    changes.record(session, changes.DEPLOYMENT, deployment_id, now)
+    return session.get(DeploymentRow, deployment_id, populate_existing=True)
+
+
+def request_delete(session: Session, deployment_id: str, now: datetime) -> DeploymentRow | None:
+    """Accept a DELETE (again: no change); None when there is no such deployment. Billing ends at this moment."""
+    row = session.get(DeploymentRow, deployment_id, populate_existing=True)
+    if row is None:
+        return None
+    guard = and_(col(DeploymentRow.id) == deployment_id, col(DeploymentRow.delete_requested_at).is_(None))
+    values = {"delete_requested_at": now, "updated_at": now}
+    if session.connection().execute(update(DeploymentRow).where(guard).values(**values)).rowcount:
+        changes.record(session, changes.DEPLOYMENT, deployment_id, now)
+    return session.get(DeploymentRow, deployment_id, populate_existing=True)
+
+
+def record_status(session: Session, row: DeploymentRow, values: dict[str, Any], now: datetime) -> bool:
+    """Write status columns, if the row is still as `row` was read: same generation, same delete request.
+
+    Only the reconciler calls this, under its lease. `updated_at` moves when something a user sees changed.
+
+    Returns:
+        False when the guard refused: the decision was made from an old snapshot and is dropped.
+    """
+    guard = and_(
+        col(DeploymentRow.id) == row.id,
+        col(DeploymentRow.generation) == row.generation,
+        col(DeploymentRow.phase) == row.phase,
+        col(DeploymentRow.delete_requested_at).is_(None)
+        if row.delete_requested_at is None
+        else col(DeploymentRow.delete_requested_at).is_not(None),
+    )
+    changed = {name: value for name, value in values.items() if getattr(row, name) != value}
+    if not changed:
+        return True
+    visible = not changed.keys() <= {"requeue_at", "failures", "last_failure_at"}
+    if visible:
+        changed["updated_at"] = now
+    if session.connection().execute(update(DeploymentRow).where(guard).values(**changed)).rowcount == 0:
+        return False
+    if visible:
+        changes.record(session, changes.DEPLOYMENT, row.id, now)
+    return True
+
+
+def spec_of(row: DeploymentRow) -> DeploymentSpec:
+    """The row's spec as its type."""
+    return DeploymentSpec.model_validate(row.spec)
+
+
+def phase_of(row: DeploymentRow) -> Phase:
+    """The row's phase as its type."""
+    return Phase(row.phase)

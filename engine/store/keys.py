@@ -1,0 +1,51 @@
+"""Queries about API keys. A key itself is never stored: callers pass its keyed hash."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlmodel import Session, col, or_, select
+
+from engine.store import changes
+from engine.store.tables import ApiKeyRow
+
+
+def insert(session: Session, row: ApiKeyRow) -> ApiKeyRow:
+    session.add(row)
+    session.flush()
+    changes.record(session, changes.KEY, row.id, row.created_at)
+    return row
+
+
+def list_for_org(session: Session, org_id: str) -> Sequence[ApiKeyRow]:
+    """All keys of a tenant, revoked ones too, newest first."""
+    query = select(ApiKeyRow).where(ApiKeyRow.org_id == org_id)
+    return session.exec(query.order_by(col(ApiKeyRow.created_at).desc(), col(ApiKeyRow.id))).all()
+
+
+def revoke(session: Session, key_id: str, now: datetime, *, org_id: str | None = None) -> ApiKeyRow | None:
+    """Revoke a key (again: no change); None when there is no such key in `org_id` (None: in any tenant)."""
+    row = session.get(ApiKeyRow, key_id)
+    if row is None or (org_id is not None and row.org_id != org_id):
+        return None
+    if row.revoked_at is None:
+        row.revoked_at = now
+        session.add(row)
+        changes.record(session, changes.KEY, row.id, now)
+    return row
+
+
+def get(session: Session, key_id: str) -> ApiKeyRow | None:
+    return session.get(ApiKeyRow, key_id)
+
+
+def by_hash(session: Session, key_hash: str) -> ApiKeyRow | None:
+    """The key with this keyed hash, whether or not it still opens anything."""
+    return session.exec(select(ApiKeyRow).where(ApiKeyRow.key_hash == key_hash)).first()
+
+
+def all_active(session: Session, now: datetime) -> Sequence[ApiKeyRow]:
+    """Every key that opens something at `now`: what the gateway's cache is filled from."""
+    unexpired = or_(col(ApiKeyRow.expires_at).is_(None), col(ApiKeyRow.expires_at) > now)
+    return session.exec(select(ApiKeyRow).where(col(ApiKeyRow.revoked_at).is_(None), unexpired)).all()
