@@ -1,6 +1,6 @@
 """The one table of GPU types, regions, prices, presets and models. Plain data: no I/O, no pulumi.
 
-Hourly rates are what the customer pays (DESIGN.md §7, `seeds/ainative-dedicated-deployments.txt`). Droplet sizes and images are
+Hourly rates are what the customer pays (AINative's dedicated deployments). Droplet sizes and images are
 DigitalOcean's slugs.
 """
 
@@ -115,7 +115,7 @@ MODELS: Mapping[str, Model] = {
 
 @dataclass(frozen=True)
 class Preset:
-    """Hardware and vLLM settings under one name (`seeds/ainative-dedicated-deployments.txt`, Inference Presets)."""
+    """Hardware and vLLM settings under one name (AINative's inference presets)."""
 
     slug: str
     gpu_type: str

@@ -1,0 +1,120 @@
+"""The user-data of a GPU Droplet: worker specification, agent, model server in a container, both under systemd.
+
+The text is `#cloud-config` followed by JSON, which is YAML: deterministic, and no quoting can go wrong.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+
+from engine.model.worker import AGENT_PATH, SPEC_PATH, WorkerSpec
+
+MAX_USER_DATA_BYTES = 64 * 1024
+"""DigitalOcean refuses more (OpenAPI document, `user_data`)."""
+
+SETUP_PATH = "/opt/stackyard/setup.sh"
+SERVE_PATH = "/opt/stackyard/serve.sh"
+
+_NVIDIA_DEVICES = ("--gpus", "all")
+_AMD_DEVICES = ("--device", "/dev/kfd", "--device", "/dev/dri", "--group-add", "video",
+                "--security-opt", "seccomp=unconfined")  # fmt: skip
+
+_SETUP = """#!/bin/sh
+# Installs what the image lacks, then starts the model server and the agent. Runs once, by cloud-init.
+set -eu
+export DEBIAN_FRONTEND=noninteractive
+missing=""
+command -v docker >/dev/null || missing="docker.io"
+python3 -c 'import aiohttp' 2>/dev/null || missing="$missing python3-aiohttp"
+if [ -n "$missing" ]; then apt-get update -q && apt-get install -yq $missing; fi
+if command -v nvidia-ctk >/dev/null; then nvidia-ctk runtime configure --runtime=docker && systemctl restart docker; fi
+mkdir -p /var/log/stackyard
+systemctl daemon-reload
+systemctl enable --now stackyard-worker.service stackyard-agent.service
+"""
+
+_WORKER_UNIT = """[Unit]
+Description=Stackyard model server
+After=docker.service network-online.target
+Wants=network-online.target
+Requires=docker.service
+
+[Service]
+# The container must not read this machine's user-data, which holds the agent's secrets.
+ExecStartPre=/bin/sh -c 'iptables -C DOCKER-USER -d 169.254.169.254 -j DROP || \
+iptables -I DOCKER-USER -d 169.254.169.254 -j DROP'
+ExecStartPre=-/usr/bin/docker rm -f stackyard-worker
+ExecStart={serve}
+ExecStop=/usr/bin/docker stop -t 30 stackyard-worker
+Restart=always
+RestartSec=5
+StandardOutput=append:{log}
+StandardError=append:{log}
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+_AGENT_UNIT = """[Unit]
+Description=Stackyard agent
+After=network-online.target
+Wants=network-online.target
+
+[Service]
+ExecStart=/usr/bin/python3 {agent} --spec {spec}
+Restart=always
+RestartSec=1
+TimeoutStopSec=60
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def user_data(spec: WorkerSpec, vendor: str, agent_archive: bytes) -> str:
+    """The whole user-data of one replica.
+
+    Args:
+        vendor: `nvidia` or `amd`, of the machine's GPUs.
+
+    Raises:
+        ValueError: more than DigitalOcean accepts.
+    """
+    archive = base64.b64encode(agent_archive).decode("ascii")
+    text = "#cloud-config\n" + json.dumps(
+        {
+            "write_files": [
+                _file(SPEC_PATH, spec.to_json(), "0600"),
+                {"path": AGENT_PATH, "permissions": "0644", "encoding": "b64", "content": archive},
+                _file(SETUP_PATH, _SETUP, "0755"),
+                _file(SERVE_PATH, _serve_script(spec, vendor), "0700"),
+                _file("/etc/systemd/system/stackyard-worker.service",
+                      _WORKER_UNIT.format(serve=SERVE_PATH, log=spec.log_path), "0644"),
+                _file("/etc/systemd/system/stackyard-agent.service",
+                      _AGENT_UNIT.format(agent=AGENT_PATH, spec=SPEC_PATH), "0644"),
+            ],
+            "runcmd": [[SETUP_PATH]],
+        },
+        indent=1,
+    )  # fmt: skip
+    if (size := len(text.encode())) > MAX_USER_DATA_BYTES:
+        raise ValueError(f"user-data of {size} bytes; DigitalOcean accepts {MAX_USER_DATA_BYTES}")
+    return text
+
+
+def _file(path: str, content: str, permissions: str) -> dict[str, str]:
+    return {"path": path, "permissions": permissions, "content": content}
+
+
+def _serve_script(spec: WorkerSpec, vendor: str) -> str:
+    environment = [part for key, value in sorted(spec.env.items()) for part in ("--env", f"{key}={value}")]
+    command = [
+        "/usr/bin/docker", "run", "--rm", "--name", "stackyard-worker",
+        *(_NVIDIA_DEVICES if vendor == "nvidia" else _AMD_DEVICES),
+        "--shm-size", "16g", "--publish", f"127.0.0.1:{spec.worker_port}:8000",
+        "--volume", "/var/lib/stackyard/cache:/root/.cache", *environment,
+        "--entrypoint", spec.engine, spec.image, *spec.args,
+    ]  # fmt: skip
+    return f"#!/bin/sh\nexec {shlex.join(command)}\n"

@@ -1,0 +1,51 @@
+"""One replica of a deployment on its own GPU Droplet."""
+
+from __future__ import annotations
+
+import pulumi
+import pulumi_digitalocean as digitalocean
+
+from stacks.catalog import GpuType
+
+
+class DropletReplica(pulumi.ComponentResource):
+    """A GPU Droplet that boots one worker.
+
+    Outputs: `droplet_id`, `address` (public IPv4), `status` (the cloud's word for its phase).
+    """
+
+    droplet_id: pulumi.Output[str]
+    address: pulumi.Output[str]
+    status: pulumi.Output[str]
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        hostname: str,
+        gpu: GpuType,
+        region: str,
+        tags: list[pulumi.Input[str]],
+        ssh_keys: list[str],
+        user_data: pulumi.Input[str],
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("stackyard:index:DropletReplica", name, None, opts)
+        droplet = digitalocean.Droplet(
+            name,
+            name=hostname,
+            image=gpu.droplet_image,
+            size=gpu.droplet_size,
+            region=region,
+            tags=tags,
+            ssh_keys=ssh_keys or None,
+            user_data=user_data,
+            monitoring=True,
+            # User-data carries the agent's code: without this an upgrade of Stackyard would replace every running
+            # machine at its next update. What must replace machines raises the revision, which is part of the name.
+            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["userData"]),
+        )
+        self.droplet_id = droplet.id
+        self.address = droplet.ipv4_address
+        self.status = droplet.status
+        self.register_outputs({"address": self.address})

@@ -1,0 +1,83 @@
+"""The `dedicated` program: one model on N replicas, each on a GPU Droplet of its own, behind one firewall."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pulumi
+import pulumi_digitalocean as digitalocean
+
+from engine.model.stack import installation_tag, owner_tag, stack_name
+from engine.model.worker import WorkerSpec
+from stacks.agent_archive import build_agent_archive
+from stacks.catalog import Placement, choose
+from stacks.cloudinit import user_data
+from stacks.components.firewall import worker_firewall
+from stacks.components.replica import DropletReplica
+from stacks.workload import WorkloadSpec, read_workload
+
+AGENT_PORT = 8443
+
+
+def dedicated(config: pulumi.Config) -> None:
+    """Declare the deployment's resources and export its outputs (`engine.model.stack.StackOutputs`)."""
+    workload = read_workload(config)
+    placement = choose(workload.model_id, workload.gpu_type, workload.region, workload.preset or None)
+    stack = stack_name(workload.deployment_id)
+    tag = digitalocean.Tag("owner", name=owner_tag(workload.deployment_id))
+    worker_firewall(stack, tag=tag.name, agent_port=AGENT_PORT, cidrs=workload.control_plane_cidrs)
+    archive = build_agent_archive()
+    tags: list[pulumi.Input[str]] = [tag.name, installation_tag(workload.installation_id)]
+    replicas = []
+    for index in range(workload.replicas):
+        name = f"r{workload.revision}-{index}"
+        replica = DropletReplica(
+            name,
+            hostname=f"{stack}-{name}",
+            gpu=placement.gpu,
+            region=workload.region,
+            tags=tags,
+            ssh_keys=list(workload.ssh_keys),
+            user_data=_replica_user_data(workload, placement, name, archive),
+        )
+        replicas.append((name, replica))
+    _export(workload, placement, replicas)
+
+
+def _replica_user_data(
+    workload: WorkloadSpec, placement: Placement, replica: str, archive: bytes
+) -> pulumi.Output[str]:
+    def render(secrets: dict[str, Any]) -> str:
+        hugging_face_token = secrets.get("hugging_face_token")
+        spec = WorkerSpec(
+            deployment_id=workload.deployment_id,
+            replica=replica,
+            model_id=workload.model_id,
+            engine="vllm",
+            image=placement.gpu.container_image,
+            args=placement.vllm_args,
+            token=secrets["token"],
+            certificate_pem=workload.worker_certificate,
+            private_key_pem=secrets["private_key"],
+            env={"HF_TOKEN": hugging_face_token} if hugging_face_token else {},
+            agent_port=AGENT_PORT,
+        )
+        return user_data(spec, placement.gpu.vendor, archive)
+
+    return pulumi.Output.all(
+        token=workload.worker_token,
+        private_key=workload.worker_private_key,
+        hugging_face_token=workload.hugging_face_token,
+    ).apply(render)
+
+
+def _export(workload: WorkloadSpec, placement: Placement, replicas: list[tuple[str, DropletReplica]]) -> None:
+    pulumi.export("endpoints", [pulumi.Output.concat("https://", r.address, f":{AGENT_PORT}") for _, r in replicas])
+    pulumi.export(
+        "replicas",
+        [{"id": r.droplet_id, "name": name, "address": r.address, "phase": r.status} for name, r in replicas],
+    )
+    with_ssh = replicas if workload.ssh_keys else []
+    pulumi.export("ssh", [pulumi.Output.concat("ssh root@", r.address) for _, r in with_ssh])
+    pulumi.export("hourly_cost_usd", str(placement.gpu.hourly_usd * workload.replicas))
+    pulumi.export("generation", workload.generation)

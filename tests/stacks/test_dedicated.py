@@ -1,0 +1,89 @@
+"""The `dedicated` program, run by the unmodified SDK against its own mocks."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pulumi
+import pytest
+from pulumi.runtime import mocks, stack
+
+from engine.model.deployment import DeploymentSpec
+from engine.model.workload import WorkerIdentity, Workload
+from stacks.registry import run_program
+from stacks.spec import StackSettings, build_request, describe
+
+
+class Recorder(pulumi.runtime.Mocks):
+    def __init__(self) -> None:
+        self.resources: dict[str, list[dict[str, Any]]] = {}
+        self.stack_outputs: dict[str, Any] = {}
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
+        made = self.resources.setdefault(args.typ.rsplit(":", 1)[-1], [])
+        made.append(dict(args.inputs))
+        return f"{args.name}-id", {**args.inputs, "ipv4Address": f"127.0.0.{len(made)}", "status": "active"}
+
+    def call(self, args: mocks.MockCallArgs) -> tuple[dict[str, Any], None]:
+        raise AssertionError(f"the program called {args.token}")
+
+
+def workload(replicas: int = 2, **spec: Any) -> Workload:
+    asked = {"name": "prod", "model_id": "llama-3.3-70b-instruct", "gpu_type": "h100", "region": "nyc2"} | spec
+    identity = WorkerIdentity("tok", "CERT", "KEY", "f" * 64)
+    return Workload("dep_abc", "org_1", DeploymentSpec(**asked), 3, replicas, 1, "inst1", identity)
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Recorder]:
+    # The SDK's mocks make an event loop in each of their threads and never close it.
+    make, loops = asyncio.new_event_loop, []
+    monkeypatch.setattr(asyncio, "new_event_loop", lambda: loops.append(make()) or loops[-1])
+    yield Recorder()
+    for loop in loops:
+        loop.close()
+
+
+def run(recorder: Recorder, work: Workload, settings_: StackSettings | None = None) -> None:
+    with asyncio.Runner() as runner:
+        runner.run(_run(recorder, work, settings_))
+
+
+async def _run(recorder: Recorder, work: Workload, settings_: StackSettings | None) -> None:
+    request = build_request(work, settings_ or StackSettings())
+    mocks.set_mocks(recorder, project="stackyard", stack=request.stack)
+    pulumi.runtime.set_all_config(
+        {k: v.value for k, v in request.config.items()}, [k for k, v in request.config.items() if v.secret]
+    )
+    await stack.run_pulumi_func(run_program)
+
+
+def test_each_replica_is_a_tagged_droplet_behind_one_firewall(recorder: Recorder) -> None:
+    run(recorder, workload(replicas=2))
+    droplets = recorder.resources["Droplet"]
+    assert [d["name"] for d in droplets] == ["dep-abc-r1-0", "dep-abc-r1-1"]
+    assert all(d["tags"] == ["stackyard:dep-abc", "stackyard-installation:inst1"] for d in droplets)
+    assert all(d["size"] == "gpu-h100x1-80gb" and d["region"] == "nyc2" for d in droplets)
+    (firewall,) = recorder.resources["Firewall"]
+    assert firewall["tags"] == ["stackyard:dep-abc"]
+    assert [r["portRange"] for r in firewall["inboundRules"]] == ["8443"]
+
+
+def test_no_replicas_leave_no_machine(recorder: Recorder) -> None:
+    run(recorder, workload(replicas=0))
+    assert "Droplet" not in recorder.resources
+
+
+def test_firewall_admits_the_control_plane_only(recorder: Recorder) -> None:
+    run(recorder, workload(1), StackSettings(control_plane_cidrs=("198.51.100.7/32",)))
+    (firewall,) = recorder.resources["Firewall"]
+    assert firewall["inboundRules"][0]["sourceAddresses"] == ["198.51.100.7/32"]
+
+
+def test_configuration_hides_secrets() -> None:
+    request = build_request(workload(), StackSettings(hugging_face_token="hf_x"))
+    shown = json.dumps(describe(request.config))
+    assert "KEY" not in shown and "tok" not in shown.replace("workerToken", "").replace("Token", "")
+    assert "hf_x" not in shown
+    assert request.config["stackyard:replicas"].value == "2"
