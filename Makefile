@@ -1,0 +1,52 @@
+# Everything the project needs on a machine, its own files install.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+UV_VERSION := 0.13.9
+SYNCED := .venv/.synced
+
+.DEFAULT_GOAL := help
+
+help: ## print this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: $(SYNCED) ## install the locked dependencies into .venv
+
+$(SYNCED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and sys.version_info[:2] != (3, 12))' \
+	  || { echo "Stackyard needs Python 3.11 or 3.12; say which: make PYTHON=/path/to/python3.11 setup"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { \
+	  echo "python3 -m venv does not work here; on Debian: apt-get install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable . uv==$(UV_VERSION)
+	@touch $@
+
+lock: ## resolve the dependencies again into requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --group dev --universal --python-version 3.11 \
+	  --generate-hashes --no-header --output-file requirements.lock
+
+demo: setup ## one deployment from nothing to a streamed answer and back (DEMO=keep leaves it running)
+	@$(BIN)/stackyard demo
+
+check: setup ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: setup ## tests that need nothing
+	$(BIN)/pytest -q -m "not integration and not e2e" tests
+
+integration: setup ## tests against real servers, which they install and start
+	$(BIN)/pytest -q -m integration tests
+
+e2e: setup ## HTTP in, a serving model out; workers killed half-way
+	$(BIN)/pytest -q -m e2e tests
+
+test: check unit integration e2e ## all of it, fast layers first
+
+bench: setup ## the numbers of benchmarks/README.md
+	$(BIN)/stackyard bench stacks
+
+.PHONY: help setup lock demo check unit integration e2e test bench
