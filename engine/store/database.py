@@ -1,4 +1,4 @@
-"""Connections to the database: SQLite (WAL) or PostgreSQL by URL, one way to read and one way to write. Holds no queries."""
+"""Connections to SQLite (WAL) or PostgreSQL by URL: one way to read and one way to write. Holds no queries."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ BUSY_TIMEOUT_SECONDS = 10.0
 class Database:
     """One database, shared by all threads of a process.
 
-    `write()` transactions are serialised on SQLite from their first statement (BEGIN IMMEDIATE), so a read followed by a
-    write in one transaction never meets SQLITE_BUSY half-way.
+    `write()` transactions are serialised on SQLite from their first statement (BEGIN IMMEDIATE), so a read followed by
+    a write in one transaction never meets SQLITE_BUSY half-way.
     """
 
     def __init__(self, url: str) -> None:
@@ -39,7 +39,7 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """A transaction that is committed at the end of the block, with its change rows, or rolled back by an exception."""
+        """A transaction: committed at the block's end, with its change rows, or rolled back by an exception."""
         with Session(self._writing, expire_on_commit=False) as session:
             yield session
             changes.flush(session)
@@ -70,14 +70,12 @@ def _create_engine(url: str) -> Engine:
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = (
-        None  # the driver's own implicit BEGIN would be deferred: a read could not become a write
-    )
+    # The driver would begin by itself, deferred: a read could then not become a write.
+    connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute(
-        "PRAGMA synchronous=NORMAL"
-    )  # with WAL: safe against a killed process, may lose the last ms on power loss
+    # With WAL, NORMAL is safe against kill -9; a power cut may cost the last moments, never consistency.
+    cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_SECONDS * 1000)}")
     cursor.close()

@@ -1,4 +1,4 @@
-"""Secrets at rest: AES-256-GCM under the installation's secret key. Not hashing (keys of users are hashed, not sealed)."""
+"""Secrets at rest: AES-256-GCM under the installation's secret key. Not hashing: users' keys are hashed, not sealed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Sealer:
             raise CannotOpen("this is not a sealed text: it should read v1:<key id>:<base64>")
         if key_id != self.key_id:
             raise CannotOpen(
-                f"sealed with key {key_id}, but this installation's secret key is {self.key_id}: restore that secret key"
+                f"sealed with key {key_id}, but the secret key here is {self.key_id}: restore the other one"
             )
         try:
             raw = base64.b64decode(body, validate=True)

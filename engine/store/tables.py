@@ -1,6 +1,6 @@
 """The tables. Rows are records, not behaviour; queries live in one file per kind beside this one.
 
-Times are UTC, timezone-aware in Python. Ids are text with a prefix. JSON columns hold the frozen types of `engine.model`.
+Times are UTC, timezone-aware in Python. Ids are text with a prefix. JSON columns hold frozen types of `engine.model`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, DateTime, Index, Integer, String, Text
+from sqlalchemy import JSON, BigInteger, Column, DateTime, Index, Integer, String, Text, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
@@ -39,6 +39,9 @@ def _time(*, nullable: bool = True, index: bool = False) -> Any:
 
 def _json(default: Any) -> Any:
     return Field(default_factory=default, sa_column=Column(JSON, nullable=False))
+
+
+_OPEN = text("state IN ('queued', 'running')")
 
 
 class InstallationRow(SQLModel, table=True):
@@ -110,6 +113,9 @@ class UpdateRow(SQLModel, table=True):
     """One Pulumi operation on one stack, and how it ended."""
 
     __tablename__ = "updates"
+    __table_args__ = (
+        Index("one_open_update_per_stack", "stack", unique=True, sqlite_where=_OPEN, postgresql_where=_OPEN),
+    )
     id: str = Field(primary_key=True)
     deployment_id: str = Field(index=True)
     stack: str = Field(index=True)

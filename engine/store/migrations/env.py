@@ -1,0 +1,15 @@
+"""What Alembic runs for each command: our tables on the connection it was handed. Started by `migrate.py`."""
+
+from alembic import context
+from sqlmodel import SQLModel
+
+from engine.store import tables  # noqa: F401  (registers the tables)
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=SQLModel.metadata,
+    render_as_batch=True,  # SQLite cannot alter most things in place
+    compare_type=True,
+)
+with context.begin_transaction():
+    context.run_migrations()
