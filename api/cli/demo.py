@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +13,7 @@ from rich.table import Table
 
 from engine.model.clock import Clock, SystemClock
 from engine.proof.demo import Demo, DemoFailed, DemoResult
-from engine.proof.installation import Installation, InstallationError
+from engine.proof.installation import Installation, InstallationError, is_running
 
 DATA_DIR = Path(".stackyard/demo")
 
@@ -86,7 +85,7 @@ def demo(
             result = Demo(installation, narrator, narrator.elapsed).run(keep=keep)
             _summary(console, result)
             if keep:
-                _wait_for_interrupt(console, installation)
+                _keep(console, installation)
     except (DemoFailed, InstallationError) as err:
         console.print(f"\n[bold red]the demo failed:[/] {err}", highlight=False)
         raise typer.Exit(1) from err
@@ -94,7 +93,8 @@ def demo(
 
 def _fresh_data_dir(now: datetime) -> Path:
     for old in DATA_DIR.glob("run-*"):
-        shutil.rmtree(old, ignore_errors=True)
+        if not is_running(old):
+            shutil.rmtree(old, ignore_errors=True)
     return DATA_DIR / f"run-{now:%H%M%S}"
 
 
@@ -107,12 +107,13 @@ def _summary(console: Console, result: DemoResult) -> None:
     )
 
 
-def _wait_for_interrupt(console: Console, installation: Installation) -> None:
+def _keep(console: Console, installation: Installation) -> None:
+    pids = " ".join(map(str, reversed(installation.leave_running())))
     console.print(
         f"\nStill running. Gateway [bold]{installation.url}[/], cloud [bold]{installation.cloud_url}[/]\n"
         f"  export STACKYARD_URL={installation.url} STACKYARD_API_KEY={installation.api_key}\n"
         f'  curl -H "Authorization: Bearer $STACKYARD_API_KEY" $STACKYARD_URL/api/v1/public/deployments\n'
-        "Ctrl-C stops it.",
+        f"Stop it with: kill {pids}",
         highlight=False,
+        soft_wrap=True,
     )
-    signal.sigwait({signal.SIGINT, signal.SIGTERM})

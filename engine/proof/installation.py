@@ -22,6 +22,9 @@ import httpx
 STOP_SECONDS = 20.0
 """How long a child may take to stop after SIGTERM before it is killed."""
 
+PIDS_FILE = "pids"
+"""In the data folder of an installation that was left running: the pids of its processes, one a line."""
+
 
 class InstallationError(Exception):
     """A child did not come up, or ended; the message carries the end of its log."""
@@ -81,6 +84,13 @@ def await_until(check: Callable[[], Any], *, seconds: float, what: str, every_se
             return answer
         never.wait(every_seconds)
     raise InstallationError(f"{what} did not happen within {seconds:g} s")
+
+
+def is_running(data_dir: Path) -> bool:
+    """Whether an installation that was left running in `data_dir` still runs."""
+    path = data_dir / PIDS_FILE
+    pids = [int(line) for line in path.read_text().split()] if path.exists() else []
+    return any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
 class Installation:
@@ -179,6 +189,13 @@ class Installation:
         """Stop everything that was started here, last first."""
         for child in reversed(self._children):
             child.stop()
+
+    def leave_running(self) -> list[int]:
+        """Give up the children: they outlive this object. Returns their pids, to be ended by SIGTERM."""
+        pids = [child.pid for child in self._children]
+        (self.data_dir / PIDS_FILE).write_text("\n".join(map(str, pids)))
+        self._children.clear()
+        return pids
 
     def command(self, *args: str) -> str:
         """Run `stackyard …` against this installation and return its output.
