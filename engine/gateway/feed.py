@@ -1,0 +1,151 @@
+"""Keeps the route table fresh from the store's change feed. The only part of the gateway that touches the database."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import Session
+
+from engine.gateway.routes import KeyEntry, Route, RouteTable, Upstream
+from engine.identity.keys import Principal, is_live
+from engine.model.clock import Clock
+from engine.model.deployment import Phase, ReplicaPhase
+from engine.store import changes, deployments, keys
+from engine.store.database import Database
+from engine.store.sealing import CannotOpen, Sealer
+from engine.store.tables import ApiKeyRow, DeploymentRow
+
+POLL_SECONDS = 0.2
+"""A revoked key is refused within a second everywhere; this leaves room for a slow commit and a slow read."""
+
+SHORTEST_POLL_SECONDS = 0.02
+"""Refusals ask for a fresh look; however many there are, the store is read at most fifty times a second."""
+
+RELOAD_SECONDS = 60.0
+"""A whole reload as often as this bounds what a bug in following the feed could cost."""
+
+_BATCH = 1000
+
+
+class RouteFeed:
+    """Follows the change feed into a `RouteTable`.
+
+    `load` and `poll` block and run in a thread; `run` is the loop around them; `fresh` waits for the next look.
+    """
+
+    def __init__(self, database: Database, table: RouteTable, sealer: Sealer, clock: Clock) -> None:
+        self._database = database
+        self._table = table
+        self._sealer = sealer
+        self._clock = clock
+        self._seq = 0
+        self._tokens: dict[str, tuple[str, str]] = {}
+        self._loaded_at = 0.0
+        self._polled_at = 0.0
+        self._wanted = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
+        self._log = structlog.get_logger("gateway.feed")
+
+    @property
+    def age_seconds(self) -> float:
+        """Seconds since the table last agreed with the store."""
+        return self._clock.monotonic() - self._polled_at
+
+    def load(self) -> None:
+        """Read everything."""
+        started = self._clock.monotonic()
+        with self._database.read() as session:
+            seq = changes.latest(session)
+            live = keys.all_active(session, self._clock.now())
+            routes = [self._route(row) for row in deployments.all_living(session)]
+        self._table.replace({row.key_hash: _key_entry(row) for row in live}, [route for route in routes if route])
+        self._seq = seq
+        self._loaded_at = self._polled_at = started
+
+    def poll(self) -> None:
+        """Apply what changed since the last look; a gap in the numbers (pruned rows) means reading everything."""
+        started = self._clock.monotonic()
+        if started - self._loaded_at > RELOAD_SECONDS:
+            return self.load()
+        with self._database.read() as session:
+            rows = changes.since(session, self._seq, limit=_BATCH)
+            if rows and (rows[0].seq != self._seq + 1 or len(rows) == _BATCH):
+                return self.load()
+            for kind, key in {(row.kind, row.key) for row in rows}:
+                self._apply(session, kind, key)
+        if rows:
+            self._seq = rows[-1].seq or self._seq
+        self._polled_at = started
+
+    async def run(self) -> None:
+        """Poll until cancelled. A store that does not answer leaves the last known table in place."""
+        while True:
+            self._wanted.clear()
+            waiting, self._waiting = self._waiting, []
+            try:
+                await asyncio.to_thread(self.poll)
+            except SQLAlchemyError as err:
+                self._log.warning("the store does not answer; routes may be stale", age_seconds=self.age_seconds,
+                                  error=str(err.__cause__ or err))  # fmt: skip
+            for future in waiting:
+                if not future.done():
+                    future.set_result(None)
+            await self._clock.sleep(SHORTEST_POLL_SECONDS)
+            try:
+                await asyncio.wait_for(self._wanted.wait(), POLL_SECONDS - SHORTEST_POLL_SECONDS)
+            except TimeoutError:
+                continue
+
+    async def fresh(self) -> None:
+        """Return after a look at the store that began after this call (or failed: then the table stays as it was)."""
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        self._wanted.set()
+        await future
+
+    def _apply(self, session: Session, kind: str, key: str) -> None:
+        if kind == changes.KEY:
+            row = keys.get(session, key)
+            if row is None or not is_live(row.expires_at, row.revoked_at, self._clock.now()):
+                self._table.drop_key(key)
+            else:
+                self._table.put_key(row.key_hash, _key_entry(row))
+        elif kind == changes.DEPLOYMENT:
+            deployment = deployments.get(session, key)
+            route = None if deployment is None or deployment.deleted_at else self._route(deployment)
+            if route is None:
+                self._tokens.pop(key, None)
+                self._table.drop_route(key)
+            else:
+                self._table.put_route(route)
+
+    def _route(self, row: DeploymentRow) -> Route | None:
+        """The row as a route; None (and a line in the log) when its token was sealed with another secret."""
+        try:
+            token = self._token(row)
+        except CannotOpen as err:
+            self._log.error("a deployment cannot be served", deployment_id=row.id, error=err.message)
+            return None
+        deleting = row.delete_requested_at is not None
+        ready = [r for r in row.replicas if r.get("phase") == ReplicaPhase.READY]
+        return Route(
+            deployment_id=row.id,
+            org_id=row.org_id,
+            phase=Phase.TEARDOWN if deleting else deployments.phase_of(row),
+            reason="" if deleting else row.phase_reason,
+            upstreams=tuple(Upstream(r["name"], r["endpoint"].rstrip("/")) for r in ready),
+            fingerprint=row.worker_fingerprint,
+            token=token,
+        )
+
+    def _token(self, row: DeploymentRow) -> str:
+        known = self._tokens.get(row.id)
+        if known is None or known[0] != row.worker_token_sealed:
+            known = self._tokens[row.id] = (row.worker_token_sealed, self._sealer.open(row.worker_token_sealed))
+        return known[1]
+
+
+def _key_entry(row: ApiKeyRow) -> KeyEntry:
+    return KeyEntry(Principal(row.id, row.org_id), row.expires_at)

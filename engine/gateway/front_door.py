@@ -1,0 +1,137 @@
+"""The ASGI application on the one public port: inference itself, everything else handed to the API."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Awaitable, Callable
+
+import aiohttp
+import structlog
+
+from engine.gateway import asgi
+from engine.gateway.api_proxy import ApiProxy
+from engine.gateway.asgi import ClientGone, Headers, Message, Receive, Scope, Send
+from engine.gateway.feed import RouteFeed
+from engine.gateway.inference import Call, Inference, parse_path
+from engine.gateway.metrics import GatewayMetrics
+from engine.model.errors import NotFound, StackyardError
+
+NewId = Callable[[str], str]
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+
+
+class FrontDoor:
+    """Plain ASGI: no framework between the socket and a token."""
+
+    def __init__(
+        self, inference: Inference, api: ApiProxy, feed: RouteFeed, metrics: GatewayMetrics, new_id: NewId
+    ) -> None:
+        self._inference = inference
+        self._api = api
+        self._feed = feed
+        self._metrics = metrics
+        self._new_id = new_id
+        self._following: asyncio.Task[None] | None = None
+        self._log = structlog.get_logger("gateway")
+        metrics.gauge("routes_age_seconds", "Since the routes last agreed with the store", lambda: feed.age_seconds)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        await self._api.open()
+        await self._inference.open()
+        await asyncio.to_thread(self._feed.load)
+        self._following = asyncio.create_task(self._feed.run())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self._following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._following
+        await self._inference.close()
+        await self._api.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = self._request_id(scope)
+        call = parse_path(scope["path"])
+        reply = _Reply(send, [(b"x-request-id", request_id.encode())])
+        try:
+            await self._answer(call, scope, receive, reply, request_id)
+        except StackyardError as err:
+            await reply.refuse(err)
+        except ClientGone:
+            self._metrics.clients_gone.inc()
+        except aiohttp.ClientError as err:  # after the answer began: ending it short is how the client learns
+            self._log.warning("an answer broke off", request_id=request_id, error=str(err) or type(err).__name__)
+        finally:
+            kind = "inference" if call else "api"
+            self._metrics.requests.labels(kind, str(reply.status or 499)).inc()
+
+    async def _answer(self, call: Call | None, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        if call is None:
+            await self._own_or_api(scope, receive, send, request_id)
+        elif scope["method"] != call.method:
+            body = asgi.error_body("method_not_allowed", f"use {call.method} here, not {scope['method']}")
+            await asgi.send_json(send, 405, body, [(b"allow", call.method.encode())])
+        else:
+            try:
+                await self._inference.answer(call, scope, receive, send, request_id)
+            except NotFound:
+                if call.org_id is not None:
+                    raise
+                # deployments that are gone have no route; the API knows them and says 404 or 409
+                await self._api.answer(scope, receive, send, request_id)
+
+    async def _own_or_api(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        if scope["path"] == "/healthz":
+            await asgi.send_json(send, 200, {"status": "ok"})
+        elif scope["path"] == "/metrics":
+            text = await self._api.metrics() + self._metrics.exposition()
+            start: Headers = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
+            await send({"type": "http.response.start", "status": 200, "headers": start})
+            await send({"type": "http.response.body", "body": text})
+        else:
+            await self._api.answer(scope, receive, send, request_id)
+
+    def _request_id(self, scope: Scope) -> str:
+        """The client's `x-request-id` if it is a plain one, else a new one."""
+        given = asgi.header(scope, b"x-request-id") or b""
+        return given.decode() if _REQUEST_ID.fullmatch(given) else self._new_id("req")
+
+
+class _Reply:
+    """`send` with our headers added; remembers whether and how the answer began."""
+
+    def __init__(self, send: Callable[[Message], Awaitable[None]], headers: Headers) -> None:
+        self._send = send
+        self._headers = headers
+        self.status: int | None = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            ours = {name for name, _ in self._headers}
+            kept = [(name, value) for name, value in message["headers"] if name not in ours]
+            message["headers"] = kept + self._headers
+        await self._send(message)
+
+    async def refuse(self, err: StackyardError) -> None:
+        """Answer with an error; a no-op once an answer has begun."""
+        if self.status is not None:
+            return
+        headers: Headers = []
+        if wait := err.details.get("retry_after_seconds"):
+            headers.append((b"retry-after", str(wait).encode()))
+        status = asgi.STATUS_OF_CODE.get(err.code, 500)
+        if status == 401:
+            headers.append((b"www-authenticate", b"Bearer"))
+        await asgi.send_json(self, status, asgi.error_body(err.code, err.message, err.details), headers)

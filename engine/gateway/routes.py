@@ -1,0 +1,135 @@
+"""What the byte path knows of keys and deployments, in memory. Filled by `feed.py`; never reads the store itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from engine.identity.keys import Principal
+from engine.model.deployment import Phase
+from engine.model.errors import Conflict, NotFound, StackyardError, Unauthenticated, Unavailable
+
+SERVING = frozenset({Phase.ACTIVE, Phase.SCALING, Phase.DEGRADED})
+"""Phases in which ready replicas are called."""
+
+RETRY_AFTER_SECONDS = 2
+"""What a client is told to wait when no replica is ready: about one health check."""
+
+
+@dataclass(frozen=True)
+class KeyEntry:
+    """One live key."""
+
+    principal: Principal
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """One ready replica: its name in messages and the base URL of its agent."""
+
+    replica: str
+    endpoint: str
+
+
+@dataclass(frozen=True)
+class Route:
+    """One deployment as the byte path sees it.
+
+    Attributes:
+        phase: place in the life cycle; `teardown` from the moment a delete was accepted.
+        token: what its agents demand; fingerprint: SHA-256 of their certificate, hexadecimal.
+    """
+
+    deployment_id: str
+    org_id: str
+    phase: Phase
+    reason: str
+    upstreams: tuple[Upstream, ...]
+    fingerprint: str
+    token: str = field(repr=False)
+
+
+class RouteTable:
+    """Live keys by hash and deployments by id. Single entries change in place; a reload swaps whole tables."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, KeyEntry] = {}
+        self._hash_of: dict[str, str] = {}
+        self._routes: dict[str, Route] = {}
+
+    def replace(self, keys: Mapping[str, KeyEntry], routes: Iterable[Route]) -> None:
+        """Forget everything and know this."""
+        self._hash_of = {entry.principal.key_id: key_hash for key_hash, entry in keys.items()}
+        self._keys = dict(keys)
+        self._routes = {route.deployment_id: route for route in routes}
+
+    def put_key(self, key_hash: str, entry: KeyEntry) -> None:
+        self._hash_of[entry.principal.key_id] = key_hash
+        self._keys[key_hash] = entry
+
+    def drop_key(self, key_id: str) -> None:
+        if key_hash := self._hash_of.pop(key_id, None):
+            self._keys.pop(key_hash, None)
+
+    def put_route(self, route: Route) -> None:
+        self._routes[route.deployment_id] = route
+
+    def drop_route(self, deployment_id: str) -> None:
+        self._routes.pop(deployment_id, None)
+
+    def route(self, deployment_id: str) -> Route | None:
+        return self._routes.get(deployment_id)
+
+    def counts(self) -> tuple[int, int]:
+        """Live keys and known deployments; for metrics."""
+        return len(self._keys), len(self._routes)
+
+    def principal(self, key_hash: str | None, now: datetime) -> Principal:
+        """Who holds this key.
+
+        Raises:
+            Unauthenticated: no key, or one that is unknown, revoked or expired: the three look the same.
+        """
+        entry = self._keys.get(key_hash) if key_hash else None
+        if entry is None or (entry.expires_at is not None and entry.expires_at <= now):
+            raise Unauthenticated(
+                "the API key is unknown, revoked or expired" if key_hash
+                else "send an API key as `Authorization: Bearer sk_…`"
+            )  # fmt: skip
+        return entry.principal
+
+    def admit(self, principal: Principal, deployment_id: str, *, org_id: str | None = None) -> Route:
+        """The route of a deployment that this caller may call and that can answer now.
+
+        Args:
+            org_id: tenant named in the path, if it was.
+
+        Raises:
+            NotFound: no such deployment here, or it belongs to another tenant.
+            Conflict: it is in a phase that does not serve; `status` names it.
+            Unavailable: it serves, but no replica is ready at this moment.
+        """
+        route = self._routes.get(deployment_id)
+        if route is None or route.org_id != principal.org_id or org_id not in (None, route.org_id):
+            raise NotFound(f"no deployment {deployment_id}")
+        if refusal := not_serving(route):
+            raise refusal
+        return route
+
+
+def not_serving(route: Route) -> StackyardError | None:
+    """Why a deployment cannot answer now; None when it can."""
+    if route.phase not in SERVING:
+        reason = f": {route.reason}" if route.reason else ""
+        return Conflict(
+            f"deployment {route.deployment_id} is {route.phase.value}{reason}; it answers when it is active",
+            status=route.phase.value,
+        )
+    if not route.upstreams:
+        return Unavailable(
+            f"no replica of deployment {route.deployment_id} is ready at this moment; try again in a few seconds",
+            status=route.phase.value, retry_after_seconds=RETRY_AFTER_SECONDS,
+        )  # fmt: skip
+    return None
