@@ -1,4 +1,4 @@
-"""Make `stackyard-tiny.gguf` from `text.md`: train, quantise, write. Run by hand when the text changes, never at run time.
+"""Make `stackyard-tiny.gguf` from `text.md`: train, quantise, write. Run by hand when the text changes, never in use.
 
 python -m engine.sandbox.weights.make_gguf
 """
@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--text", type=Path, default=_HERE / "text.md")
     parser.add_argument("--out", type=Path, default=_HERE / "stackyard-tiny.gguf")
-    parser.add_argument("--steps", type=int, default=900, help="0 writes random weights")
+    parser.add_argument("--steps", type=int, default=800, help="0 writes random weights")
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

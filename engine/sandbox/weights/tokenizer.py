@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 SYSTEM, USER, ASSISTANT, END = "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"
 SPECIAL = (SYSTEM, USER, ASSISTANT, END)
@@ -55,7 +56,7 @@ def train(texts: Iterable[str], size: int) -> Tokenizer:
     while len(tokens) < size:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, count in words.items():
-            for pair in zip(word, word[1:], strict=False):
+            for pair in pairwise(word):
                 pairs[pair] += count
         if not pairs:
             raise ValueError(f"the text has only {len(tokens)} tokens, {size} were asked for")
@@ -79,7 +80,7 @@ def _join(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
 
 def _merge(word: tuple[str, ...], ranks: dict[tuple[str, str], int]) -> tuple[str, ...]:
     while True:
-        known = [pair for pair in zip(word, word[1:], strict=False) if pair in ranks]
+        known = [pair for pair in pairwise(word) if pair in ranks]
         if not known:
             return word
         word = _join(word, min(known, key=lambda pair: ranks[pair]))

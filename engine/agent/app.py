@@ -1,0 +1,135 @@
+"""The agent's HTTP surface: token, health, metrics, logs, drain, and the way to the model server. Not its process."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+from engine.agent import log_tail
+from engine.agent.health import WorkerHealth
+from engine.agent.metrics import Metrics
+from engine.agent.proxy import Proxy, error, upstream_session
+from engine.model.worker import WorkerSpec
+
+_MAX_TAIL = 10_000
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Agent:
+    """One worker's agent. Make it inside a running loop; `close()` it.
+
+    Attributes:
+        draining: no new inference requests are accepted.
+        metrics: the counters; `metrics.idle` is set while no request is open.
+    """
+
+    def __init__(self, spec: WorkerSpec, upstream_host: str, root: Path) -> None:
+        self._spec = spec
+        self._log_path = root / spec.log_path.lstrip("/")
+        self._session = upstream_session()
+        self._base_url = f"http://{upstream_host}:{spec.worker_port}"
+        self._health = WorkerHealth(self._session, self._base_url, spec.model_id)
+        self._watch = asyncio.ensure_future(self._health.watch_start())
+        self.metrics = Metrics()
+        self._proxy = Proxy(self._session, self._base_url, self.metrics)
+        self.draining = False
+
+    async def close(self) -> None:
+        """Stop probing and drop the connections to the model server."""
+        self._watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._watch
+        await self._session.close()
+
+    def application(self) -> web.Application:
+        """The routes behind the token."""
+        app = web.Application(middlewares=[self._guard])
+        app.router.add_get("/livez", self._livez)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/metrics", self._metrics_text)
+        app.router.add_get("/logs", self._logs)
+        app.router.add_post("/drain", self._drain)
+        app.router.add_post("/undrain", self._drain)
+        app.router.add_route("*", "/v1/{path:.+}", self._inference)
+        return app
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Demand the token, and answer errors in the one shape."""
+        if request.path != "/livez" and not self._is_authorized(request):
+            message = "Send the deployment's token as 'Authorization: Bearer …'."
+            return error(401, "unauthorized", message, WWW_Authenticate="Bearer")
+        try:
+            return await handler(request)
+        except web.HTTPException as err:
+            code = (err.reason or "error").lower().replace(" ", "_")
+            return error(err.status, code, f"{request.method} {request.path}: {err.reason}")
+
+    def _is_authorized(self, request: web.Request) -> bool:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        known = hmac.compare_digest(token.encode(errors="replace"), self._spec.token.encode())
+        return known and scheme.lower() == "bearer"
+
+    async def _livez(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "alive"})
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        health = await self._health.probe()
+        body = {
+            "status": health.status,
+            "replica": self._spec.replica,
+            "deployment_id": self._spec.deployment_id,
+            "model_id": self._spec.model_id,
+            "in_flight": self.metrics.in_flight,
+            "draining": self.draining,
+            "phase_seconds": self._health.phase_seconds,
+        }
+        if health.reason:
+            body["reason"] = health.reason
+        return web.json_response(body, status=200 if health.status == "ready" else 503)
+
+    async def _metrics_text(self, _: web.Request) -> web.Response:
+        text = self.metrics.text(self.draining)
+        # A model server that does not answer must not hide the agent's own numbers.
+        with suppress(aiohttp.ClientError, asyncio.TimeoutError):
+            url, limit = self._base_url + "/metrics", aiohttp.ClientTimeout(total=5.0)
+            async with self._session.get(url, timeout=limit, headers={"Accept-Encoding": "identity"}) as answer:
+                if answer.status == 200:
+                    text = (await answer.text()).rstrip("\n") + "\n" + text
+        return web.Response(text=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def _logs(self, request: web.Request) -> web.StreamResponse:
+        tail, following = request.query.get("tail", "100"), request.query.get("follow", "0")
+        if not (tail.isascii() and tail.isdigit() and int(tail) <= _MAX_TAIL) or following not in ("0", "1"):
+            return error(400, "bad_request", f"tail is a number up to {_MAX_TAIL}, follow is 0 or 1.")
+        if following == "1":
+            return await self._follow_log(request, int(tail))
+        try:
+            text, _ = log_tail.last_lines(self._log_path, int(tail))
+        except OSError as err:
+            return error(404, "no_log", f"No log at {self._spec.log_path}: {err.strerror}.")
+        return web.Response(body=text, content_type="text/plain", charset="utf-8")
+
+    async def _follow_log(self, request: web.Request, tail: int) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
+        await response.prepare(request)
+        async for text in log_tail.follow(self._log_path, tail):
+            await response.write(text)
+        return response
+
+    async def _drain(self, request: web.Request) -> web.Response:
+        self.draining = request.path == "/drain"
+        return web.json_response({"draining": self.draining, "in_flight": self.metrics.in_flight})
+
+    async def _inference(self, request: web.Request) -> web.StreamResponse:
+        if ".." in request.path.split("/"):
+            return error(404, "not_found", "A path under /v1/ must not leave it.")
+        if self.draining and request.method != "GET":
+            return error(503, "draining", "This replica is draining: send the request to another.", Retry_After="1")
+        return await self._proxy.forward(request)
