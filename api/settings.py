@@ -1,4 +1,4 @@
-"""Every setting, read once here from the environment (`STACKYARD_…`) or an `.env` file; components get values, never this."""
+"""Every setting, read once here from the environment (`STACKYARD_…`) or an `.env` file; components get values."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ class Settings(BaseSettings):
     boot_timeout_seconds: float = Field(
         1200.0, gt=0, description="a replica not ready by then makes the deployment fail"
     )
+    url: str = Field("", description="the installation that client commands talk to; empty: this one's public URL")
+    api_key: str = Field("", description="the key that client commands present")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property

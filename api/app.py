@@ -1,0 +1,49 @@
+"""Builds the HTTP surface from the values it works with: no sockets, no settings, no globals."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from api import errors
+from api.deps import Deps
+from api.metrics import ApiMetrics
+from api.middleware import Counted, JsonByDefault
+from api.routers import deployments, health, inference, insight, keys, scaling
+from api.schemas.errors import ErrorAnswer
+
+PUBLIC = "/api/v1/public"
+
+_DESCRIPTION = """Dedicated model deployments, each one a Pulumi stack.
+
+Every failure is `{"error": {"code", "message", "details"?}}`. Authenticate with `Authorization: Bearer sk_…`.
+"""
+
+
+def create_app(deps: Deps) -> FastAPI:
+    """The API as an ASGI application."""
+    app = FastAPI(
+        title="Stackyard",
+        version="0.1.0",
+        description=_DESCRIPTION,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+        responses={code: {"model": ErrorAnswer} for code in (401, 404, 409, 422)},
+        docs_url="/docs",
+        redoc_url=None,
+    )
+    app.state.deps = deps
+    app.state.metrics = metrics = ApiMetrics()
+    errors.install(app)
+    for router in (
+        deployments.router,
+        scaling.router,
+        insight.router,
+        inference.router,
+        inference.org_router,
+        keys.router,
+    ):
+        app.include_router(router, prefix=PUBLIC)
+    app.include_router(health.router)
+    app.add_middleware(JsonByDefault)
+    app.add_middleware(Counted, metrics=metrics, clock=deps.clock)
+    return app

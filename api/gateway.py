@@ -1,0 +1,55 @@
+"""The gateway process: the one public port. `python -m api.gateway`; imports neither FastAPI nor Pulumi."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import uvicorn
+
+from api import process
+from api.settings import Settings
+from engine.gateway.api_proxy import ApiProxy
+from engine.gateway.feed import RouteFeed
+from engine.gateway.front_door import FrontDoor
+from engine.gateway.inference import Inference
+from engine.gateway.metrics import GatewayMetrics
+from engine.gateway.routes import RouteTable
+from engine.identity import installation_secret
+from engine.identity.keys import KeyHasher
+from engine.model import ids
+from engine.model.clock import SystemClock
+from engine.store.database import Database
+from engine.store.sealing import Sealer
+
+GRACE_SECONDS = 5
+"""How long answers in flight may take when the gateway is told to stop."""
+
+
+def build(settings: Settings, database: Database) -> FrontDoor:
+    """The front door of an installation."""
+    secret = installation_secret.load_or_create(settings.data_dir, settings.secret_key)
+    clock, metrics, table, hasher = SystemClock(), GatewayMetrics(), RouteTable(), KeyHasher(secret)
+    feed = RouteFeed(database, table, Sealer(secret), clock)
+    inference = Inference(table, feed.fresh, hasher, clock, metrics, max_body_bytes=settings.max_body_bytes)
+    proxy = ApiProxy(settings.api_socket, max_body_bytes=settings.max_body_bytes)
+    return FrontDoor(inference, proxy, feed, metrics, ids.new_id)
+
+
+def main() -> None:
+    """Serve until SIGTERM, on the inherited socket or on the configured address."""
+    child = process.begin("gateway")
+    database = Database(child.settings.resolved_database_url)
+    config = uvicorn.Config(
+        build(child.settings, database), host=child.settings.host, port=child.settings.port, loop="uvloop",
+        http="httptools", lifespan="on", log_config=None, access_log=False, proxy_headers=False, server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS, backlog=2048,
+    )  # fmt: skip
+    sockets = [socket.socket(fileno=child.fd)] if child.fd >= 0 else None
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(uvicorn.Server(config).serve(sockets))
+    database.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The inference paths as the API sees them: only to refuse what the gateway, which serves them, does not know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Body
+
+from api.deps import CallerArg, DepsArg
+from api.routers.deployments import owned
+from api.schemas.deployments import status_of
+from engine.gateway.routes import RETRY_AFTER_SECONDS, SERVING
+from engine.model.errors import Conflict, NotFound, Unavailable
+
+router = APIRouter(prefix="/deployments/{deployment_id}", tags=["inference"])
+
+_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {"description": "the model server's own answer, JSON or an event stream", "content": {"application/json": {}}}
+}
+
+
+@router.post("/chat/completions", name="chat", summary="Chat (OpenAI's request; `stream` for SSE)", responses=_ANSWER)
+@router.post("/completions", name="complete", summary="Complete a text (OpenAI's request)", responses=_ANSWER)
+@router.post("/embeddings", name="embed", summary="Embed texts (OpenAI's request)", responses=_ANSWER)
+def call_model(
+    deployment_id: str, caller: CallerArg, deps: DepsArg, body: dict[str, Any] = Body(default_factory=dict)
+) -> None:
+    """Passed through to the deployment unchanged.
+
+    409 with the `status` while the deployment does not serve, 503 while no replica is ready.
+    """
+    refuse(deployment_id, caller, deps)
+
+
+@router.get("/models", summary="Models this deployment serves (OpenAI's answer)", responses=_ANSWER)
+def list_models(deployment_id: str, caller: CallerArg, deps: DepsArg) -> None:
+    refuse(deployment_id, caller, deps)
+
+
+def refuse(deployment_id: str, caller: CallerArg, deps: DepsArg) -> None:
+    """Say why the gateway did not serve this: unknown, not serving, or so new that it does not know it yet."""
+    with deps.database.read() as session:
+        row = owned(session, deployment_id, caller.org_id)
+    status = status_of(row)
+    if status not in SERVING:
+        reason = f": {row.phase_reason}" if row.phase_reason else ""
+        raise Conflict(
+            f"deployment {deployment_id} is {status.value}{reason}; it answers when it is active", status=status.value
+        )
+    raise Unavailable(
+        "the gateway does not route to this deployment yet; try again in a few seconds",
+        status=status.value, retry_after_seconds=RETRY_AFTER_SECONDS,
+    )  # fmt: skip
+
+
+def not_a_member(org_id: str, caller: CallerArg) -> None:
+    """Raise NotFound unless the caller's key is of this organisation."""
+    if caller.org_id != org_id:
+        raise NotFound(f"no organisation {org_id}")
+
+
+org_router = APIRouter(prefix="/orgs/{org_id}/deployments/{deployment_id}", tags=["inference"])
+
+
+@org_router.post("/chat/completions", summary="Chat, routed through an organisation", responses=_ANSWER)
+def call_model_for_org(
+    org_id: str,
+    deployment_id: str,
+    caller: CallerArg,
+    deps: DepsArg,
+    body: dict[str, Any] = Body(default_factory=dict),
+) -> None:
+    """As `/deployments/{deployment_id}/chat/completions`; the key must be of this organisation."""
+    not_a_member(org_id, caller)
+    refuse(deployment_id, caller, deps)

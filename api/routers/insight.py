@@ -1,0 +1,136 @@
+"""What a deployment did and is made of: `/logs`, `/stack`, `/cost`. Reads only."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from api.deps import CallerArg, DepsArg
+from api.routers.deployments import owned
+from api.schemas.deployments import (
+    CostInterval,
+    DeploymentCost,
+    DeploymentLogs,
+    ReplicaLogs,
+    StackResource,
+    StackUpdate,
+    StackView,
+)
+from engine.model.deployment import Replica, UpdateKind
+from engine.model.errors import NotFound, StackyardError
+from engine.model.money import to_microdollars, to_usd
+from engine.model.stack import stack_name
+from engine.store import deployments, updates, usage
+from engine.store.tables import UpdateRow, UsageIntervalRow
+from stacks import catalog
+
+router = APIRouter(prefix="/deployments/{deployment_id}", tags=["insight"])
+
+HIDDEN = "[secret]"
+_SECRET_KEY = "4dabf18193072939515e22adb298388d"  # marks special values in Pulumi's JSON; secrets are one kind of them
+_SECONDS_PER_HOUR = 3600
+
+
+@router.get("/logs", summary="The last lines of every replica's model server")
+def get_logs(
+    deployment_id: str,
+    caller: CallerArg,
+    deps: DepsArg,
+    tail: Annotated[int, Query(ge=1, le=5000, description="lines per replica")] = 100,
+    replica: Annotated[str | None, Query(description="only this replica")] = None,
+) -> DeploymentLogs:
+    with deps.database.read() as session:
+        row = owned(session, deployment_id, caller.org_id)
+    replicas = [r for r in map(Replica.model_validate, row.replicas) if replica in (None, r.name)]
+    if replica is not None and not replicas:
+        raise NotFound(f"deployment {deployment_id} has no replica {replica}")
+
+    def read(one: Replica) -> ReplicaLogs:
+        try:
+            return ReplicaLogs(replica=one.name, lines=list(deps.logs.tail(row, one, tail)))
+        except StackyardError as err:
+            return ReplicaLogs(replica=one.name, lines=[], error=err.message)
+
+    with ThreadPoolExecutor(max(1, min(8, len(replicas)))) as pool:
+        return DeploymentLogs(data=list(pool.map(read, replicas)))
+
+
+@router.get("/stack", summary="The Pulumi stack behind a deployment")
+def get_stack(deployment_id: str, caller: CallerArg, deps: DepsArg) -> StackView:
+    with deps.database.read() as session:
+        row = owned(session, deployment_id, caller.org_id)
+        history = updates.list_for_deployment(session, row.id, limit=1)
+        done = updates.last_succeeded(session, row.id, (UpdateKind.UP, UpdateKind.DESTROY))
+    stack = stack_name(row.id)
+    states = deps.stacks.resources(stack) or []
+    return StackView(
+        stack=stack,
+        resources=[_resource(state) for state in states],
+        outputs={name: hide_secrets(value) for name, value in _outputs(states, done).items()},
+        last_update=_update(history[0]) if history else None,
+    )
+
+
+@router.get("/cost", summary="What a deployment has cost so far")
+def get_cost(deployment_id: str, caller: CallerArg, deps: DepsArg) -> DeploymentCost:
+    now = deps.clock.now()
+    with deps.database.read() as session:
+        row = owned(session, deployment_id, caller.org_id)
+        rows = usage.for_deployment(session, row.id)
+    spec = deployments.spec_of(row)
+    billed = 0 if row.delete_requested_at else spec.replicas
+    microdollars = to_microdollars(sum((exact_cost(r, now) for r in rows), Decimal(0)))
+    return DeploymentCost(
+        deployment_id=row.id,
+        hourly_cost_usd=float(catalog.hourly_usd(spec.gpu_type) * billed),
+        microdollars=microdollars,
+        usd=f"{to_usd(microdollars):.6f}",
+        as_of=now,
+        intervals=[_interval(r, now) for r in rows],
+    )
+
+
+def exact_cost(row: UsageIntervalRow, now: datetime) -> Decimal:
+    """Dollars of one interval until `now`, not rounded: per second at the hourly rate."""
+    return Decimal(row.hourly_rate_usd) * Decimal(str(_seconds(row, now))) / _SECONDS_PER_HOUR
+
+
+def hide_secrets(value: Any) -> Any:
+    """The value without what Pulumi marks as secret, at any depth."""
+    if isinstance(value, dict):
+        return HIDDEN if _SECRET_KEY in value else {key: hide_secrets(item) for key, item in value.items()}
+    return [hide_secrets(item) for item in value] if isinstance(value, list) else value
+
+
+def _seconds(row: UsageIntervalRow, now: datetime) -> float:
+    return max(0.0, ((row.ended_at or now) - row.started_at).total_seconds())
+
+
+def _interval(row: UsageIntervalRow, now: datetime) -> CostInterval:
+    return CostInterval(
+        replica=row.replica, gpu_type=row.gpu_type, hourly_rate_usd=float(row.hourly_rate_usd),
+        started_at=row.started_at, ended_at=row.ended_at, seconds=_seconds(row, now),
+    )  # fmt: skip
+
+
+def _outputs(states: list[dict[str, Any]], done: UpdateRow | None) -> dict[str, Any]:
+    """Stack outputs: from the checkpoint, which knows what is secret; else as recorded by the last operation."""
+    for state in states:
+        if state.get("type") == "pulumi:pulumi:Stack":
+            return dict(state.get("outputs") or {})
+    return dict(done.outputs) if done else {}
+
+
+def _resource(state: dict[str, Any]) -> StackResource:
+    urn = str(state["urn"])
+    return StackResource(
+        urn=urn, type=str(state["type"]), name=urn.rsplit("::", 1)[-1], id=state.get("id"), parent=state.get("parent")
+    )
+
+
+def _update(row: UpdateRow) -> StackUpdate:
+    return StackUpdate.model_validate(row, from_attributes=True)
