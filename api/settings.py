@@ -26,6 +26,8 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(32 * 1024 * 1024, description="larger request bodies get a 413")
 
     digitalocean_api_endpoint: str = Field("https://api.digitalocean.com", description="or a sandbox's URL")
+    cloud_calls_per_minute: int = Field(250, ge=1, description="the cloud's limit per token; 80 % of it is used")
+    cloud_calls_per_hour: int = Field(5000, ge=1, description="the cloud's limit per token; 80 % of it is used")
     control_plane_cidrs: str = Field("0.0.0.0/0,::/0", description="who may reach the workers' port; comma-separated")
     ssh_keys: str = Field("", description="DigitalOcean SSH key ids or fingerprints put on Droplets; comma-separated")
     hugging_face_token: str = Field("", description="for gated weights")
