@@ -26,12 +26,12 @@ class Phase(StrEnum):
 
 P = Phase
 TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
-    P.PROVISIONING: frozenset({P.ACTIVE, P.FAILED, P.TEARDOWN}),
+    P.PROVISIONING: frozenset({P.ACTIVE, P.DEGRADED, P.FAILED, P.TEARDOWN}),
     P.ACTIVE: frozenset({P.SCALING, P.DEGRADED, P.ASLEEP, P.FAILED, P.TEARDOWN}),
     P.SCALING: frozenset({P.ACTIVE, P.DEGRADED, P.ASLEEP, P.FAILED, P.TEARDOWN}),
     P.DEGRADED: frozenset({P.ACTIVE, P.SCALING, P.FAILED, P.TEARDOWN}),
     P.ASLEEP: frozenset({P.PROVISIONING, P.SCALING, P.TEARDOWN}),
-    P.FAILED: frozenset({P.PROVISIONING, P.SCALING, P.ACTIVE, P.TEARDOWN}),
+    P.FAILED: frozenset({P.PROVISIONING, P.SCALING, P.ACTIVE, P.DEGRADED, P.TEARDOWN}),
     P.TEARDOWN: frozenset({P.INACTIVE}),
     P.INACTIVE: frozenset(),
 }
@@ -90,6 +90,7 @@ class Replica(_Frozen):
         address: IP address the gateway reaches it at.
         endpoint: base URL of its agent, `https://address:8443`.
         checked_at: when its health was last measured.
+        failed_checks: how many measurements in a row failed.
         reason: why it is not ready, in the words of whoever said so.
     """
 
@@ -100,6 +101,7 @@ class Replica(_Frozen):
     phase: ReplicaPhase = ReplicaPhase.BOOTING
     checked_at: datetime | None = None
     unhealthy_since: datetime | None = None
+    failed_checks: int = 0
     reason: str = ""
 
 

@@ -26,6 +26,10 @@ class Database:
         self.url = normalise(url)
         self.engine: Engine = _create_engine(self.url)
         self._writing = self.engine.execution_options(stackyard_writes=True)
+        # One state for all statements of a read: SQLite's transactions are that by themselves.
+        self._reading = (
+            self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="REPEATABLE READ")
+        )
 
     @property
     def is_sqlite(self) -> bool:
@@ -34,7 +38,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A short transaction that sees one state of the database; nothing in it is kept."""
-        with Session(self.engine, expire_on_commit=False, autoflush=False) as session:
+        with Session(self._reading, expire_on_commit=False, autoflush=False) as session:
             yield session
 
     @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import func, update
@@ -108,14 +109,30 @@ def request_delete(session: Session, deployment_id: str, now: datetime) -> Deplo
     return session.get(DeploymentRow, deployment_id, populate_existing=True)
 
 
-def record_status(session: Session, row: DeploymentRow, values: dict[str, Any], now: datetime) -> bool:
-    """Write status columns, if the row is still as `row` was read: same generation, same delete request.
+class Recorded(StrEnum):
+    """What `record_status` came to."""
 
-    Only the reconciler calls this, under its lease. `updated_at` moves when something a user sees changed.
+    STALE = "stale"
+    UNCHANGED = "unchanged"
+    QUIETLY = "quietly"
+    VISIBLY = "visibly"
+
+
+def record_status(session: Session, row: DeploymentRow, values: dict[str, Any], now: datetime) -> Recorded:
+    """Write status columns, if the row is still as `row` was read: same generation, phase and delete request.
+
+    Only the reconciler calls this, under its lease. What nobody waits for (when a health check was made) is written
+    quietly: `updated_at` stays and the change feed says nothing.
 
     Returns:
-        False when the guard refused: the decision was made from an old snapshot and is dropped.
+        STALE when the guard refused: the decision was made from an old snapshot and is dropped.
     """
+    changed = {name: value for name, value in values.items() if getattr(row, name) != value}
+    if not changed:
+        return Recorded.UNCHANGED
+    visible = any(_visible(name, getattr(row, name), value) for name, value in changed.items())
+    if visible:
+        changed["updated_at"] = now
     guard = and_(
         col(DeploymentRow.id) == row.id,
         col(DeploymentRow.generation) == row.generation,
@@ -124,17 +141,22 @@ def record_status(session: Session, row: DeploymentRow, values: dict[str, Any], 
         if row.delete_requested_at is None
         else col(DeploymentRow.delete_requested_at).is_not(None),
     )
-    changed = {name: value for name, value in values.items() if getattr(row, name) != value}
-    if not changed:
-        return True
-    visible = not changed.keys() <= {"requeue_at", "failures", "last_failure_at"}
-    if visible:
-        changed["updated_at"] = now
     if session.connection().execute(update(DeploymentRow).where(guard).values(**changed)).rowcount == 0:
-        return False
-    if visible:
-        changes.record(session, changes.DEPLOYMENT, row.id, now)
-    return True
+        return Recorded.STALE
+    if not visible:
+        return Recorded.QUIETLY
+    changes.record(session, changes.DEPLOYMENT, row.id, now)
+    return Recorded.VISIBLY
+
+
+def _visible(name: str, before: Any, after: Any) -> bool:
+    if name == "replicas":
+        return _without_measuring(before) != _without_measuring(after)
+    return name not in ("requeue_at", "failures", "last_failure_at")
+
+
+def _without_measuring(replicas: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in r.items() if k not in ("checked_at", "failed_checks")} for r in replicas]
 
 
 def spec_of(row: DeploymentRow) -> DeploymentSpec:

@@ -7,7 +7,7 @@ then refused, because it carries the old one. Times are the callers' clocks: mac
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 

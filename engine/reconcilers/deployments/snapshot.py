@@ -1,0 +1,234 @@
+"""What is known about one deployment at one moment, and what can be done about it. Values only: no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from engine.model.deployment import Condition, DeploymentSpec, Phase, Replica, UpdateKind, UpdateState
+from engine.model.stack import StackOutputs
+
+STACK_UPDATED = "StackUpdated"
+REPLICAS_READY = "ReplicasReady"
+CAPACITY_AVAILABLE = "CapacityAvailable"
+RESOURCES_PRESENT = "ResourcesPresent"
+
+
+@dataclass(frozen=True)
+class UpdateView:
+    """One stack operation, as far as decisions need it."""
+
+    id: str
+    kind: UpdateKind
+    state: UpdateState
+    generation: int
+    requested_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    error_code: str = ""
+    message: str = ""
+    outputs: StackOutputs = field(default_factory=StackOutputs)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """An interval of billing that still runs."""
+
+    replica: str
+    started_at: datetime
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One deployment, read in one transaction.
+
+    Attributes:
+        open_update: the operation that is queued or running on its stack.
+        last_update: the operation that ended last.
+        last_up: the last `up` that succeeded: its outputs say which replicas exist.
+        last_refresh: the last `refresh` that succeeded.
+        last_destroy: the last `destroy` that succeeded.
+        failures: operations that failed in a row, of the same kind and generation as the last one.
+        open_usage: what is being billed.
+    """
+
+    deployment_id: str
+    spec: DeploymentSpec
+    generation: int
+    revision: int
+    phase: Phase
+    created_at: datetime
+    phase_reason: str = ""
+    observed_generation: int = 0
+    replicas: tuple[Replica, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+    spec_changed_at: datetime | None = None
+    delete_requested_at: datetime | None = None
+    open_update: UpdateView | None = None
+    last_update: UpdateView | None = None
+    last_up: UpdateView | None = None
+    last_refresh: UpdateView | None = None
+    last_destroy: UpdateView | None = None
+    failures: int = 0
+    open_usage: tuple[Usage, ...] = ()
+
+    def condition(self, type_: str) -> Condition | None:
+        """The condition of that type, if it was ever set."""
+        return next((c for c in self.conditions if c.type == type_), None)
+
+    @property
+    def desired_names(self) -> tuple[str, ...]:
+        """Names of the replicas the spec asks for, [n], as the stack program numbers them."""
+        return tuple(f"r{self.revision}-{index}" for index in range(self.spec.replicas))
+
+    def verify_integrity(self) -> list[str]:
+        """What can never be true, found; [] when all is well."""
+        names = [r.name for r in self.replicas]
+        usage = [u.replica for u in self.open_usage]
+        rules = {
+            "two replicas have the same name": len(names) != len(set(names)),
+            "a replica is billed twice": len(usage) != len(set(usage)),
+            "gone, but an operation is open": self.phase is Phase.INACTIVE and self.open_update is not None,
+            "gone, but still billed": self.phase is Phase.INACTIVE and bool(usage),
+            "gone, but has replicas": self.phase is Phase.INACTIVE and bool(names),
+            "torn down although nobody asked": self.phase in (Phase.TEARDOWN, Phase.INACTIVE)
+            and self.delete_requested_at is None,
+            "observed a generation that does not exist": self.observed_generation > self.generation,
+        }
+        return [rule for rule, broken in rules.items() if broken]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Numbers decisions are made with.
+
+    Attributes:
+        health_period: how often a ready replica is asked.
+        boot_timeout: a replica that is not ready by then makes the deployment fail.
+        unhealthy_after: failed checks in a row that make a replica unhealthy.
+        failed_after: failed operations in a row that make a deployment without ready replicas fail.
+        first_backoff, longest_backoff: pauses after the first and after many failures; doubled in between.
+        verify_every: how often the cloud is asked whether a destroyed deployment is gone.
+        leftovers_after: resources still there so long after a successful destroy are deleted one by one.
+    """
+
+    health_period: timedelta = timedelta(seconds=5)
+    boot_timeout: timedelta = timedelta(seconds=1200)
+    unhealthy_after: int = 3
+    failed_after: int = 5
+    first_backoff: timedelta = timedelta(seconds=1)
+    longest_backoff: timedelta = timedelta(seconds=120)
+    verify_every: timedelta = timedelta(seconds=1)
+    leftovers_after: timedelta = timedelta(seconds=5)
+
+    def backoff(self, failures: int) -> timedelta:
+        """How long to wait after so many failures in a row (≥ 1)."""
+        doublings = min(max(failures, 1) - 1, 20)
+        return min(self.longest_backoff, self.first_backoff * (1 << doublings))
+
+
+@dataclass(frozen=True)
+class StartUpdate:
+    """Ask the controller for a stack operation."""
+
+    update_id: str
+    kind: UpdateKind
+    generation: int
+
+
+@dataclass(frozen=True)
+class SetPhase:
+    """Move along the life cycle."""
+
+    phase: Phase
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The status now describes this generation."""
+
+    generation: int
+
+
+@dataclass(frozen=True)
+class RecordReplicas:
+    """These replicas exist."""
+
+    replicas: tuple[Replica, ...]
+
+
+@dataclass(frozen=True)
+class ProbeReplicas:
+    """Ask these replicas for their health and record the answers."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class OpenUsage:
+    """Bill a replica from `started_at`."""
+
+    interval_id: str
+    replica: str
+    started_at: datetime
+
+
+@dataclass(frozen=True)
+class CloseUsage:
+    """Bill a replica no longer than until `ended_at`."""
+
+    replica: str
+    ended_at: datetime
+
+
+@dataclass(frozen=True)
+class SetConditions:
+    """Set these conditions; others stay."""
+
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True)
+class VerifyGone:
+    """Ask the cloud whether anything of this deployment is left; record it as `ResourcesPresent`."""
+
+
+@dataclass(frozen=True)
+class DeleteLeftovers:
+    """Delete what the cloud still lists of this deployment although its stack is destroyed."""
+
+
+@dataclass(frozen=True)
+class MarkDeleted:
+    """The cloud says gone: the end of the life cycle."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing to do before `until`."""
+
+    until: datetime
+    reason: str
+
+
+Action = (
+    StartUpdate
+    | SetPhase
+    | Observed
+    | RecordReplicas
+    | ProbeReplicas
+    | OpenUsage
+    | CloseUsage
+    | SetConditions
+    | VerifyGone
+    | DeleteLeftovers
+    | MarkDeleted
+    | Wait
+)
+
+
+def names_of(replicas: Sequence[Replica]) -> frozenset[str]:
+    """The set of their names."""
+    return frozenset(r.name for r in replicas)
