@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+from engine.deploy.deletes import generate_deletes, schedule_deletes
+from engine.deploy.deployment import Deployment, Names
+from engine.deploy.events import EngineEvents
 from engine.deploy.journal import Journal
+from engine.deploy.ledger import Ledger
+from engine.deploy.monitor import MonitorServer
 from engine.deploy.property import PropertyMap
 from engine.deploy.provider import Provider
+from engine.deploy.refresh import Refresher
+from engine.deploy.registry import ProviderRegistry
+from engine.deploy.resource import ResourceState
+from engine.deploy.settle import CannotSettle, Settler
 from engine.deploy.snapshot import Snapshot
+from engine.deploy.step_executor import Execution, StepFailed
 from engine.model.clock import Clock
+from engine.model.errors import StaleLease
 from engine.model.fence import Fence
+
+_CANCELLATION_POLL_SECONDS = 0.05  # the protocol can only be asked; a user notices nothing below a tenth of a second
 
 
 class UpdateMode(StrEnum):
@@ -123,4 +137,161 @@ async def run_update(
     Raises:
         StaleLease: the lease was lost; nothing more was written.
     """
-    raise NotImplementedError
+    update = _Update(target, options, base, providers, journal, events, fence, clock, cancellation)
+    return await update.run(source)
+
+
+class _Update:
+    """The phases of one update, in order."""
+
+    def __init__(
+        self,
+        target: UpdateTarget,
+        options: UpdateOptions,
+        base: Snapshot,
+        providers: ProviderSource,
+        journal: Journal,
+        events: EventSink,
+        fence: Fence,
+        clock: Clock,
+        cancellation: Cancellation,
+    ) -> None:
+        self._target = target
+        self._options = options
+        self._base = base
+        self._cancellation = cancellation
+        self._dry_run = options.mode is UpdateMode.PREVIEW
+        self._events = EngineEvents(events, clock, planning=self._dry_run)
+        self._ledger = Ledger(base, journal, fence, dry_run=self._dry_run)
+        self._registry = ProviderRegistry(providers, base.resources)
+        execution = Execution(self._ledger, self._registry, self._events, fence, clock, self._dry_run)
+        names = Names(target.project, target.stack, target.config, target.secret_keys)
+        self._deployment = Deployment(
+            names, execution, parallel=options.parallel, continue_on_error=options.continue_on_error
+        )
+        self._refresher = Refresher(execution, self._deployment.executor, options.parallel)
+        self._program_failed = False
+
+    async def run(self, source: ProgramSource | None) -> UpdateResult:
+        self._events.prelude(self._target.config, self._target.secret_keys)
+        watch = asyncio.ensure_future(self._watch_cancellation(source))
+        try:
+            await self._phases(source)
+        except StaleLease as err:
+            self._deployment.stale = self._deployment.stale or err
+        finally:
+            watch.cancel()
+            await self._deployment.wait_for_running()
+            await self._registry.close()
+        if self._deployment.stale is not None:
+            raise self._deployment.stale
+        return self._finish()
+
+    async def _phases(self, source: ProgramSource | None) -> None:
+        if not await self._settle():
+            return
+        self._deployment.start()
+        if self._options.refresh or self._options.mode is UpdateMode.REFRESH:
+            await self._refresh()
+        if self._options.mode is UpdateMode.REFRESH or not self._going_on:
+            return
+        if source is not None:
+            await self._run_program(source)
+        if self._going_on and not self._program_failed:
+            await self._delete()
+
+    @property
+    def _going_on(self) -> bool:
+        return not self._deployment.stopped and (not self._deployment.failed or self._options.continue_on_error)
+
+    async def _settle(self) -> bool:
+        if not self._base.pending_operations:
+            return True
+        if self._dry_run:
+            for operation in self._base.pending_operations:
+                self._events.diagnostic(
+                    "warning",
+                    f"an earlier update was interrupted while {operation.type} {operation.resource.urn}: the next update "
+                    "will ask its provider what became of it",
+                    urn=operation.resource.urn,
+                )
+            return True
+        try:
+            for sentence in await Settler(self._base, self._ledger, self._registry, self._refresher).settle():
+                self._events.diagnostic("info", sentence)
+        except CannotSettle as err:
+            self._deployment.fail(str(err))
+            return False
+        return True
+
+    async def _refresh(self) -> None:
+        await asyncio.gather(*(self._deployment.run(self._refresh_one(s)) for s in self._ledger.snapshot().resources))
+        self._deployment.start()
+
+    async def _refresh_one(self, state: ResourceState) -> None:
+        if self._deployment.stopped:
+            return
+        try:
+            await self._refresher.refresh(state)
+        except StepFailed:
+            self._deployment.failed = True
+
+    async def _run_program(self, source: ProgramSource) -> None:
+        server = MonitorServer(self._deployment, self._events)
+        await server.start()
+        try:
+            error = await source.run(
+                monitor_address=server.address,
+                engine_address=server.address,
+                target=self._target,
+                dry_run=self._dry_run,
+                parallel=self._options.parallel,
+            )
+            await self._deployment.wait_for_running()
+        finally:
+            await server.stop()
+        if error and not self._deployment.stopped:
+            self._program_failed = True
+            self._deployment.fail(f"an unhandled error occurred: {error}")
+
+    async def _delete(self) -> None:
+        steps = generate_deletes(self._ledger.snapshot().resources, self._deployment.registered)
+        self._deployment.executor.deleting = {s.urn for s in steps}
+        for antichain in schedule_deletes(steps):
+            if not self._going_on:
+                return
+            await asyncio.gather(
+                *(self._deployment.run(self._deployment.run_step([s])) for s in antichain), return_exceptions=True
+            )
+
+    async def _watch_cancellation(self, source: ProgramSource | None) -> None:
+        seen = 0
+        while seen < 2:
+            await asyncio.sleep(_CANCELLATION_POLL_SECONDS)
+            level = min(self._cancellation.level, 2)
+            if level > seen and seen == 0:
+                self._deployment.stop()
+                self._deployment.fail("update cancelled")
+                if source is not None:
+                    await source.cancel()
+            if level > seen and level == 2:
+                self._deployment.abort_running()
+            seen = max(seen, level)
+
+    def _finish(self) -> UpdateResult:
+        deployment = self._deployment
+        failed = deployment.failed or deployment.stopped
+        outputs = deployment.finalize_stack_outputs(succeeded=not failed)
+        changes = dict(sorted(deployment.executor.changes.items()))
+        message = ""
+        if failed:
+            message = "preview failed" if self._dry_run else "update failed"
+            if not self._program_failed:
+                self._events.diagnostic("error", message)
+        elif self._options.expect_no_changes and set(changes) - {"same"}:
+            failed, message = True, "error: no changes were expected but changes were proposed"
+            self._events.diagnostic("error", message)
+        self._events.summary(changes)
+        self._events.cancel()
+        snapshot = self._base if self._dry_run else self._ledger.snapshot()
+        return UpdateResult(snapshot, changes, not failed, message, tuple(self._events.diagnostics), outputs)

@@ -1,0 +1,161 @@
+"""Engine events in the JSON shape of `apitype.EngineEvent`, as `--event-log` carries them.
+
+Where they go is the sink's business. Source: pulumi `sdk/go/common/apitype/events.go`, `pkg/engine/events.go`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from engine.deploy.property import (
+    ARCHIVE_SIGNATURE,
+    ASSET_SIGNATURE,
+    RESOURCE_SIGNATURE,
+    SECRET_SIGNATURE,
+    SIGNATURE,
+    UNKNOWN,
+    UNKNOWN_VALUE,
+    Archive,
+    Asset,
+    Output,
+    PropertyValue,
+    ResourceReference,
+    Secret,
+)
+from engine.deploy.resource import ResourceState
+from engine.deploy.step import Op, Step
+from engine.model.clock import Clock
+
+_HIDDEN = {SIGNATURE: SECRET_SIGNATURE, "ciphertext": "[secret]"}
+_PREFIXES = {"error": "error: ", "warning": "warning: ", "debug": "debug: "}
+
+
+class EngineEvents:
+    """Numbers, dates and emits the events of one update; keeps the diagnostics it showed."""
+
+    def __init__(self, sink: Any, clock: Clock, *, planning: bool) -> None:
+        self._sink = sink
+        self._clock = clock
+        self._planning = planning
+        self._sequence = 0
+        self._started = clock.monotonic()
+        self.diagnostics: list[str] = []
+
+    def prelude(self, config: Mapping[str, str], secret_keys: frozenset[str]) -> None:
+        shown = {key: "[secret]" if key in secret_keys else value for key, value in sorted(config.items())}
+        self._emit("preludeEvent", {"config": shown})
+
+    def before(self, step: Step) -> None:
+        self._emit("resourcePreEvent", self._with_planning({"metadata": step_metadata(step)}))
+
+    def outputs(self, step: Step) -> None:
+        self._emit("resOutputsEvent", self._with_planning({"metadata": step_metadata(step)}))
+
+    def failed(self, step: Step, *, partial: bool, steps_done: int) -> None:
+        """`status` 1 means the resource exists and is not usable."""
+        self._emit("resOpFailedEvent", {"metadata": step_metadata(step), "status": int(partial), "steps": steps_done})
+
+    def diagnostic(
+        self, severity: str, message: str, *, urn: str = "", stream_id: int = 0, ephemeral: bool = False
+    ) -> None:
+        """A message for people; errors are also kept for the result."""
+        event: dict[str, Any] = {"message": f"{message}\n", "color": "never", "severity": severity}
+        if prefix := _PREFIXES.get(severity.removesuffix("#err")):
+            event["prefix"] = prefix
+        if urn:
+            event["urn"] = urn
+        if stream_id:
+            event["streamId"] = stream_id
+        if ephemeral:
+            event["ephemeral"] = True
+        if severity == "error":
+            self.diagnostics.append(message.strip())
+        self._emit("diagnosticEvent", event)
+
+    def summary(self, changes: Mapping[str, int]) -> None:
+        seconds = math.ceil(self._clock.monotonic() - self._started)
+        event = {"maybeCorrupt": False, "durationSeconds": seconds, "resourceChanges": dict(changes), "PolicyPacks": {}}
+        self._emit("summaryEvent", event)
+
+    def cancel(self) -> None:
+        """The last event of every update."""
+        self._emit("cancelEvent", {})
+
+    def _with_planning(self, event: dict[str, Any]) -> dict[str, Any]:
+        if self._planning:
+            event["planning"] = True
+        return event
+
+    def _emit(self, kind: str, payload: dict[str, Any]) -> None:
+        timestamp = int(self._clock.now().timestamp())
+        self._sink.emit({"sequence": self._sequence, "timestamp": timestamp, kind: payload})
+        self._sequence += 1
+
+
+def step_metadata(step: Step) -> dict[str, Any]:
+    """`apitype.StepEventMetadata` of a step."""
+    state = step.state
+    metadata: dict[str, Any] = {
+        "op": str(step.op),
+        "urn": step.urn,
+        "type": state.type,
+        "old": state_metadata(step.old) if step.old and step.op not in (Op.CREATE,) else None,
+        "new": state_metadata(step.new) if step.new and step.op not in (Op.DELETE, Op.DELETE_REPLACED) else None,
+        "detailedDiff": {
+            path: {"diffKind": d.kind.value, "inputDiff": d.input_diff} for path, d in step.detailed_diff.items()
+        },
+        "provider": state.provider,
+    }
+    if step.keys:
+        metadata["keys"] = list(step.keys)
+    if step.diffs:
+        metadata["diffs"] = list(step.diffs)
+    if step.logical:
+        metadata["logical"] = True
+    return metadata
+
+
+def state_metadata(state: ResourceState) -> dict[str, Any]:
+    """`apitype.StepEventStateMetadata` of a state; secrets hidden."""
+    metadata: dict[str, Any] = {
+        "type": state.type,
+        "urn": state.urn,
+        "id": state.id,
+        "parent": state.parent,
+        "provider": state.provider,
+        "inputs": shown(state.inputs),
+        "outputs": shown(state.outputs),
+    }
+    for name, value in (
+        ("custom", state.custom),
+        ("delete", state.delete),
+        ("protect", state.protect),
+        ("retainOnDelete", state.retain_on_delete),
+        ("initErrors", list(state.init_errors)),
+    ):
+        if value:
+            metadata[name] = value
+    return metadata
+
+
+def shown(value: PropertyValue) -> Any:
+    """A property value as events show it: `[secret]` for secrets, the well-known text for unknowns."""
+    if isinstance(value, dict):
+        return {k: shown(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [shown(v) for v in value]
+    if isinstance(value, Secret) or (isinstance(value, Output) and value.secret):
+        return _HIDDEN
+    if value is UNKNOWN or (isinstance(value, Output) and not value.known):
+        return UNKNOWN_VALUE
+    if isinstance(value, Output):
+        return shown(value.value)
+    if isinstance(value, ResourceReference):
+        return {SIGNATURE: RESOURCE_SIGNATURE, "urn": value.urn, "id": shown(value.id)}
+    if isinstance(value, Asset):
+        return {SIGNATURE: ASSET_SIGNATURE, **value.fields}
+    if isinstance(value, Archive):
+        return {SIGNATURE: ARCHIVE_SIGNATURE, **value.fields}
+    return value

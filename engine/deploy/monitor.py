@@ -1,0 +1,291 @@
+"""The `ResourceMonitor` and `Engine` services the SDK talks to: translates requests and answers, decides nothing.
+
+What it does not support is refused by name. Source: pulumi `pkg/resource/deploy/source_eval.go`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+from google.protobuf import empty_pb2
+from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, provider_pb2, resource_pb2, resource_pb2_grpc
+
+from engine.deploy.deployment import Deployment, Refused, UpdateStopped
+from engine.deploy.events import EngineEvents
+from engine.deploy.goal import AliasSpec, Goal
+from engine.deploy.property import UNKNOWN_VALUE
+from engine.deploy.provider import ProviderError
+from engine.deploy.registry import SWITCH_TO_CLI
+from engine.deploy.wire import decode_struct, encode_struct
+
+MAX_MESSAGE_BYTES = 400 * 1024 * 1024  # Pulumi's own limit: whole files travel as assets
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+)
+# No port reuse: two updates must never share one.
+_SERVER_OPTIONS = (*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0))
+
+_FEATURES = {
+    "secrets": resource_pb2.RESOURCE_MONITOR_FEATURE_SECRETS,
+    "resourceReferences": resource_pb2.RESOURCE_MONITOR_FEATURE_RESOURCE_REFERENCES,
+    "outputValues": resource_pb2.RESOURCE_MONITOR_FEATURE_OUTPUT_VALUES,
+    "aliasSpecs": resource_pb2.RESOURCE_MONITOR_FEATURE_ALIAS_SPECS,
+    "deletedWith": resource_pb2.RESOURCE_MONITOR_FEATURE_DELETED_WITH,
+}
+_SEVERITIES = {
+    engine_pb2.DEBUG: "debug",
+    engine_pb2.INFO: "info",
+    engine_pb2.WARNING: "warning",
+    engine_pb2.ERROR: "error",
+}
+# What the SDK reports when the engine has hung up on it; the engine has said why by then.
+_HUNG_UP = "Resource monitor has terminated, shutting down"
+
+_T = TypeVar("_T")
+
+
+class MonitorServer:
+    """Both services on one loopback port, for one update."""
+
+    def __init__(self, deployment: Deployment, events: EngineEvents) -> None:
+        self._server = grpc.aio.server(options=_SERVER_OPTIONS)
+        resource_pb2_grpc.add_ResourceMonitorServicer_to_server(_Monitor(deployment), self._server)
+        engine_pb2_grpc.add_EngineServicer_to_server(_Engine(deployment, events), self._server)
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+
+    async def start(self) -> None:
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Hang up; calls still open are cancelled."""
+        await self._server.stop(grace=None)
+
+
+class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):  # type: ignore[misc]  # generated, untyped
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+
+    async def GetDeploymentInfo(self, request: Any, context: Any) -> resource_pb2.DeploymentInfo:
+        return resource_pb2.DeploymentInfo(supportedFeatures=list(_FEATURES.values()))
+
+    async def SupportsFeature(self, request: Any, context: Any) -> resource_pb2.SupportsFeatureResponse:
+        return resource_pb2.SupportsFeatureResponse(hasSupport=request.id in _FEATURES)
+
+    async def RegisterResource(self, request: Any, context: Any) -> resource_pb2.RegisterResourceResponse:
+        if refused := _refused_options(request):
+            await _refuse(context, f"resource {request.name} ({request.type}) uses {refused}")
+        made = await _answer(context, self._deployment.register(_goal(request)))
+        result = resource_pb2.Result.SUCCESS if made.succeeded else resource_pb2.Result.FAIL
+        if not made.succeeded and not request.supportsResultReporting:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "resource monitor shut down")
+        return resource_pb2.RegisterResourceResponse(
+            urn=made.urn,
+            id="" if made.id == UNKNOWN_VALUE and not _is_provider(request) else made.id,
+            object=encode_struct(
+                made.outputs, keep_secrets=request.acceptSecrets, keep_resources=request.acceptResources
+            ),
+            result=result,
+        )
+
+    async def RegisterResourceOutputs(self, request: Any, context: Any) -> empty_pb2.Empty:
+        outputs = decode_struct(request.outputs)
+        await _answer(context, self._deployment.register_outputs(request.urn, outputs))
+        return empty_pb2.Empty()
+
+    async def ReadResource(self, request: Any, context: Any) -> resource_pb2.ReadResourceResponse:
+        if request.packageRef:
+            await _refuse(context, f"resource {request.name} ({request.type}) uses a parameterized package")
+        made = await _answer(context, self._deployment.read(_read_goal(request), request.id))
+        result = resource_pb2.Result.SUCCESS if made.succeeded else resource_pb2.Result.FAIL
+        properties = encode_struct(
+            made.outputs, keep_secrets=request.acceptSecrets, keep_resources=request.acceptResources
+        )
+        id = "" if made.id == UNKNOWN_VALUE else made.id
+        return resource_pb2.ReadResourceResponse(urn=made.urn, id=id, properties=properties, result=result)
+
+    async def Invoke(self, request: Any, context: Any) -> Any:
+        args = decode_struct(request.args)
+        if request.tok == "pulumi:pulumi:getResource":
+            return await self._get_resource(str(args.get("urn", "")), request, context)
+        if request.packageRef:
+            await _refuse(context, f"function {request.tok} uses a parameterized package")
+        call = self._deployment.invoke(request.tok, args, request.provider, request.version)
+        value = await _answer(context, call)
+        struct = encode_struct(value, keep_resources=request.acceptResources)
+        return resource_pb2.ResourceInvokeResponse(**{"return": struct})
+
+    async def _get_resource(self, urn: str, request: Any, context: Any) -> Any:
+        state = self._deployment.state_of(urn)
+        if state is None:
+            await context.abort(grpc.StatusCode.UNKNOWN, f"unknown resource {urn}")
+        found = {"urn": urn, "id": state.id, "state": state.outputs}
+        struct = encode_struct(found, keep_resources=request.acceptResources)
+        return resource_pb2.ResourceInvokeResponse(**{"return": struct})
+
+    async def ExistsResource(self, request: Any, context: Any) -> NoReturn:
+        await _refuse(context, "resource existence checks (`exists`)")
+
+    async def Call(self, request: Any, context: Any) -> provider_pb2.CallResponse:
+        await _refuse(context, f"method {request.tok} uses calls to provider methods")
+
+    async def RegisterStackTransform(self, request: Any, context: Any) -> NoReturn:
+        await _refuse(context, "the program uses stack transforms")
+
+    async def RegisterStackInvokeTransform(self, request: Any, context: Any) -> NoReturn:
+        await _refuse(context, "the program uses invoke transforms")
+
+    async def RegisterResourceHook(self, request: Any, context: Any) -> NoReturn:
+        await _refuse(context, f"resource hook {request.name}")
+
+    async def RegisterErrorHook(self, request: Any, context: Any) -> NoReturn:
+        await _refuse(context, f"error hook {request.name}")
+
+    async def RegisterPackage(self, request: Any, context: Any) -> NoReturn:
+        await _refuse(context, f"parameterized package {request.name}")
+
+    async def SignalAndWaitForShutdown(self, request: Any, context: Any) -> empty_pb2.Empty:
+        return empty_pb2.Empty()
+
+
+class _Engine(engine_pb2_grpc.EngineServicer):  # type: ignore[misc]  # generated, untyped
+    def __init__(self, deployment: Deployment, events: EngineEvents) -> None:
+        self._deployment = deployment
+        self._events = events
+        self._root = ""
+
+    async def Log(self, request: Any, context: Any) -> empty_pb2.Empty:
+        severity = _SEVERITIES.get(request.severity, "info")
+        hung_up = self._deployment.stopped and _HUNG_UP in request.message
+        if severity != "debug" and not hung_up:
+            self._events.diagnostic(
+                severity, request.message, urn=request.urn, stream_id=request.streamId, ephemeral=request.ephemeral
+            )
+        return empty_pb2.Empty()
+
+    async def GetRootResource(self, request: Any, context: Any) -> engine_pb2.GetRootResourceResponse:
+        return engine_pb2.GetRootResourceResponse(urn=self._root)
+
+    async def SetRootResource(self, request: Any, context: Any) -> engine_pb2.SetRootResourceResponse:
+        self._root = request.urn
+        return engine_pb2.SetRootResourceResponse()
+
+    async def StartDebugging(self, request: Any, context: Any) -> NoReturn:
+        await _refuse(context, "attaching a debugger")
+
+    async def RequirePulumiVersion(self, request: Any, context: Any) -> NoReturn:
+        await _refuse(context, f"the program requires Pulumi CLI version {request.pulumi_version_range}")
+
+
+async def _answer(context: Any, work: Awaitable[_T]) -> _T:
+    try:
+        return await work
+    except UpdateStopped as err:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, str(err))
+    except (Refused, ProviderError) as err:
+        await context.abort(grpc.StatusCode.UNKNOWN, str(err))
+    raise AssertionError("abort returned")
+
+
+async def _refuse(context: Any, what: str) -> NoReturn:
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{what}: not supported by the embedded engine; {SWITCH_TO_CLI}")
+    raise AssertionError("abort returned")
+
+
+def _is_provider(request: Any) -> bool:
+    return bool(request.type.startswith("pulumi:providers:"))
+
+
+def _refused_options(request: Any) -> str:
+    """The first option of a registration this engine does not implement; "" if there is none."""
+    options = {
+        "remote": "a remote component (`remote`)",
+        "importId": "`import`",
+        "packageRef": "a parameterized package",
+        "transforms": "`transforms`",
+        "state_migrations": "`state_migrations`",
+        "replace_with": "`replace_with`",
+        "envVarMappings": "`env_var_mappings`",
+        "pluginDownloadURL": "`plugin_download_url`",
+    }
+    for field, name in options.items():
+        if getattr(request, field):
+            return name
+    if request.HasField("replacement_trigger") and request.replacement_trigger.WhichOneof("kind") != "null_value":
+        return "`replacement_trigger`"
+    if request.HasField("hooks") and request.hooks.ByteSize():
+        return "`hooks`"
+    return ""
+
+
+def _goal(request: Any) -> Goal:
+    return Goal(
+        type=request.type,
+        name=request.name,
+        custom=request.custom,
+        properties=decode_struct(request.object),
+        parent=request.parent,
+        provider=request.provider,
+        version=request.version,
+        dependencies=sorted(request.dependencies),
+        property_dependencies={k: sorted(v.urns) for k, v in request.propertyDependencies.items()},
+        protect=request.protect,
+        delete_before_replace=request.deleteBeforeReplace if request.deleteBeforeReplaceDefined else None,
+        ignore_changes=tuple(request.ignoreChanges),
+        replace_on_changes=tuple(request.replaceOnChanges),
+        additional_secret_outputs=tuple(request.additionalSecretOutputs),
+        aliases=tuple(_alias(a) for a in request.aliases) + tuple(AliasSpec(urn=u) for u in request.aliasURNs),
+        custom_timeouts=_timeouts(request),
+        retain_on_delete=request.retainOnDelete,
+        deleted_with=request.deletedWith,
+    )
+
+
+def _read_goal(request: Any) -> Goal:
+    return Goal(
+        type=request.type,
+        name=request.name,
+        custom=True,
+        properties=decode_struct(request.properties),
+        parent=request.parent,
+        provider=request.provider,
+        version=request.version,
+        dependencies=sorted(request.dependencies),
+        additional_secret_outputs=tuple(request.additionalSecretOutputs),
+    )
+
+
+def _alias(alias: Any) -> AliasSpec:
+    if alias.WhichOneof("alias") == "urn":
+        return AliasSpec(urn=alias.urn)
+    spec = alias.spec
+    return AliasSpec("", spec.name, spec.type, spec.stack, spec.project, spec.parentUrn, spec.noParent)
+
+
+_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _timeouts(request: Any) -> dict[str, float]:
+    texts = {op: getattr(request.customTimeouts, op, "") for op in ("create", "update", "delete", "read")}
+    return {op: duration_seconds(text) for op, text in texts.items() if text}
+
+
+def duration_seconds(text: str) -> float:
+    """Seconds of a Go duration (`1h30m`, `90s`); a bare number is seconds.
+
+    Raises:
+        ValueError: not a duration.
+    """
+    total, number, unit = 0.0, "", ""
+    for char in f"{text.strip()}\0":
+        if (char.isdigit() or char in ".\0") and unit:
+            if unit not in _UNIT_SECONDS or not number:
+                raise ValueError(f"malformed duration {text!r}: write for example 30s, 5m or 1h30m")
+            total, number, unit = total + float(number) * _UNIT_SECONDS[unit], "", ""
+        if char.isdigit() or char == ".":
+            number += char
+        elif char != "\0":
+            unit += char
+    return total + float(number) if number else total

@@ -1,0 +1,249 @@
+"""Performs steps: asks the fence, writes the journal, calls the provider, tells the events.
+
+It decides nothing; the order of steps in a chain and of antichains was decided before. Source: pulumi
+`step_executor.go`, `step.go` (the Apply methods).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from engine.deploy.events import EngineEvents
+from engine.deploy.ledger import Ledger
+from engine.deploy.property import UNKNOWN_VALUE, PropertyMap
+from engine.deploy.provider import PartialFailure, ProviderError
+from engine.deploy.registry import ProviderRegistry, provider_outputs
+from engine.deploy.resource import ResourceState
+from engine.deploy.secret_outputs import mark_secrets
+from engine.deploy.step import HARMLESS, Op, Step
+from engine.deploy.urn import is_default_provider, is_provider_type
+from engine.model.clock import Clock
+from engine.model.errors import StaleLease
+from engine.model.fence import Fence
+from engine.model.ids import random_uuid
+
+_DELETES = frozenset({Op.DELETE, Op.DELETE_REPLACED})
+_CREATES = frozenset({Op.CREATE, Op.CREATE_REPLACEMENT})
+_READS = frozenset({Op.READ, Op.READ_REPLACEMENT})
+
+
+class StepFailed(Exception):
+    """A step failed; what there is to say was said in the events."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What steps are performed with, and for."""
+
+    ledger: Ledger
+    registry: ProviderRegistry
+    events: EngineEvents
+    fence: Fence
+    clock: Clock
+    dry_run: bool
+
+
+class StepExecutor:
+    """Runs chains of steps, at most `parallel` at a time."""
+
+    def __init__(self, execution: Execution, parallel: int) -> None:
+        self._x = execution
+        self._slots = asyncio.Semaphore(max(1, parallel))
+        self.changes: Counter[str] = Counter()
+        self.deleting: set[str] = set()
+        self.steps_done = 0
+
+    async def run_chain(self, steps: Sequence[Step]) -> Step:
+        """Run steps one after the other; returns the one that made the resource, with its final state.
+
+        Raises:
+            StepFailed: a step failed; the rest was not begun.
+            StaleLease: the lease is lost; nothing more was written.
+        """
+        made = steps[-1]
+        async with self._slots:
+            for step in steps:
+                done = await self._run(step)
+                if step.op is not Op.REPLACE and step.op not in _DELETES:
+                    made = done
+        return made
+
+    def count(self, op: Op, urn: str) -> None:
+        """Count a finished step for the summary; providers nobody asked for do not count."""
+        if not is_default_provider(urn):
+            self.changes[str(op)] += 1
+
+    async def _run(self, step: Step) -> Step:
+        x = self._x
+        x.events.before(step)
+        number: int | None = None
+        try:
+            if self._has_effect(step):
+                number = x.ledger.begin(step.op, step.old, step.new)
+                x.fence.check()
+            new = await self._apply(step)
+        except PartialFailure as err:
+            partial = self._partial(step, err)
+            x.ledger.succeed(step.op, number or x.ledger.next_step(), step.old, partial.new)
+            raise self._failed(partial, str(err), partial=True) from err
+        except ProviderError as err:
+            if number is not None:
+                x.ledger.fail(step.op, number, step.old, step.new)
+            raise self._failed(step, str(err)) from err
+        except StaleLease:
+            raise
+        except Exception as err:
+            raise self._failed(step, f"{type(err).__name__}: {err}") from err
+        done = replace(step, new=new)
+        x.ledger.succeed(step.op, number if number is not None else x.ledger.next_step(), step.old, new)
+        self._finish(done)
+        return done
+
+    def _finish(self, step: Step) -> None:
+        self.steps_done += 1
+        if self._x.dry_run or step.state.custom or step.op in _DELETES:
+            self._x.events.outputs(step)
+        if step.logical:
+            self.count(step.op, step.urn)
+
+    def _failed(self, step: Step, message: str, *, partial: bool = False) -> StepFailed:
+        self._x.events.diagnostic("error", message, urn=step.urn)
+        self._x.events.failed(step, partial=partial, steps_done=self.steps_done)
+        return StepFailed(message)
+
+    def _partial(self, step: Step, err: PartialFailure) -> Step:
+        old, new = step.old, step.new
+        if new is None:
+            return step
+        created = old.created if old and step.op is Op.UPDATE else self._now()
+        state = new.with_(
+            id=err.id,
+            outputs=mark_secrets(new, err.outputs),
+            inputs=new.inputs if err.inputs is None else err.inputs,
+            init_errors=tuple(err.reasons),
+            created=created,
+            modified=self._now(),
+        )
+        return replace(step, new=state)
+
+    def _has_effect(self, step: Step) -> bool:
+        """Whether the step changes anything outside the engine, so that it must be announced first."""
+        state = step.state
+        if self._x.dry_run or step.op in HARMLESS or not state.custom or is_provider_type(state.type):
+            return False
+        return step.op not in _DELETES or self._deletes_something(step)
+
+    def _deletes_something(self, step: Step) -> bool:
+        old = step.state
+        if (step.op is Op.DELETE and old.protect) or old.external or old.retain_on_delete:
+            return False
+        if old.deleted_with and old.deleted_with in self.deleting:
+            return False
+        return old.custom and not is_provider_type(old.type) and not old.pending_replacement
+
+    async def _apply(self, step: Step) -> ResourceState | None:
+        if step.op in _DELETES:
+            return await self._delete(step)
+        if step.op is Op.REMOVE_PENDING_REPLACE:
+            return None
+        new = step.new
+        if new is None:
+            raise ValueError(f"step {step.op} of {step.urn} lacks its new state")
+        if step.op is Op.REPLACE:
+            return new
+        if step.op is Op.SAME:
+            return self._same(step, new)
+        if step.op in _CREATES:
+            return await self._create(new)
+        if step.op in _READS:
+            return await self._read(step, new)
+        return await self._update(step, new)
+
+    def _same(self, step: Step, new: ResourceState) -> ResourceState:
+        old = step.old
+        if old is None:
+            raise ValueError(f"nothing to keep for {step.urn}")
+        if is_provider_type(new.type):
+            self._x.registry.activate(new.urn, old.id, new.inputs)
+        return new.with_(id=old.id, outputs=old.outputs, created=old.created, modified=old.modified)
+
+    async def _create(self, new: ResourceState) -> ResourceState:
+        id, outputs = "", new.outputs
+        if is_provider_type(new.type):
+            id = UNKNOWN_VALUE if self._x.dry_run else random_uuid()
+            outputs = provider_outputs(new.inputs)
+            self._x.registry.activate(new.urn, id, new.inputs)
+        elif new.custom:
+            provider = await self._x.registry.get(new.provider)
+            timeout = new.custom_timeouts.get("create", 0)
+            result = await provider.create(new.urn, new.type, new.inputs, timeout, self._x.dry_run)
+            if not result.id and not self._x.dry_run:
+                raise ProviderError("provider did not return an ID from Create")
+            id, outputs = result.id, result.outputs
+        now = self._now()
+        return new.with_(id=id, outputs=mark_secrets(new, outputs), created=now, modified=now)
+
+    async def _update(self, step: Step, new: ResourceState) -> ResourceState:
+        old = step.old
+        if old is None:
+            raise ValueError(f"nothing to update for {step.urn}")
+        outputs: PropertyMap = {}
+        if is_provider_type(new.type):
+            outputs = provider_outputs(new.inputs)
+            self._x.registry.activate(new.urn, old.id, new.inputs)
+        elif new.custom:
+            provider = await self._x.registry.get(new.provider)
+            outputs = await provider.update(
+                new.urn,
+                new.type,
+                old.id,
+                old.inputs,
+                old.outputs,
+                new.inputs,
+                new.custom_timeouts.get("update", 0),
+                new.ignore_changes,
+                self._x.dry_run,
+            )
+        state = new.with_(id=old.id, outputs=mark_secrets(new, outputs), created=old.created)
+        return state.with_(modified=self._now() if new.custom else old.modified)
+
+    async def _read(self, step: Step, new: ResourceState) -> ResourceState:
+        if new.id == UNKNOWN_VALUE:
+            return new
+        provider = await self._x.registry.get(new.provider)
+        result = await provider.read(new.urn, new.type, new.id, new.inputs, new.inputs)
+        if not result.id:
+            raise ProviderError(f"resource '{new.id}' does not exist")
+        state = new.with_(id=result.id, outputs=mark_secrets(new, result.outputs))
+        old = step.old
+        if old is None:
+            return state.with_(modified=self._now())
+        changed = old.inputs != state.inputs or old.outputs != state.outputs
+        return state.with_(created=old.created, modified=self._now() if changed else old.modified)
+
+    async def _delete(self, step: Step) -> ResourceState | None:
+        old = step.state
+        if step.op is Op.DELETE and old.protect:
+            raise ProviderError(
+                f'resource "{old.urn}" cannot be deleted\nbecause it is protected. To unprotect the resource, either '
+                "remove the `protect` flag from the resource in your Pulumi program and run `pulumi up`, or use the "
+                f"command:\n`pulumi state unprotect '{old.urn}'`"
+            )
+        if not self._x.dry_run and self._deletes_something(step):
+            provider = await self._x.registry.get(old.provider)
+            timeout = old.custom_timeouts.get("delete", 0)
+            await provider.delete(old.urn, old.type, old.id, old.inputs, old.outputs, timeout)
+        return old.with_(pending_replacement=True) if step.pending_replacement else None
+
+    def _now(self) -> str:
+        return rfc3339(self._x.clock.now())
+
+
+def rfc3339(moment: datetime) -> str:
+    """UTC time as Go prints it: fractional digits without trailing zeros, `Z` at the end."""
+    text = moment.strftime("%Y-%m-%dT%H:%M:%S.%f").rstrip("0").rstrip(".")
+    return f"{text}Z"
