@@ -134,6 +134,11 @@ class Controller:
         DBOS.destroy(destroy_registry=True, workflow_completion_timeout_sec=grace_seconds)
         self._keeper.stop()
 
+    @property
+    def keeper(self) -> LeaseKeeper:
+        """Keeps this process's leases; loops that only one process may run take theirs here."""
+        return self._keeper
+
     def submit(self, operation_id: str, key: str) -> None:
         """Enqueue an operation behind the others of its key; an id already known changes nothing."""
         with SetWorkflowID(operation_id), SetEnqueueOptions(queue_partition_key=key):

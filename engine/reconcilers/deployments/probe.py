@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass
 
 import aiohttp
@@ -69,5 +70,11 @@ class HealthProbe:
 
 
 def _reason(status: int, body: str) -> str:
-    text = " ".join(body.split())[:200]
+    """The agent's own words where it gives them (`{"status": …, "reason": …}`)."""
+    try:
+        said = json.loads(body)
+        text = str(said["reason"] or said["status"])
+    except (ValueError, KeyError, TypeError):
+        text = body
+    text = " ".join(text.split())[:200]
     return f"answers {status}: {text}" if text else f"answers {status}"

@@ -81,13 +81,12 @@ class Sweeper:
 
     async def _delete(self, resource: Resource, why: str) -> None:
         self.fence.check()
-        _log.warning(
-            "deleting a resource without owner", kind=resource.kind, id=resource.id, name=resource.name, why=why
-        )
+        log = _log.bind(kind=resource.kind, id=resource.id, name=resource.name)
+        log.warning("deleting a resource without owner", why=why)
         try:
             await self.inventory.delete(resource)
         except CloudError as err:
-            _log.warning("a resource without owner could not be deleted", id=resource.id, error=err.message)
+            log.warning("a resource without owner could not be deleted", error=err.message)
 
     def _refresh(self, action: Refresh) -> None:
         self.fence.check()

@@ -1,0 +1,125 @@
+"""The loops that one process of an installation runs: reconciling, sweeping, housekeeping. Who holds the lease leads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from engine.controller.controller import Controller
+from engine.model.clock import Clock
+from engine.model.errors import StaleLease
+from engine.model.fence import Fence
+from engine.reconcilers.deployments.apply import Applier
+from engine.reconcilers.deployments.probe import HealthProbe
+from engine.reconcilers.deployments.reconciler import DeploymentReconciler
+from engine.reconcilers.deployments.snapshot import Policy
+from engine.reconcilers.inventory import Inventory
+from engine.reconcilers.sweep.sweeper import Sweeper
+from engine.store import changes, leases
+from engine.store.database import Database
+from engine.store.sealing import Sealer
+
+LEADER_LEASE = "reconcilers"
+CANDIDATE_SECONDS = 1.0
+HOUSEKEEPING_SECONDS = 3600.0
+KEEP_CHANGES = timedelta(days=1)
+KEEP_EXECUTORS = timedelta(days=90)
+LONGEST_GRACE = timedelta(seconds=60)
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class LeaderParts:
+    """What leading needs.
+
+    Attributes:
+        installation_tag: on every cloud resource of this installation.
+        hourly_usd: price of one replica of a GPU type.
+    """
+
+    database: Database
+    clock: Clock
+    sealer: Sealer
+    controller: Controller
+    inventory: Inventory
+    installation_tag: str
+    hourly_usd: Callable[[str], Decimal]
+    policy: Policy
+    reconcile_period_seconds: float
+    sweep_period_seconds: float
+
+
+async def lead_when_possible(parts: LeaderParts) -> None:
+    """Lead whenever the lease can be had, until cancelled."""
+    keeper = parts.controller.keeper
+    while True:
+        fence = await asyncio.to_thread(keeper.take, LEADER_LEASE)
+        if fence is None:
+            await parts.clock.sleep(CANDIDATE_SECONDS)
+            continue
+        _log.info("leading the reconcilers", token=fence.token)
+        try:
+            await _lead(parts, fence)
+        finally:
+            await asyncio.to_thread(keeper.give_back, fence)
+
+
+async def _lead(parts: LeaderParts, fence: Fence) -> None:
+    """All loops, until one of them finds that the lease is gone."""
+    async with HealthProbe() as probe:
+        applier = Applier(
+            database=parts.database,
+            clock=parts.clock,
+            sealer=parts.sealer,
+            probe=probe,
+            inventory=parts.inventory,
+            installation_tag=parts.installation_tag,
+            submit=parts.controller.submit,
+            hourly_usd=parts.hourly_usd,
+            fence=fence,
+            policy=parts.policy,
+        )
+        reconciler = DeploymentReconciler(
+            parts.database, parts.clock, applier, period_seconds=parts.reconcile_period_seconds
+        )
+        sweeper = Sweeper(
+            database=parts.database,
+            clock=parts.clock,
+            inventory=parts.inventory,
+            installation_tag=parts.installation_tag,
+            submit=parts.controller.submit,
+            fence=fence,
+            period_seconds=parts.sweep_period_seconds,
+            grace=min(LONGEST_GRACE, timedelta(seconds=parts.sweep_period_seconds)),
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(reconciler.run())
+                group.create_task(sweeper.run())
+                group.create_task(_keep_house(parts, fence))
+        except* StaleLease:
+            _log.warning("no longer leading the reconcilers")
+
+
+async def _keep_house(parts: LeaderParts, fence: Fence) -> None:
+    while True:
+        fence.check()
+        try:
+            await asyncio.to_thread(_prune, parts)
+        except SQLAlchemyError as err:
+            _log.warning("housekeeping failed", error=str(err))
+        await parts.clock.sleep(HOUSEKEEPING_SECONDS)
+
+
+def _prune(parts: LeaderParts) -> None:
+    now = parts.clock.now()
+    with parts.database.write() as session:
+        changes.prune(session, now - KEEP_CHANGES)
+        leases.prune_executors(session, now - KEEP_EXECUTORS)
