@@ -1,0 +1,269 @@
+"""The ASGI application: reads a request, applies limits and faults, asks the route, writes the answer.
+
+Not the routes (their own files) and not the server (`server.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import parse_qsl
+
+from engine.model.ids import random_uuid
+from engine.sandbox import actions, droplets, firewalls, keys, places, tags
+from engine.sandbox.cloud import Cloud
+from engine.sandbox.errors import (
+    ApiError,
+    bad_request,
+    not_found,
+    server_error,
+    too_many_requests,
+    unauthorized,
+    unprocessable,
+)
+from engine.sandbox.faults import Fault, FaultKind, Faults
+from engine.sandbox.journal import RequestEntry
+from engine.sandbox.limits import Limiter, RateLimits
+from engine.sandbox.records import Account
+from engine.sandbox.routing import Reply, Request, Routes
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+MAX_BODY_BYTES = 1 << 20
+"""A create with ten names and 64 KiB of user-data is far below it."""
+
+ROUTES = Routes(
+    [*places.ROUTES, *keys.ROUTES, *tags.ROUTES, *droplets.ROUTES, *actions.ROUTES, *firewalls.ROUTES]
+)  # fmt: skip
+
+CREATES = frozenset({"/v2/droplets"})
+DROPS = (FaultKind.TIMEOUT_BEFORE_EFFECT, FaultKind.TIMEOUT_AFTER_EFFECT)
+
+
+class Admin(Protocol):
+    """The `/_sandbox` side (`admin.py`)."""
+
+    def answer(self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any]) -> Reply: ...
+
+
+class ConnectionDropped(ConnectionError):
+    """The fault asks for a connection that dies, and the server underneath offers no way to kill it."""
+
+
+@dataclass
+class SandboxApp:
+    """One cloud behind HTTP.
+
+    Attributes:
+        accounts: token → account name; empty = any token is an account of its own.
+        commit: called when a request has changed state, before its answer leaves.
+    """
+
+    cloud: Cloud
+    faults: Faults = field(default_factory=Faults)
+    limiter: Limiter = field(default_factory=lambda: Limiter(RateLimits(0, 0, 0)))
+    accounts: Mapping[str, str] = field(default_factory=dict)
+    admin: Admin | None = None
+    commit: Callable[[], None] = lambda: None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            return
+        exchange = _Exchange(scope, receive, send)
+        try:
+            body = await exchange.read()
+            if scope["path"].startswith("/_sandbox"):
+                await exchange.write(self._admin(exchange, body))
+            else:
+                await self._public(exchange, body)
+        except ApiError as err:
+            await exchange.write(_refusal(err, {}))
+
+    def _admin(self, exchange: _Exchange, body: bytes) -> Reply:
+        if self.admin is None:
+            raise not_found()
+        self.cloud.advance()
+        reply = self.admin.answer(exchange.method, exchange.path, exchange.query, _parse(body))
+        self.commit()
+        return reply
+
+    async def _public(self, exchange: _Exchange, raw: bytes) -> None:
+        mark, name = self._authenticate(exchange)
+        verdict = self.limiter.check(mark, exchange.method, exchange.path, self.cloud.now())
+        hits: list[Fault] = []
+        try:
+            if not verdict.passes:
+                raise too_many_requests(verdict.retry_after_seconds)
+            body = _parse(raw)
+            self.cloud.advance()
+            account = self.cloud.account(name)
+            hits = self.faults.hit(exchange.method, exchange.path, _names(exchange.path, body, account))
+            await self._suffer_before(exchange, hits)
+            self.cloud.advance()
+            reply = self._route(exchange, account, body, hits)
+            if (after := _first(hits, FaultKind.TIMEOUT_AFTER_EFFECT)) is not None:
+                await self._drop(exchange, name, after)
+                return
+            if (broken := _first(hits, FaultKind.ERROR_AFTER_EFFECT)) is not None:
+                raise server_error(broken.status, broken.message)
+        except ApiError as err:
+            reply = _refusal(err, {})
+        except _Dropped as dropped:
+            await self._drop(exchange, name, dropped.fault)
+            return
+        self._log(exchange, name, reply.status, hits)
+        await exchange.write(Reply(reply.status, reply.body, {**verdict.headers, **reply.headers}))
+
+    def _authenticate(self, exchange: _Exchange) -> tuple[str, str]:
+        """A mark of the token (never the token) and the name of its account."""
+        scheme, _, token = exchange.header(b"authorization").partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            raise unauthorized()
+        mark = hashlib.sha256(token.encode()).hexdigest()[:16]
+        if self.accounts and token not in self.accounts:
+            raise unauthorized()
+        return mark, self.accounts.get(token, f"account-{mark}")
+
+    def _route(self, exchange: _Exchange, account: Account, body: Mapping[str, Any], hits: list[Fault]) -> Reply:
+        found = ROUTES.find(exchange.method, exchange.path)
+        if found is None:
+            if ROUTES.knows(exchange.path):
+                raise ApiError(405, "method_not_allowed", f"{exchange.method} is not allowed here")
+            raise not_found()
+        handler, values = found
+        request = Request(
+            self.cloud, account, exchange.method, exchange.path, exchange.origin, values, exchange.query, body, hits
+        )
+        if exchange.path not in CREATES and "droplet" in values and _first(hits, FaultKind.VANISH):
+            self.cloud.vanish(account, droplets.droplet_of(request))
+        try:
+            return handler(request)
+        finally:
+            self.commit()
+
+    async def _suffer_before(self, exchange: _Exchange, hits: list[Fault]) -> None:
+        for fault in hits:
+            match fault.kind:
+                case FaultKind.DELAY:
+                    await self.cloud.clock.sleep(fault.seconds)
+                case FaultKind.RATE_LIMITED:
+                    raise too_many_requests(fault.retry_after_seconds)
+                case FaultKind.ERROR:
+                    raise server_error(fault.status, fault.message)
+                case FaultKind.TIMEOUT_BEFORE_EFFECT:
+                    raise _Dropped(fault)
+                case _:
+                    pass
+
+    async def _drop(self, exchange: _Exchange, account: str, fault: Fault) -> None:
+        self._log(exchange, account, 0, [fault])
+        if fault.seconds:
+            await self.cloud.clock.sleep(fault.seconds)
+        await exchange.kill()
+
+    def _log(self, exchange: _Exchange, account: str, status: int, hits: list[Fault]) -> None:
+        fault = ",".join(f.kind.value for f in hits)
+        self.cloud.journal.requests.append(
+            RequestEntry(self.cloud.now(), account, exchange.method, exchange.path, status, fault)
+        )
+
+
+class _Dropped(Exception):
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.kind)
+        self.fault = fault
+
+
+def _first(hits: list[Fault], kind: FaultKind) -> Fault | None:
+    return next((f for f in hits if f.kind is kind), None)
+
+
+def _parse(raw: bytes) -> Mapping[str, Any]:
+    if not raw:
+        return {}
+    try:
+        body = json.loads(raw)
+    except ValueError:
+        raise bad_request("The request body is not JSON.") from None
+    if not isinstance(body, dict):
+        raise unprocessable("The request body must be a JSON object.")
+    return body
+
+
+def _names(path: str, body: Mapping[str, Any], account: Account) -> list[str]:
+    """The names a fault may pick its victim by: those in the body, and the name of what the path points at."""
+    names = [body["name"]] if isinstance(body.get("name"), str) else []
+    names += [n for n in body["names"] if isinstance(n, str)] if isinstance(body.get("names"), list) else []
+    parts = path.strip("/").split("/")
+    if len(parts) >= 3 and parts[1] == "droplets" and parts[2].isdigit() and int(parts[2]) in account.droplets:
+        names.append(account.droplets[int(parts[2])].name)
+    if len(parts) >= 3 and parts[1] == "firewalls" and parts[2] in account.firewalls:
+        names.append(account.firewalls[parts[2]].name)
+    if len(parts) >= 3 and parts[1] == "tags":
+        names.append(parts[2])
+    return names
+
+
+def _refusal(err: ApiError, headers: Mapping[str, str]) -> Reply:
+    body = {"id": err.id, "message": err.message, "request_id": random_uuid()}
+    return Reply(err.status, body, {**err.headers, **headers, "x-request-id": body["request_id"]})
+
+
+class _Exchange:
+    """One ASGI request and its answer."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True))
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port as the client wrote them."""
+        return f"{self._scope.get('scheme', 'http')}://{self.header(b'host') or 'api.digitalocean.com'}"
+
+    def header(self, name: bytes) -> str:
+        """A header's value, or nothing."""
+        return next((v.decode("latin-1") for k, v in self._scope["headers"] if k == name), "")
+
+    async def read(self) -> bytes:
+        """The whole body."""
+        body: bytes = b""
+        while True:
+            message = await self._receive()
+            part: bytes = message.get("body", b"")
+            body += part
+            if len(body) > MAX_BODY_BYTES:
+                raise ApiError(413, "payload_too_large", f"The request body is over {MAX_BODY_BYTES} bytes.")
+            if message["type"] == "http.disconnect" or not message.get("more_body"):
+                return body
+
+    async def write(self, reply: Reply) -> None:
+        """Send the answer."""
+        raw = b"" if reply.body is None else json.dumps(reply.body, separators=(",", ":")).encode()
+        headers = [(k.encode(), v.encode()) for k, v in reply.headers.items()]
+        if raw or reply.status == 204:
+            headers.append((b"content-type", b"application/json; charset=utf-8"))
+        if reply.status != 204:
+            headers.append((b"content-length", str(len(raw)).encode()))
+        await self._send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": raw})
+
+    async def kill(self) -> None:
+        """Break the connection without an answer."""
+        transport = self._scope.get("extensions", {}).get("sandbox", {}).get("transport")
+        if transport is None:
+            raise ConnectionDropped("the connection is dropped on purpose")
+        transport.abort()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
