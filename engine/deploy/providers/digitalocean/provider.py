@@ -1,0 +1,370 @@
+"""DigitalOceanProvider: the engine's Provider protocol over the resource types of this folder.
+
+Handles what is the same for all types: secrets, previews, timeouts, `__meta`, and errors in the official words.
+What one type does is in its own file; `resource_types` lists them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib import metadata
+
+import httpx
+
+from engine.deploy.property import UNKNOWN, PropertyMap, PropertyValue, Secret, contains_secret, strip_secrets
+from engine.deploy.provider import (
+    CheckFailure,
+    CheckResult,
+    CreateResult,
+    DiffResult,
+    PartialFailure,
+    ProviderError,
+    ReadResult,
+)
+from engine.deploy.providers.digitalocean import configuration, differences, schema
+from engine.deploy.providers.digitalocean.api import (
+    RETRY_WAITS_SECONDS,
+    ApiError,
+    DigitalOceanApi,
+    HttpClients,
+)
+from engine.deploy.providers.digitalocean.droplet import Droplet
+from engine.deploy.providers.digitalocean.firewall import Firewall
+from engine.deploy.providers.digitalocean.polling import Polling
+from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, ResourceType, TypeFailure, Values
+from engine.deploy.providers.digitalocean.schema import Kind, Property
+from engine.deploy.providers.digitalocean.ssh_key import SshKey
+from engine.deploy.providers.digitalocean.tag import Tag
+from engine.model.budget import CallBudget, Priority
+from engine.model.clock import Clock
+
+PACKAGE = "digitalocean"
+VERSION = "4.84.1"  # of the SDK whose resource types these are
+READ_SECONDS = 120.0
+UPDATE_SECONDS = 3600.0
+SALVAGE_SECONDS = 5.0
+
+
+def resource_types() -> dict[str, ResourceType]:
+    """Pulumi type → resource type. A new one is a file of this folder and a word in this list."""
+    types: Sequence[ResourceType] = (Droplet(), SshKey(), Firewall(), Tag())
+    return {type_.token: type_ for type_ in types}
+
+
+def user_agent() -> str:
+    """How requests name us."""
+    return f"stackyard/{metadata.version('stackyard')}"
+
+
+class DigitalOceanProvider:
+    """One configured provider of `digitalocean:index/…` resources.
+
+    Args:
+        environment: process environment; the token comes from DIGITALOCEAN_TOKEN or DIGITALOCEAN_ACCESS_TOKEN.
+        api_endpoint: the address where the provider resource names none; "" for the environment's or DigitalOcean's.
+        transport: of HTTP, for tests.
+        clients: connections shared with other providers of the event loop; the owner closes them.
+    """
+
+    package = PACKAGE
+    version = VERSION
+
+    def __init__(
+        self,
+        *,
+        environment: Mapping[str, str],
+        budget: CallBudget,
+        clock: Clock,
+        api_endpoint: str = "",
+        transport: httpx.AsyncBaseTransport | None = None,
+        clients: HttpClients | None = None,
+        polling: Polling | None = None,
+    ) -> None:
+        self._environment = environment
+        self._budget = budget
+        self._clock = clock
+        self._api_endpoint = api_endpoint
+        self._own_clients = HttpClients(transport) if clients is None else None
+        self._clients = clients or self._own_clients or HttpClients(transport)
+        self._polling = polling or Polling()
+        self._types = resource_types()
+        self._api: DigitalOceanApi | None = None
+
+    # ------------------------------------------------------------------------------------------ the provider itself
+
+    async def configure(self, inputs: PropertyMap) -> None:
+        token = configuration.token(inputs, self._environment)
+        endpoint = configuration.endpoint(inputs, self._api_endpoint, self._environment)
+        retries = configuration.number(strip_secrets(inputs.get("httpRetryMax")))
+        waits = RETRY_WAITS_SECONDS if retries is None else _waits(int(retries))
+        self._api = DigitalOceanApi(
+            endpoint=endpoint,
+            token=token,
+            budget=self._budget,
+            clock=self._clock,
+            clients=self._clients,
+            user_agent=user_agent(),
+            retry_waits_seconds=waits,
+        )
+
+    async def check_config(self, urn: str, olds: PropertyMap, news: PropertyMap) -> CheckResult:
+        return configuration.check_config(news)
+
+    async def diff_config(self, urn: str, olds: PropertyMap, news: PropertyMap) -> DiffResult:
+        return configuration.diff_config(olds, news)
+
+    async def close(self) -> None:
+        if self._own_clients is not None:
+            await self._own_clients.close()
+
+    # ------------------------------------------------------------------------------------------ plans: ask nothing
+
+    async def check(
+        self, urn: str, type_: str, olds: PropertyMap, news: PropertyMap, random_seed: bytes
+    ) -> CheckResult:
+        kind = self._type(type_)
+        result = schema.check(kind.schema, urn, olds, news, random_seed)
+        extra = [CheckFailure(name, reason) for name, reason in kind.check_extra(result.inputs)]
+        return replace(result, failures=(*result.failures, *extra))
+
+    async def diff(
+        self,
+        urn: str,
+        type_: str,
+        id: str,
+        old_inputs: PropertyMap,
+        old_outputs: PropertyMap,
+        new_inputs: PropertyMap,
+        ignore_changes: Sequence[str],
+    ) -> DiffResult:
+        return _diff(self._type(type_), old_outputs, new_inputs, ignore_changes)
+
+    # ------------------------------------------------------------------------------------------ effects
+
+    async def create(
+        self, urn: str, type_: str, inputs: PropertyMap, timeout_seconds: float, preview: bool
+    ) -> CreateResult:
+        kind = self._type(type_)
+        if preview:
+            return CreateResult("", _preview(kind, inputs))
+        plain = strip_secrets(inputs)
+        meta = schema.state_meta(kind.schema, create=timeout_seconds)
+        cloud = self._cloud(timeout_seconds or kind.create_seconds, Priority.CREATE)
+        try:
+            id, values = await kind.create(cloud, plain)
+        except HalfDone as err:
+            values = err.values or await self._salvage(kind, err.id, schema.stored_inputs(kind.schema, plain))
+            outputs = _outputs(kind, err.id, values, inputs, meta)
+            raise _partial(f"creating {urn}", err, outputs, inputs) from err
+        except (ApiError, TypeFailure) as err:
+            raise _failure(_creating(kind, err)) from err
+        return CreateResult(id, _outputs(kind, id, values, inputs, meta))
+
+    async def read(self, urn: str, type_: str, id: str, inputs: PropertyMap, outputs: PropertyMap) -> ReadResult:
+        kind = self._type(type_)
+        cloud = self._cloud(READ_SECONDS, Priority.READ)
+        try:
+            values = await kind.read(cloud, id, strip_secrets(outputs))
+        except (ApiError, TypeFailure) as err:
+            raise _failure(f"Error retrieving {kind.noun}: {err}") from err
+        if values is None:
+            return ReadResult("", {}, {})
+        meta = outputs.get("__meta") or schema.state_meta(kind.schema)
+        known = schema.complete_outputs(kind.schema, id, values, _secret_properties(inputs, outputs), meta)
+        return ReadResult(id, known, differences.inputs_of_state(kind.schema, inputs, known))
+
+    async def update(
+        self,
+        urn: str,
+        type_: str,
+        id: str,
+        old_inputs: PropertyMap,
+        old_outputs: PropertyMap,
+        new_inputs: PropertyMap,
+        timeout_seconds: float,
+        ignore_changes: Sequence[str],
+        preview: bool,
+    ) -> PropertyMap:
+        kind = self._type(type_)
+        found = _diff(kind, old_outputs, new_inputs, ignore_changes)
+        if preview:
+            return _preview_update(kind, old_outputs, new_inputs, found)
+        old = strip_secrets(old_outputs)
+        new = _stored_after(kind, old, new_inputs)
+        meta = _meta_after(kind, old_outputs, timeout_seconds)
+        cloud = self._cloud(timeout_seconds or UPDATE_SECONDS, Priority.CREATE)
+        try:
+            values = await kind.update(cloud, id, old, new, frozenset(found.changed_keys))
+        except HalfDone as err:
+            values = err.values or await self._salvage(kind, id, old)
+            raise _partial(f"updating {urn}", err, _outputs(kind, id, values, new_inputs, meta), new_inputs) from err
+        except (ApiError, TypeFailure) as err:
+            raise _failure(f"Error updating {kind.noun} ({id}): {err}") from err
+        return _outputs(kind, id, values, new_inputs, meta)
+
+    async def delete(
+        self, urn: str, type_: str, id: str, inputs: PropertyMap, outputs: PropertyMap, timeout_seconds: float
+    ) -> None:
+        kind = self._type(type_)
+        cloud = self._cloud(timeout_seconds or kind.delete_seconds, Priority.DELETE)
+        try:
+            await kind.delete(cloud, id, strip_secrets(outputs))
+        except (ApiError, TypeFailure) as err:
+            raise _failure(f"Error deleting {kind.noun}: {err}") from err
+
+    async def lookup(self, urn: str, type_: str, inputs: PropertyMap) -> str | None:
+        kind = self._type(type_)
+        try:
+            return await kind.lookup(self._cloud(READ_SECONDS, Priority.READ), strip_secrets(inputs))
+        except (ApiError, TypeFailure) as err:
+            raise ProviderError(f"looking for {urn}: {err}") from err
+
+    async def invoke(self, token: str, args: PropertyMap) -> PropertyMap:
+        raise ProviderError(
+            f"function {token} is not provided by the built-in {PACKAGE} provider; "
+            "run this stack with the official CLI (setting pulumi=cli) to use it"
+        )
+
+    # ------------------------------------------------------------------------------------------ inside
+
+    def _type(self, type_: str) -> ResourceType:
+        if type_ not in self._types:
+            raise ProviderError(
+                f"resource type {type_} is not provided by the built-in {PACKAGE} provider; it has "
+                f"{', '.join(sorted(self._types))}; run this stack with the official CLI (setting pulumi=cli) to use it"
+            )
+        return self._types[type_]
+
+    async def _salvage(self, kind: ResourceType, id: str, known: PropertyMap) -> Values:
+        return await _salvage(kind, self._cloud(SALVAGE_SECONDS, Priority.READ), id, known)
+
+    def _cloud(self, seconds: float, priority: Priority) -> Cloud:
+        if self._api is None:
+            raise ProviderError(f"the {PACKAGE} provider is used before it was configured")
+        if not self._api.has_token:
+            raise ProviderError(
+                "no DigitalOcean token: set DIGITALOCEAN_TOKEN in the environment, or the provider's `token`"
+            )
+        return Cloud(self._api, self._polling, self._clock.monotonic() + seconds, priority)
+
+
+def _waits(retries: int) -> tuple[float, ...]:
+    return tuple(min(2.0**i, 30.0) for i in range(retries))
+
+
+def _diff(
+    kind: ResourceType, old_outputs: PropertyMap, new_inputs: PropertyMap, ignore_changes: Sequence[str]
+) -> DiffResult:
+    old = strip_secrets(old_outputs)
+    return differences.diff(
+        kind.schema,
+        old,
+        new_inputs,
+        ignore_changes=ignore_changes,
+        also_replace=kind.also_replaces(old, new_inputs),
+        recomputed=kind.recomputed(old, new_inputs),
+    )
+
+
+def _outputs(kind: ResourceType, id: str, values: Values, inputs: PropertyMap, meta: str) -> PropertyMap:
+    """Outputs after a create or update: an empty list that the program did not mention stays null."""
+    settled = {
+        name: None
+        if value == [] and inputs.get(name) is None and _is_plain_set(kind.schema.properties[name])
+        else value
+        for name, value in values.items()
+    }
+    return schema.complete_outputs(kind.schema, id, settled, inputs, meta)
+
+
+def _is_plain_set(prop: Property) -> bool:
+    if prop.kind is not Kind.SET or prop.computed or not prop.is_input:
+        return False
+    return prop.element is not None and prop.element.kind is not Kind.OBJECT
+
+
+def _preview(kind: ResourceType, inputs: PropertyMap) -> PropertyMap:
+    stored = schema.stored_inputs(kind.schema, inputs)
+    planned: PropertyMap = {}
+    for name, prop in kind.schema.properties.items():
+        value = UNKNOWN if stored[name] is None and prop.computed else stored[name]
+        planned[name] = _as_secret_as(inputs.get(name), value)
+    return planned
+
+
+def _preview_update(
+    kind: ResourceType, old_outputs: PropertyMap, new_inputs: PropertyMap, found: DiffResult
+) -> PropertyMap:
+    stored = schema.stored_inputs(kind.schema, new_inputs)
+    planned = dict(old_outputs)
+    for name in found.changed_keys:
+        recomputed = new_inputs.get(name) is None and kind.schema.properties[name].computed
+        planned[name] = UNKNOWN if recomputed else _as_secret_as(new_inputs.get(name), stored[name])
+    return planned
+
+
+def _as_secret_as(given: PropertyValue, value: PropertyValue) -> PropertyValue:
+    return Secret(value) if contains_secret(given) and value is not None else value
+
+
+def _stored_after(kind: ResourceType, old: PropertyMap, new_inputs: PropertyMap) -> PropertyMap:
+    """The stored form an update in place leads to: what it cannot change and what the cloud chose stay as they are."""
+    new = dict(old)
+    for name, value in schema.stored_inputs(kind.schema, new_inputs).items():
+        prop = kind.schema.properties[name]
+        if prop.is_input and not prop.replace and not (value is None and prop.computed):
+            new[name] = value
+    return new
+
+
+def _secret_properties(inputs: PropertyMap, outputs: PropertyMap) -> PropertyMap:
+    """What has to be secret in refreshed outputs: what is secret now, here or there."""
+    return {k: v for k, v in (*inputs.items(), *outputs.items()) if contains_secret(v)}
+
+
+def _meta_after(kind: ResourceType, old_outputs: PropertyMap, timeout_seconds: float) -> str:
+    """The `__meta` of an update: as it was, with this update's own timeout."""
+    old = old_outputs.get("__meta")
+    if not old:
+        return schema.state_meta(kind.schema, update=timeout_seconds)
+    if not timeout_seconds:
+        return str(old)
+    meta = json.loads(old)
+    meta.setdefault(schema.TIMEOUTS_KEY, {})["update"] = int(timeout_seconds * 1_000_000_000)
+    return json.dumps(meta, separators=(",", ":"), sort_keys=True)
+
+
+def _creating(kind: ResourceType, err: ApiError | TypeFailure) -> str:
+    return f"Error creating {kind.noun}: {err}" if isinstance(err, ApiError) else str(err)
+
+
+def _failure(message: str) -> ProviderError:
+    """In the form of the official provider's errors."""
+    return ProviderError(_one_error(message))
+
+
+def _partial(operation: str, err: HalfDone, outputs: PropertyMap, inputs: PropertyMap) -> PartialFailure:
+    failure = PartialFailure(_one_error(str(err)), id=err.id, outputs=outputs, inputs=inputs)
+    failure.reasons = [f"{operation}: {_one_error(str(err))}"]  # as `initErrors` are recorded
+    return failure
+
+
+def _one_error(message: str) -> str:
+    return f"1 error occurred:\n\t* {message}\n\n"
+
+
+async def _salvage(kind: ResourceType, cloud: Cloud, id: str, known: PropertyMap) -> Values:
+    """What can still be said of a half-made thing: what the cloud says if it answers, else what was asked for."""
+    try:
+        values = await kind.read(cloud, id, known)
+    except (ApiError, TypeFailure):
+        values = None
+    if values is not None:
+        return values
+    properties = kind.schema.properties
+    return {
+        n: [] if known.get(n) is None and p.kind is Kind.SET and p.computed else known.get(n)
+        for n, p in properties.items()
+    }

@@ -1,0 +1,138 @@
+"""The ResourceType protocol: one kind of DigitalOcean resource, behind the provider.
+
+A type knows its property table and the calls that make, read, change and remove it. Secrets, previews, `__meta` and
+errors with URNs are the provider's business: a type is given plain values and returns plain values by property name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from engine.deploy.property import PropertyMap
+from engine.deploy.provider import DiffKind
+from engine.deploy.providers.digitalocean.api import ApiError, DigitalOceanApi
+from engine.deploy.providers.digitalocean.polling import Polling, Waiter
+from engine.deploy.providers.digitalocean.schema import Schema
+from engine.model.budget import Priority
+
+Values = dict[str, Any]
+"""Outputs by property name, plain, as the cloud gives them (sets in any order)."""
+
+
+class TypeFailure(Exception):
+    """An operation failed and left nothing behind; the provider adds the URN."""
+
+
+class HalfDone(TypeFailure):
+    """It exists but is not usable, or is changed in part. `values` None: could not even be read."""
+
+    def __init__(self, message: str, *, id: str, values: Values | None = None) -> None:
+        super().__init__(message)
+        self.id = id
+        self.values = values
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """What one operation works with: the account, how to poll, and when to give up (monotonic)."""
+
+    api: DigitalOceanApi
+    polling: Polling
+    deadline: float
+    priority: Priority
+
+    async def get(self, path: str) -> dict[str, Any] | None:
+        """A thing, or None where there is none (404)."""
+        try:
+            return await self.api.request("GET", path, priority=self.priority, deadline=self.deadline)
+        except ApiError as err:
+            if err.status == 404:
+                return None
+            raise
+
+    async def post(self, path: str, body: Mapping[str, Any], *, idempotent: bool = False) -> dict[str, Any]:
+        """Make something; `Unanswered` when it is not known whether it was made."""
+        return await self.api.request(
+            "POST", path, body=body, idempotent=idempotent, priority=self.priority, deadline=self.deadline
+        )
+
+    async def put(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Set something to a whole new value."""
+        return await self.api.request("PUT", path, body=body, priority=self.priority, deadline=self.deadline)
+
+    async def delete(self, path: str, body: Mapping[str, Any] | None = None) -> bool:
+        """Remove something; False if it was gone already."""
+        try:
+            await self.api.request("DELETE", path, body=body, priority=self.priority, deadline=self.deadline)
+        except ApiError as err:
+            if err.status == 404:
+                return False
+            raise
+        return True
+
+    async def pages(self, path: str, key: str, **params: str | int) -> list[dict[str, Any]]:
+        """All members of a listing."""
+        return await self.api.pages(path, key, params=params, priority=self.priority, deadline=self.deadline)
+
+    def waiter(self, deadline: float | None = None) -> Waiter:
+        """A wait with growing intervals until this operation's deadline, or an earlier one."""
+        until = self.deadline if deadline is None else min(deadline, self.deadline)
+        return Waiter(self.api.clock, self.polling, until)
+
+
+class ResourceType(Protocol):
+    """One resource type. Attributes: `token`, its Pulumi type; `noun`, its name in messages ("droplet")."""
+
+    token: str
+    noun: str
+    schema: Schema
+    create_seconds: float
+    delete_seconds: float
+
+    def check_extra(self, inputs: PropertyMap) -> list[tuple[str, str]]:
+        """Rules across properties: (property, what is wrong). Values may be secret or unknown."""
+        ...
+
+    def also_replaces(self, old_outputs: PropertyMap, new_inputs: PropertyMap) -> list[str]:
+        """Properties whose change replaces in this case only."""
+        ...
+
+    def recomputed(self, old_outputs: PropertyMap, new_inputs: PropertyMap) -> Mapping[str, DiffKind]:
+        """Outputs the cloud will choose anew because of this change."""
+        ...
+
+    async def create(self, cloud: Cloud, inputs: PropertyMap) -> tuple[str, Values]:
+        """Make it and wait until usable; its id and values.
+
+        Raises:
+            HalfDone: it exists but did not become usable in time.
+        """
+        ...
+
+    async def read(self, cloud: Cloud, id: str, known: PropertyMap) -> Values | None:
+        """What is there now, None when gone. `known`: last outputs, for what the cloud does not tell."""
+        ...
+
+    async def update(
+        self, cloud: Cloud, id: str, old: PropertyMap, new: PropertyMap, changed: frozenset[str]
+    ) -> Values:
+        """Change in place what `changed` names (top-level properties); `old` and `new` in their stored form.
+
+        Raises:
+            HalfDone: some of it was changed.
+        """
+        ...
+
+    async def delete(self, cloud: Cloud, id: str, outputs: PropertyMap) -> None:
+        """Remove it and return when the cloud says it is gone."""
+        ...
+
+    async def lookup(self, cloud: Cloud, inputs: PropertyMap) -> str | None:
+        """The id of what a create with these inputs made, if it did.
+
+        Raises:
+            TypeFailure: cannot be told apart from others' things; the message says how to settle it.
+        """
+        ...

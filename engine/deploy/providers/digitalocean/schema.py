@@ -1,0 +1,370 @@
+"""Declarative property tables of DigitalOcean's resource types, and what follows from a table alone.
+
+Types, defaults and replace rules as in DigitalOcean's official provider; the pure comparison is in `differences.py`,
+nothing here asks the cloud.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from engine.deploy.property import UNKNOWN, PropertyMap, PropertyValue, Secret, contains_secret, strip_secrets
+from engine.deploy.provider import CheckFailure, CheckResult
+
+TIMEOUTS_KEY = "e2bfb730-ecaa-11e6-8f88-34363bc7c4c0"
+"""Where the official provider keeps a resource's timeouts inside `__meta` (Terraform's SDK chose this UUID)."""
+
+HIDDEN_KEYS = ("__defaults", "__meta", "__pulumi_raw_state_delta", "id")
+
+
+class Kind(Enum):
+    """The types a property may have; `SINGLE` is a nested object that the official provider keeps as a list of one."""
+
+    STRING = "string"
+    NUMBER = "number"
+    BOOL = "bool"
+    LIST = "list"
+    SET = "set"
+    OBJECT = "object"
+    SINGLE = "single object"
+
+
+def unchanged(value: PropertyValue) -> PropertyValue:
+    """The stored form of most inputs: themselves."""
+    return value
+
+
+@dataclass(frozen=True)
+class Property:
+    """One property of a resource type.
+
+    Attributes:
+        kind, element, fields: its type; `element` of lists and sets, `fields` of objects.
+        is_input: a program may set it. required: a program must.
+        computed: the cloud chooses it when the program does not, so leaving it out is no change.
+        replace: changing it needs a new resource.
+        default: what it is when the program leaves it out; written into inputs only if `default_in_inputs`.
+        automatic_name: made from the resource's name and seven random digits when left out.
+        stored: input → what outputs keep (lower case, a hash).
+        same: two non-null stored values that count as equal.
+        validate: a sentence on what is wrong with a value, or "".
+    """
+
+    kind: Kind
+    is_input: bool = True
+    required: bool = False
+    computed: bool = False
+    replace: bool = False
+    default: PropertyValue = None
+    default_in_inputs: bool = False
+    automatic_name: bool = False
+    element: Property | None = None
+    fields: Mapping[str, Property] = field(default_factory=dict)
+    stored: Callable[[Any], PropertyValue] = unchanged
+    same: Callable[[Any, Any], bool] | None = None
+    validate: Callable[[Any], str] | None = None
+
+
+@dataclass(frozen=True)
+class Schema:
+    """A resource type's properties and how its state is written.
+
+    Attributes:
+        renamed: property → the official provider's inner name, where it is not just snake case.
+        timeouts_seconds: operation → default, as `__meta` shows them; empty: the type has no `__meta`.
+        version: of the state's form, "" for the first.
+    """
+
+    properties: Mapping[str, Property]
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    timeouts_seconds: Mapping[str, int] = field(default_factory=dict)
+    version: str = ""
+
+
+def not_empty(value: str) -> str:
+    """Most names and slugs may not be empty text."""
+    return "" if value else "must not be empty"
+
+
+def text(**options: Any) -> Property:
+    """A string; empty text is refused for inputs unless `validate` says otherwise."""
+    if options.get("is_input", True):
+        options.setdefault("validate", not_empty)
+    return Property(Kind.STRING, **options)
+
+
+def output(kind: Kind) -> Property:
+    """A value only the cloud knows."""
+    return Property(kind, is_input=False, computed=True)
+
+
+# ---------------------------------------------------------------------------------------------------- check
+
+
+@dataclass
+class _Check:
+    failures: list[CheckFailure] = field(default_factory=list)
+
+    def fail(self, path: str, reason: str) -> None:
+        self.failures.append(CheckFailure(path, reason))
+
+
+def check(schema: Schema, urn: str, olds: PropertyMap, news: PropertyMap, random_seed: bytes) -> CheckResult:
+    """Types coerced as the official provider does, defaults filled in and named in `__defaults`."""
+    run = _Check()
+    inputs = _check_object(run, "", schema.properties, news)
+    defaults = sorted(_fill_defaults(schema, urn, olds, inputs, random_seed))
+    inputs["__defaults"] = defaults
+    for name, prop in schema.properties.items():
+        if prop.required and inputs.get(name) is None:
+            run.fail(name, f"missing required property {name!r}: set it in the program")
+    return CheckResult(inputs, tuple(run.failures))
+
+
+def _fill_defaults(schema: Schema, urn: str, olds: PropertyMap, inputs: PropertyMap, random_seed: bytes) -> list[str]:
+    filled = []
+    kept = olds.get("__defaults") or ()
+    for name, prop in schema.properties.items():
+        if inputs.get(name) is not None:
+            continue
+        if prop.automatic_name:
+            inputs[name] = olds[name] if name in kept and name in olds else automatic_name(urn, random_seed)
+            filled.append(name)
+        elif prop.default_in_inputs:
+            inputs[name] = prop.default
+            filled.append(name)
+    return filled
+
+
+def automatic_name(urn: str, random_seed: bytes) -> str:
+    """The resource's name, a dash and seven hexadecimal digits; the same seed and URN give the same name."""
+    digits = hashlib.sha256(random_seed + b"\0" + urn.encode()).hexdigest()[:7]
+    return f"{urn.rsplit('::', 1)[-1]}-{digits}"
+
+
+def _check_object(run: _Check, prefix: str, properties: Mapping[str, Property], news: PropertyMap) -> PropertyMap:
+    inputs: PropertyMap = {}
+    for name, value in news.items():
+        if name.startswith("__"):
+            continue
+        path = f"{prefix}.{name}" if prefix else name
+        prop = properties.get(name)
+        if prop is None or not prop.is_input:
+            known = ", ".join(sorted(n for n, p in properties.items() if p.is_input))
+            run.fail(path, f"{name!r} is not an input of this resource; inputs: {known}")
+        elif value is not None:
+            # One secret element makes the whole property secret: state has no finer grain for lists.
+            secret = not prefix and contains_secret(value)
+            checked = _check_value(run, path, prop, strip_secrets(value) if secret else value)
+            inputs[name] = Secret(checked) if secret else checked
+    return inputs
+
+
+def _check_value(run: _Check, path: str, prop: Property, value: PropertyValue) -> PropertyValue:
+    if value is UNKNOWN:
+        return value
+    if prop.kind in (Kind.LIST, Kind.SET):
+        return _check_list(run, path, prop, value)
+    if prop.kind in (Kind.OBJECT, Kind.SINGLE):
+        return _check_nested(run, path, prop, value)
+    try:
+        scalar = coerce(prop.kind, value)
+    except ValueError as err:
+        run.fail(path, str(err))
+        return value
+    if prop.validate is not None and (reason := prop.validate(scalar)):
+        run.fail(path, f"{path} {reason}")
+    return scalar
+
+
+def _check_list(run: _Check, path: str, prop: Property, value: PropertyValue) -> PropertyValue:
+    assert prop.element is not None
+    if not isinstance(value, list):
+        run.fail(path, f"{path} must be a list, not {_describe(value)}")
+        return value
+    return [_check_value(run, f"{path}[{i}]", prop.element, v) for i, v in enumerate(value)]
+
+
+def _check_nested(run: _Check, path: str, prop: Property, value: PropertyValue) -> PropertyValue:
+    if not isinstance(value, dict):
+        run.fail(path, f"{path} must be an object, not {_describe(value)}")
+        return value
+    checked = _check_object(run, path, prop.fields, value)
+    for name, nested in prop.fields.items():
+        if nested.required and checked.get(name) is None:
+            run.fail(f"{path}.{name}", f"missing required property {path}.{name}")
+    return {"__defaults": [], **checked}
+
+
+def coerce(kind: Kind, value: PropertyValue) -> PropertyValue:
+    """Text that reads as a number or a bool is one where the table asks for one, and the other way round.
+
+    Raises:
+        ValueError: the sentence says what was expected.
+    """
+    match kind, value:
+        case Kind.STRING, str():
+            return value
+        case Kind.STRING, bool():
+            return "true" if value else "false"
+        case Kind.STRING, int() | float():
+            return str(integral(value))
+        case Kind.BOOL, bool():
+            return value
+        case Kind.BOOL, "true" | "false":
+            return value == "true"
+        case Kind.NUMBER, bool():
+            pass
+        case Kind.NUMBER, int() | float():
+            return integral(value)
+        case Kind.NUMBER, str():
+            try:
+                return integral(float(value))
+            except ValueError:
+                pass
+    raise ValueError(f"expected a {kind.value}, not {_describe(value)}")
+
+
+def _describe(value: PropertyValue) -> str:
+    return f"{value!r}" if isinstance(value, str | int | float) else f"a {type(value).__name__}"
+
+
+def integral(value: float) -> float | int:
+    """Whole numbers as int: the wire carries only doubles, and Go writes 5, not 5.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# ---------------------------------------------------------------------------------------------------- outputs
+
+
+def stored_inputs(schema: Schema, inputs: PropertyMap) -> PropertyMap:
+    """What outputs will say of these inputs (secrets opened), every property of the table present, defaults applied."""
+    stored: PropertyMap = {}
+    for name, prop in schema.properties.items():
+        value = strip_secrets(inputs.get(name)) if prop.is_input else None
+        stored[name] = prop.default if value is None else stored_value(prop, value)
+    return stored
+
+
+def stored_value(prop: Property, value: PropertyValue) -> PropertyValue:
+    """One input in its stored form: hashed or lower case where the table says so, sets in the official order."""
+    if value is None or value is UNKNOWN:
+        return value
+    if prop.kind in (Kind.LIST, Kind.SET):
+        assert prop.element is not None
+        items = [stored_value(prop.element, v) for v in value]
+        return ordered_set(prop, items) if prop.kind is Kind.SET else items
+    if prop.kind in (Kind.OBJECT, Kind.SINGLE):
+        return {name: _stored_field(nested, value.get(name)) for name, nested in prop.fields.items()}
+    return prop.stored(integral(value) if isinstance(value, float) else value)
+
+
+def _stored_field(prop: Property, value: PropertyValue) -> PropertyValue:
+    if value is None and prop.kind is Kind.SET:
+        return []
+    return stored_value(prop, value)
+
+
+def ordered_set(prop: Property, items: Sequence[PropertyValue]) -> list[PropertyValue]:
+    """A set's members without repetition in the order the official provider lists them (go-cty: `setRules.Less`)."""
+    assert prop.element is not None
+    if any(item is UNKNOWN for item in items):
+        return list(items)
+    members = {_set_bytes(prop.element, item): item for item in items}
+    if prop.element.kind is Kind.OBJECT:
+        return [members[key] for key in sorted(members, key=lambda key: zlib.crc32(key.encode()))]
+    return sorted(members.values())
+
+
+def _set_bytes(prop: Property, value: PropertyValue) -> str:
+    """The text go-cty hashes a set's member by (`appendSetHashBytes`)."""
+    if value is UNKNOWN:
+        return "?"
+    if value is None:
+        return "~"
+    if prop.kind in (Kind.OBJECT, Kind.SINGLE):
+        names = sorted(prop.fields, key=snake_case)
+        return "<" + "".join(_set_bytes(prop.fields[n], value.get(n)) + ";" for n in names) + ">"
+    if prop.kind in (Kind.LIST, Kind.SET):
+        assert prop.element is not None
+        return "[" + "".join(_set_bytes(prop.element, v) + ";" for v in value) + "]"
+    if prop.kind is Kind.BOOL:
+        return "T" if value else "F"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def snake_case(name: str) -> str:
+    """`sourceDropletIds` → `source_droplet_ids`."""
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in name)
+
+
+def complete_outputs(
+    schema: Schema, id: str, values: Mapping[str, PropertyValue], inputs: PropertyMap, meta: str
+) -> PropertyMap:
+    """Outputs as the official provider writes them from plain values.
+
+    Sets in order, what was secret as an input secret again, with `id`, `__meta` and the raw state delta.
+    """
+    outputs: PropertyMap = {}
+    for name, prop in schema.properties.items():
+        value = values.get(name)
+        if isinstance(value, float):
+            value = integral(value)
+        if isinstance(value, list) and prop.kind is Kind.SET:
+            value = ordered_set(prop, value)
+        outputs[name] = value
+    delta = raw_state_delta(schema, outputs)
+    for name, value in inputs.items():
+        if contains_secret(value) and outputs.get(name) is not None:
+            outputs[name] = Secret(outputs[name])
+    outputs["id"] = id
+    outputs["__pulumi_raw_state_delta"] = delta
+    if meta:
+        outputs["__meta"] = meta
+    return outputs
+
+
+def state_meta(schema: Schema, **timeouts_seconds: float) -> str:
+    """The `__meta` text: timeouts in nanoseconds (own ones over the type's) and the schema version."""
+    timeouts = {**schema.timeouts_seconds, **{k: v for k, v in timeouts_seconds.items() if v}}
+    meta: dict[str, Any] = {}
+    if schema.timeouts_seconds:
+        meta[TIMEOUTS_KEY] = {k: int(timeouts[k] * 1_000_000_000) for k in sorted(timeouts)}
+    if schema.version:
+        meta["schema_version"] = schema.version
+    return json.dumps(meta, separators=(",", ":")) if meta else ""
+
+
+def raw_state_delta(schema: Schema, outputs: PropertyMap) -> PropertyMap:
+    """How the official provider gets from these outputs back to its own raw state (bridge: `rawStateDelta`)."""
+    return _object_delta(schema.properties, outputs, schema.renamed)
+
+
+def _object_delta(properties: Mapping[str, Property], value: PropertyMap, renamed: Mapping[str, str]) -> PropertyMap:
+    deltas = {name: d for name, prop in properties.items() if (d := _value_delta(prop, value.get(name))) is not None}
+    inner: PropertyMap = {}
+    if deltas:
+        inner["ps"] = deltas
+    if renamed:
+        inner["renamed"] = dict(renamed)
+    return {"obj": inner}
+
+
+def _value_delta(prop: Property, value: PropertyValue) -> PropertyMap | None:
+    if prop.kind is Kind.SINGLE:
+        return {"plu": {"i": _object_delta(prop.fields, value, {}) if isinstance(value, dict) else {}}}
+    if value is None or value is UNKNOWN:
+        return None
+    if prop.kind in (Kind.LIST, Kind.SET):
+        assert prop.element is not None
+        items = {str(i): d for i, v in enumerate(value) if (d := _value_delta(prop.element, v)) is not None}
+        return {"arr": {"el": items} if items else {}}
+    if prop.kind is Kind.OBJECT:
+        return _object_delta(prop.fields, value, {})
+    return None
