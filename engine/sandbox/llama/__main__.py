@@ -27,7 +27,11 @@ def main() -> None:
     threading.Thread(target=watch_parent, args=(os.getppid(), stop), daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    server = xllamacpp.Server(server_params(args.model, args.model_id, args.host, args.port, args.parallel))
+    try:
+        server = xllamacpp.Server(server_params(args.model, args.model_id, args.host, args.port, args.parallel))
+    except RuntimeError as err:
+        _LOG.error("cannot serve %s on %s:%d: %s", args.model, args.host, args.port, err)
+        raise SystemExit(2) from err
     _LOG.info("serving %s from %s on %s", args.model_id, args.model, server.listening_address)
     stop.wait()
     _LOG.info("stopping")
@@ -44,10 +48,16 @@ def parse_flags() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, default=MODEL_PATH, help="a GGUF file")
     parser.add_argument("--parallel", type=int, default=4, help="requests that are answered at the same time")
     args = parser.parse_args()
-    if not ipaddress.ip_address(args.host).is_loopback:
+    try:
+        loopback = ipaddress.ip_address(args.host).is_loopback
+    except ValueError:
+        parser.error(f"--host {args.host} is not an address")
+    if not loopback:
         parser.error(f"--host {args.host} is not in 127.0.0.0/8: this server has no TLS and no token, the agent has")
     if not args.model.is_file():
         parser.error(f"no GGUF at {args.model}: name one with --model, or make it (engine/sandbox/weights/README.md)")
+    if not 1 <= args.parallel <= 64:
+        parser.error(f"--parallel {args.parallel} is not between 1 and 64")
     return args
 
 
