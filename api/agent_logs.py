@@ -16,7 +16,7 @@ TIMEOUT_SECONDS = 5.0
 
 
 class AgentLogs:
-    """`GET /logs?lines=n` of the agent, with the deployment's token."""
+    """`GET /logs?tail=n` of the agent, with the deployment's token."""
 
     def __init__(self, sealer: Sealer) -> None:
         self._sealer = sealer
@@ -27,7 +27,7 @@ class AgentLogs:
         try:
             answer = httpx.get(
                 f"{replica.endpoint}/logs",
-                params={"lines": lines},
+                params={"tail": lines},
                 headers={"Authorization": f"Bearer {token}"},
                 verify=pinned(deployment.worker_certificate_pem),
                 timeout=TIMEOUT_SECONDS,

@@ -38,6 +38,7 @@ _NOT_PASSED_ON = frozenset(
     (b"host", b"authorization", b"cookie", b"content-length", b"content-type", b"expect", b"forwarded",
      b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id")
 )  # fmt: skip
+_GO_ELSEWHERE = (502, 503)
 _FORM = b"application/x-www-form-urlencoded"
 
 
@@ -172,6 +173,11 @@ class Inference:
                     broke_off = broke_off or err.may_retry_here
                     continue
                 async with answer:
+                    if answer.status in _GO_ELSEWHERE and self._balancer.choose(
+                        route.upstreams, tried | {upstream.endpoint}
+                    ):  # draining, or its model server is gone: nothing was generated
+                        tried.add(upstream.endpoint)
+                        continue
                     await self._pass_on(answer, send)
                 return
         if failure is None:

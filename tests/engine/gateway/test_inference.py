@@ -275,3 +275,18 @@ def test_ambiguous_request_framing_is_refused(yard: Any, new_worker: Any) -> Non
         )
         assert raw.recv(65536).startswith(b"HTTP/1.1 400")
     assert not worker.seen
+
+
+def test_draining_replica_hands_requests_to_another(yard: Any, new_worker: Any) -> None:
+    first = new_worker()
+    second = new_worker(first.identity)
+
+    async def draining(request: web.Request) -> web.Response:
+        return web.json_response({"error": {"code": "draining", "message": "go"}}, status=503)
+
+    first.answer = draining
+    dep = yard.add_deployment(first, second)
+    assert [post(yard, dep).status_code for _ in range(4)] == [200] * 4
+    second.answer = draining
+    answer = post(yard, dep)
+    assert answer.status_code == 503 and answer.json()["error"]["code"] == "draining"
