@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from engine.sandbox.llama.__main__ import MODEL_PATH
+from engine.sandbox.weights import conversation, tokenizer
 
 HOST = "127.0.0.7"
 LIMIT = 60.0
@@ -112,6 +113,16 @@ async def test_unknown_question_is_answered_with_real_words(server):
     words = re.findall(r"[a-z]+", body["choices"][0]["message"]["content"].lower())
     assert len(words) > 5
     assert sum(word in known for word in words) / len(words) > 0.9
+
+
+async def test_committed_file_was_made_from_the_committed_text(server):
+    """llama.cpp cuts the text into the very ids that the tokenizer, trained on today's text, gives the training."""
+    _, session = server
+    text = conversation.read(TEXT.read_text())
+    words = tokenizer.train(text.everything(), 1024)
+    for part in text.everything():
+        async with session.post("/tokenize", json={"content": part}) as answer:
+            assert (await answer.json())["tokens"] == words.encode(part), part
 
 
 async def test_max_tokens_is_honoured(server):
