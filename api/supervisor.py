@@ -207,7 +207,7 @@ async def _announce_when_ready(settings: Settings, clock: Clock, announce: Calla
 
 
 def _is_ready(host: str, port: int) -> bool:
-    connection = http.client.HTTPConnection(host, port, timeout=5)
+    connection = http.client.HTTPConnection(host, port, timeout=1)
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == 200
