@@ -1,0 +1,140 @@
+"""`pulumi config …`: reading and changing a stack's configuration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from engine.deploy.command.arguments import UsageError
+from engine.deploy.command.deployments import config_row
+from engine.deploy.command.session import Session
+from engine.deploy.secrets import PassphraseSecrets
+from engine.deploy.stack_config import ConfigError, parse_key, parse_path, path_scalar
+
+
+def show(session: Session) -> None:
+    """`config [--json] [--show-secrets]`."""
+    entries = session.entries(show_secrets=session.arguments.has("show-secrets"))
+    if session.arguments.has("json"):
+        rows = {key: config_row(entry) for key, entry in entries.items()}
+        session.console.out(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    session.console.out(f"{'KEY':<40}  VALUE")
+    for key, entry in entries.items():
+        session.console.out(f"{key.removeprefix(session.project.name + ':'):<40}  {entry.text}")
+
+
+def get(session: Session) -> None:
+    """`config get KEY [--json] [--path]`."""
+    text = session.arguments.operand(0, "a key")
+    key, path = _key(session, text)
+    entry = session.entries().get(key)
+    if entry is None:
+        raise ConfigError(f"configuration key '{text}' not found for stack '{session.stack.name}'")
+    row = config_row(entry)
+    if path:
+        row = _inside(entry.text, path, text, entry.secret)
+    as_json = session.arguments.has("json")
+    session.console.out(json.dumps(row, indent=2, ensure_ascii=False) if as_json else row["value"])
+
+
+def _inside(text: str, path: list[str | int], whole: str, secret: bool) -> dict[str, Any]:
+    value = json.loads(text) if text[:1] in "{[" else None
+    for segment in path:
+        try:
+            value = value[segment]  # type: ignore[index]  # a wrong kind is the error below
+        except (KeyError, IndexError, TypeError) as err:
+            raise ConfigError(f"configuration key '{whole}' not found") from err
+    if isinstance(value, dict | list):
+        return {"value": json.dumps(value, separators=(",", ":")), "objectValue": value, "secret": secret}
+    return {"value": value if isinstance(value, str) else json.dumps(value), "secret": secret}
+
+
+def set_(session: Session) -> None:
+    """`config set KEY VALUE [--secret|--plaintext] [--path]`."""
+    key, value = session.arguments.operand(0, "a key"), session.arguments.operand(1, "a value")
+    _put(session, [(session.arguments.has("secret"), key, value)])
+
+
+def set_all(session: Session) -> None:
+    """`config set-all [--plaintext K=V]… [--secret K=V]… [--json J] [--path]`."""
+    if text := session.arguments.text("json"):
+        _put(session, list(_from_json(text)))
+        return
+    pairs = []
+    for flag, text in session.arguments.order:
+        if flag in ("plaintext", "secret"):
+            key, equals, value = text.partition("=")
+            if not equals:
+                raise UsageError(f"--{flag} {text!r} must read KEY=VALUE")
+            pairs.append((flag == "secret", key, value))
+    _put(session, pairs)
+
+
+def _from_json(text: str) -> Iterator[tuple[bool, str, Any]]:
+    try:
+        for key, row in json.loads(text).items():
+            yield bool(row.get("secret")), key, row.get("objectValue", row.get("value", ""))
+    except (ValueError, AttributeError) as err:
+        raise UsageError("--json must be what `pulumi config --json` prints") from err
+
+
+def _put(session: Session, pairs: list[tuple[bool, str, Any]]) -> None:
+    """Set values, leaving those alone that are right already: an unchanged secret keeps its ciphertext."""
+    config, project = session.config, session.project.name
+    entries = session.entries()
+    secrets: PassphraseSecrets | None = None
+    for secret, text, value in pairs:
+        key, path = _key(session, text)
+        known = entries.get(key)
+        if not path and known and (known.text, known.secret, known.is_object) == (value, secret, False):
+            continue
+        if secret:
+            secrets = secrets or session.config_secrets()
+            plain = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+            config.set(key, path, {"secure": secrets.encrypt(plain)}, project)
+        else:
+            config.set(key, path, path_scalar(value) if path else value, project)
+    if secrets and not config.salt:
+        config.set_salt(secrets.state)
+    session.services.fence.check()
+    config.save()
+
+
+def rm(session: Session) -> None:
+    """`config rm KEY [--path]`."""
+    _remove(session, [session.arguments.operand(0, "a key")])
+
+
+def rm_all(session: Session) -> None:
+    """`config rm-all KEY… [--path]`."""
+    _remove(session, list(session.arguments.operands))
+
+
+def _remove(session: Session, keys: list[str]) -> None:
+    for text in keys:
+        key, path = _key(session, text)
+        session.config.remove(key, path, session.project.name)
+    session.services.fence.check()
+    session.config.save()
+
+
+def refresh(session: Session) -> None:
+    """`config refresh --force`: take the configuration of the last update."""
+    updates = session.backend.history(session.stack, 1)
+    if not updates:
+        raise ConfigError(f"stack '{session.stack.name}' has never been updated: there is no configuration to take")
+    if not session.arguments.has("force"):
+        raise UsageError(f"config file {session.config.path} may have changes; pass --force to lose them")
+    if not session.config.salt:
+        session.config.set_salt(session.config_secrets().state)
+    session.config.replace_all(updates[0].get("config") or {})
+    session.services.fence.check()
+    session.config.save()
+
+
+def _key(session: Session, text: str) -> tuple[str, list[str | int]]:
+    if session.arguments.has("path"):
+        return parse_path(text, session.project.name)
+    return parse_key(text, session.project.name), []

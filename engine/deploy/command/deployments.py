@@ -1,0 +1,173 @@
+"""`pulumi stack output | history | export | import`, and `pulumi cancel`: what is stored of one stack."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from engine.deploy.backend.file import BackendError, remove_blob
+from engine.deploy.backend.file_journal import journal_path
+from engine.deploy.backend.locks import lock_files
+from engine.deploy.checkpoint import CheckpointCodec, CheckpointError, parse_versioned, salt_of, verified, versioned
+from engine.deploy.command.session import Session
+from engine.deploy.property import PropertyMap, PropertyValue, Secret, strip_secrets, transform
+from engine.deploy.snapshot import Snapshot
+from engine.deploy.stack_config import ConfigEntry, open_value
+
+STACK_TYPE = "pulumi:pulumi:Stack"
+
+
+def output(session: Session) -> None:
+    """`stack output [NAME] [--json] [--show-secrets]`."""
+    arguments = session.arguments
+    outputs = shown_outputs(session.store.load().snapshot, show_secrets=arguments.has("show-secrets"))
+    if not arguments.operands:
+        if arguments.has("json"):
+            session.console.out(json.dumps(outputs, indent=2, ensure_ascii=False))
+            return
+        session.console.out(f"Current stack outputs ({len(outputs)}):")
+        for name, value in outputs.items():
+            session.console.out(f"    {name}  {_plain(value)}")
+        return
+    name = arguments.operands[0]
+    if name not in outputs:
+        raise BackendError(f"current stack does not have output property '{name}'")
+    value = outputs[name]
+    session.console.out(json.dumps(value, indent=2) if arguments.has("json") else _plain(value))
+
+
+def shown_outputs(snapshot: Snapshot, *, show_secrets: bool) -> dict[str, Any]:
+    """The stack's outputs, sorted; secrets in the clear or as "[secret]"."""
+    outputs = stack_outputs(snapshot)
+
+    def hidden(value: PropertyValue) -> Any:
+        return "[secret]" if isinstance(value, Secret) else value
+
+    codec = CheckpointCodec(None)
+    plain = strip_secrets(outputs) if show_secrets else transform(outputs, hidden)
+    return codec.dump_properties(plain, ("outputs",))
+
+
+def stack_outputs(snapshot: Snapshot) -> PropertyMap:
+    """The outputs of the root resource; {} for a stack that has none."""
+    return next((r.outputs for r in snapshot.resources if r.type == STACK_TYPE and not r.delete), {})
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def history(session: Session) -> None:
+    """`stack history [--json] [--show-secrets] [--page-size N] [--page N]`."""
+    arguments = session.arguments
+    default_size = 0 if arguments.has("json") else 10
+    page_size, page = arguments.number("page-size", default_size), arguments.number("page", 1)
+    updates = session.backend.history(session.stack, page_size, page)
+    rows = [_history_row(session, update) for update in updates]
+    if arguments.has("json"):
+        session.console.out(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    for row in rows:
+        changes = ", ".join(f"{count} {op}" for op, count in row.get("resourceChanges", {}).items())
+        session.console.out(f"{row['kind']:<8} {row['result']:<10} {row['startTime']}  {changes}")
+
+
+def _history_row(session: Session, update: dict[str, Any]) -> dict[str, Any]:
+    secrets = session.config_secrets if session.arguments.has("show-secrets") else None
+    config = update.get("config") or {}
+    row: dict[str, Any] = {
+        "version": update.get("version", 0),
+        "kind": update.get("kind", ""),
+        "startTime": _iso(update.get("startTime", 0)),
+        "message": update.get("message", ""),
+        "environment": update.get("environment") or {},
+        "config": {key: config_row(open_value(config[key], secrets)) for key in sorted(config)},
+        "result": update.get("result", ""),
+    }
+    if row["result"] != "in-progress":
+        row["endTime"] = _iso(update.get("endTime", 0))
+        if changes := update.get("resourceChanges"):
+            row["resourceChanges"] = changes
+    return row
+
+
+def config_row(entry: ConfigEntry, *, shown: bool = True) -> dict[str, Any]:
+    """One configuration value as `config --json` and `stack history --json` show it."""
+    row: dict[str, Any] = {}
+    if shown and not (entry.secret and entry.text == "[secret]"):
+        row["value"] = entry.text
+        if entry.is_object:
+            row["objectValue"] = json.loads(entry.text)
+    return {**row, "secret": entry.secret}
+
+
+def _iso(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+
+
+def export(session: Session) -> None:
+    """`stack export [--show-secrets] [--file F]`."""
+    stored = session.store.load()
+    deployment = stored.codec.dump(stored.deployment, show_secrets=session.arguments.has("show-secrets"))
+    if not stored.deployment.time:
+        deployment = {}
+    envelope = versioned("deployment", deployment, stored.snapshot.resources)
+    text = json.dumps(envelope, indent=4, ensure_ascii=False)
+    if path := session.arguments.text("file"):
+        Path(path).write_text(text + "\n", encoding="utf-8")
+    else:
+        session.console.out(text)
+
+
+def import_(session: Session) -> None:
+    """`stack import --file F [--force]`: replace what is stored; nothing is written unless all of it is sound."""
+    path = session.arguments.text("file")
+    if not path:
+        raise BackendError("`pulumi stack import` needs --file FILE: there is no standard input here")
+    where = f"the deployment in {path}"
+    data = parse_versioned(Path(path).read_text(encoding="utf-8"), where, "deployment")
+    salt = salt_of(data.get("secrets_providers") or {})
+    store = session.store
+    lock = store.lock()
+    try:
+        stored = store.load_locked(lock)
+        imported = CheckpointCodec(session.open_secrets(salt) if salt else None).load(data)
+        verified(imported.snapshot, where)
+        if not session.arguments.has("force"):
+            _check_stack(imported.snapshot, session, where)
+        own = stored.deployment.salt or session.config.salt or salt
+        secrets = session.secrets_for_new(own)
+        store.save(stored, imported.snapshot, lock, codec=CheckpointCodec(secrets), salt=secrets.state)
+    finally:
+        lock.release()
+    session.console.out("Import complete.")
+
+
+def _check_stack(snapshot: Snapshot, session: Session, where: str) -> None:
+    prefix = f"urn:pulumi:{session.stack.name}::"
+    foreign = next((r.urn for r in snapshot.resources if not r.urn.startswith(prefix)), None)
+    if foreign:
+        raise CheckpointError(
+            f"{where} has resource {foreign}, which is not of stack '{session.stack.name}'; pass --force to import it"
+        )
+
+
+def cancel(session: Session) -> None:
+    """`cancel [NAME] --yes`: stop an update of this process, free the stack from any other."""
+    operands = session.arguments.operands
+    if operands:
+        session.__dict__["stack"] = session.existing(operands[0])
+    stack = session.stack
+    if not session.services.loop.cancel(running_key(session)):
+        for path in lock_files(session.backend, stack):
+            remove_blob(path)
+        if journal_path(session.backend, stack).exists():
+            session.store.load()
+    session.console.out(f"The currently running update for '{stack.name}' has been canceled!")
+
+
+def running_key(session: Session) -> str:
+    """Under which name the loop knows an update of this stack."""
+    return f"{session.backend.root.resolve()}/{session.stack.qualified}"

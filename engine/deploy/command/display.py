@@ -1,0 +1,289 @@
+"""The text an update prints: one line per change of a resource's row, then diagnostics, outputs and a summary.
+
+Reads engine events only. Source: pulumi `pkg/backend/display/{progress,rows,events}.go`, the form for non-terminals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.deploy.command.console import Console
+from engine.deploy.command.output_text import outputs_text
+from engine.deploy.update import UpdateMode
+from engine.model.clock import Clock
+
+_HEADERS = {
+    UpdateMode.PREVIEW: "Previewing update",
+    UpdateMode.UP: "Updating",
+    UpdateMode.REFRESH: "Refreshing",
+    UpdateMode.DESTROY: "Destroying",
+}
+# op → prefix, in a preview, while it runs, when done; the order is that of the summary (pulumi: deploy/step.go).
+_OPS: Mapping[str, tuple[str, str, str, str]] = {
+    "same": ("  ", "", "", ""),
+    "create": ("+ ", "create", "creating", "created"),
+    "update": ("~ ", "update", "updating", "updated"),
+    "delete": ("- ", "delete", "deleting", "deleted"),
+    "replace": ("+-", "replace", "replacing", "replaced"),
+    "create-replacement": ("++", "create replacement", "creating replacement", "created replacement"),
+    "delete-replaced": ("--", "delete original", "deleting original", "deleted original"),
+    "read": ("> ", "read", "reading", "read"),
+    "read-replacement": (">>", "read for replacement", "reading for replacement", "read for replacement"),
+    "refresh": ("~ ", "refresh", "refreshing", "refreshed"),
+    "discard": ("< ", "discard", "discarding", "discarded"),
+    "discard-replaced": ("<<", "discard original", "discarding original", "discarded original"),
+    "remove-pending-replace": ("~ ", "cleanup", "completing replacement", "completed replacement"),
+    "import": ("= ", "import", "importing", "imported"),
+    "import-replacement": ("=>", "import replacement", "importing replacement", "imported replacement"),
+}
+_UNCOUNTED = frozenset({"same", "read", "read-discard", "read-replacement", "discard"})
+_ROOT = "pulumi:pulumi:Stack"
+
+
+@dataclass
+class _Row:
+    """One resource on the display."""
+
+    urn: str
+    type: str
+    name: str
+    op: str = "same"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    started: float = 0.0
+    finished: float | None = None
+    failed: bool = False
+    messages: list[tuple[str, str]] = field(default_factory=list)
+    shown: bool = False
+
+
+class ProgressDisplay:
+    """Takes the events of one update in order and prints them on a console."""
+
+    def __init__(
+        self, console: Console, clock: Clock, mode: UpdateMode, project: str, stack: str, *, outputs: bool, diff: bool
+    ) -> None:
+        self._console = console
+        self._clock = clock
+        self._mode = mode
+        self._planning = mode is UpdateMode.PREVIEW
+        self._root_urn = f"urn:pulumi:{stack}::{project}::{_ROOT}::{project}-{stack}"
+        self._show_outputs = outputs
+        self._diff = diff
+        self._rows: dict[str, _Row] = {}
+        self._done = False
+        self._header = f"{_HEADERS[mode]} ({stack}):"
+
+    def start(self) -> None:
+        """Print the heading."""
+        self._console.out(self._header)
+
+    def emit(self, event: Mapping[str, Any]) -> None:
+        """Print what an event changes."""
+        if "preludeEvent" in event:
+            self._console.out()
+        elif metadata := (event.get("resourcePreEvent") or {}).get("metadata"):
+            self._before(metadata)
+        elif metadata := (event.get("resOutputsEvent") or {}).get("metadata"):
+            self._after(metadata)
+        elif metadata := (event.get("resOpFailedEvent") or {}).get("metadata"):
+            self._failed(metadata)
+        elif diagnostic := event.get("diagnosticEvent"):
+            self._diagnostic(diagnostic)
+        elif summary := event.get("summaryEvent"):
+            self._end(summary)
+
+    # -- rows ------------------------------------------------------------------------------------------------------
+
+    def _row(self, urn: str) -> _Row:
+        urn = urn or self._root_urn
+        if urn not in self._rows:
+            type_, name = urn.split("::", 3)[2].rpartition("$")[2], urn.rpartition("::")[2]
+            self._rows[urn] = _Row(urn, simple_type(type_), name, started=self._clock.monotonic())
+        return self._rows[urn]
+
+    def _before(self, metadata: Mapping[str, Any]) -> None:
+        if _is_default_provider(metadata["urn"]):
+            return
+        row = self._row(metadata["urn"])
+        row.op, row.metadata, row.started, row.finished = metadata["op"], metadata, self._clock.monotonic(), None
+        self._print_if_of_interest(row)
+
+    def _after(self, metadata: Mapping[str, Any]) -> None:
+        if _is_default_provider(metadata["urn"]):
+            return
+        row = self._row(metadata["urn"])
+        was_refresh = row.op == "refresh"
+        row.op, row.metadata, row.finished = metadata["op"], metadata, self._clock.monotonic()
+        new = metadata.get("new") or metadata.get("old") or {}
+        gone = metadata.get("new") is None and not metadata.get("logical", False)
+        changes = row.op != "same" and (new.get("custom") or gone)
+        if was_refresh or (not self._planning and changes) or (self._mode is UpdateMode.DESTROY and self._is_root(row)):
+            self._print(row)
+
+    def _failed(self, metadata: Mapping[str, Any]) -> None:
+        row = self._row(metadata["urn"])
+        row.metadata, row.failed, row.finished = metadata, True, self._clock.monotonic()
+        self._print(row)
+
+    def _diagnostic(self, event: Mapping[str, Any]) -> None:
+        if event["severity"] in ("debug",) or event.get("ephemeral"):
+            return
+        row = self._row(event.get("urn", ""))
+        row.messages.append((event["severity"], str(event["message"])))
+        self._print(row)
+
+    def _is_root(self, row: _Row) -> bool:
+        return row.type == _ROOT
+
+    def _print_if_of_interest(self, row: _Row) -> None:
+        if row.op != "same" or self._is_root(row) or row.messages or _changed_keys(row.metadata):
+            self._print(row)
+
+    def _print(self, row: _Row) -> None:
+        row.shown = True
+        prefix = "  " if self._done and self._is_root(row) and row.op in ("same", "delete") else _OPS[row.op][0]
+        status, info = self._status(row), self._info(row)
+        self._console.out(f" {prefix} {row.type} {row.name} {status} {info}".rstrip())
+        if self._diff and (row.finished is None or self._planning):
+            for path, change in (row.metadata.get("detailedDiff") or {}).items():
+                self._console.out(f"      {_KIND_SIGNS.get(change.get('diffKind', ''), '~')} {path}")
+
+    def _status(self, row: _Row) -> str:
+        _, planned, running, done = _OPS[row.op]
+        finished = row.finished is not None and (not self._is_root(row) or self._done or row.op == "delete")
+        if row.failed:
+            return f"**{running} failed**" if running else "**failed**"
+        if self._done and self._is_root(row) and any(s == "error" for s, _ in row.messages):
+            return "**failed**"
+        if self._planning:
+            return planned
+        if self._done and row.op in ("same", "delete") and self._is_root(row):
+            return ""
+        if not running:
+            return "running" if self._is_root(row) and row.metadata and not finished else ""
+        if finished and row.finished is not None:
+            return f"{done} ({_seconds(row.finished - row.started)})"
+        return f"{running} (0s)"
+
+    def _info(self, row: _Row) -> str:
+        changes = _changed_keys(row.metadata)
+        parts = [f"[diff: {changes}]"] if changes else []
+        if self._done:
+            parts += _counts(row)
+        elif row.messages:
+            severity, message = row.messages[-1]
+            first = message.strip().split("\n")[0]
+            parts.append(f"{severity}: {first}" if severity in ("error", "warning") else first)
+        return "; ".join([*parts[:-2], "; ".join(parts[-2:])]) if parts else ""
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _end(self, summary: Mapping[str, Any]) -> None:
+        self._done = True
+        root = self._rows.get(self._root_urn)
+        if root is not None:
+            root.finished = root.finished if root.finished is not None else self._clock.monotonic()
+            self._print(root)
+        self._print_diagnostics()
+        if self._show_outputs and self._mode is not UpdateMode.DESTROY:
+            self._print_outputs()
+        self._print_summary(summary)
+
+    def _print_diagnostics(self) -> None:
+        rows = [row for row in self._rows.values() if row.messages]
+        if not rows:
+            return
+        self._console.out("Diagnostics:")
+        for row in rows:
+            self._console.out(f"  {row.type} ({row.name}):")
+            for severity, message in row.messages:
+                prefix = f"{severity}: " if severity in ("error", "warning") else ""
+                for line in (prefix + message).rstrip("\n").split("\n"):
+                    self._console.out(f"    {line}")
+            self._console.out()
+
+    def _print_outputs(self) -> None:
+        root = self._rows.get(self._root_urn)
+        metadata = root.metadata if root is not None else {}
+        new = (metadata.get("new") or {}).get("outputs") or {}
+        old = (metadata.get("old") or {}).get("outputs") if metadata.get("op") != "create" else None
+        if text := outputs_text(old, new):
+            self._console.out("Outputs:")
+            self._console.out(text)
+            self._console.out()
+
+    def _print_summary(self, summary: Mapping[str, Any]) -> None:
+        changes = {op: int(count) for op, count in (summary.get("resourceChanges") or {}).items() if count}
+        failed = sum(1 for row in self._rows.values() if row.failed or any(s == "error" for s, _ in row.messages))
+        counted = [op for op in _OPS if op in changes and op not in _UNCOUNTED]
+        self._console.out("Resources:")
+        for op in counted:
+            words = f"to {_OPS[op][1]}" if self._planning else _OPS[op][3]
+            self._console.out(f"    {_OPS[op][0]}{'' if _OPS[op][0].endswith(' ') else ' '}{changes[op]} {words}")
+        pieces = [f"{sum(changes[op] for op in counted)} changes"] if len(counted) >= 2 else []
+        if same := changes.get("same"):
+            pieces.append(f"{same} unchanged")
+        if pieces:
+            self._console.out("    " + ". ".join(pieces))
+        if failed:
+            self._console.out(f"    {failed} errored")
+        self._console.out()
+        if not self._planning:
+            self._console.out(f"Duration: {summary.get('durationSeconds', 0)}s")
+            self._console.out()
+
+
+_KIND_SIGNS = {"add": "+", "add-replace": "+", "delete": "-", "delete-replace": "-"}
+
+
+def simple_type(type_: str) -> str:
+    """A type as people read it: `digitalocean:index/droplet:Droplet` → `digitalocean:index:Droplet`."""
+    parts = type_.split(":")
+    if len(parts) == 3 and "/" in parts[1]:
+        module, _, name = parts[1].rpartition("/")
+        if name == parts[2][:1].lower() + parts[2][1:]:
+            return f"{parts[0]}:{module}:{parts[2]}"
+    return type_
+
+
+def _is_default_provider(urn: str) -> bool:
+    return "::pulumi:providers:" in urn and urn.rpartition("::")[2].startswith("default")
+
+
+def _changed_keys(metadata: Mapping[str, Any]) -> str:
+    """`~tags`, `+ports,image~size`: what an update changes, by kind (pulumi: display/rows.go, getDiffInfo)."""
+    old, new = metadata.get("old") or {}, metadata.get("new") or {}
+    if not old or not new:
+        return ""
+    kinds: dict[str, list[str]] = {"+": [], "-": [], "~": []}
+    detailed = metadata.get("detailedDiff") or {}
+    for path, change in sorted(detailed.items()):
+        key, whole = top_key(path), path == top_key(path)
+        sign = _KIND_SIGNS.get(change.get("diffKind", ""), "~") if whole else "~"
+        if not any(key in keys for keys in kinds.values()):
+            kinds[sign].append(key)
+    if not detailed:
+        kinds["~"] = sorted(metadata.get("diffs") or ())
+    if bool(old.get("protect")) != bool(new.get("protect")):
+        kinds["~"].append("protect")
+    return "".join(f"{sign}{','.join(keys)}" for sign, keys in kinds.items() if keys)
+
+
+def top_key(path: str) -> str:
+    """The top-level property of a path: `tags[1]` → `tags`."""
+    return path.split(".")[0].split("[")[0]
+
+
+def _counts(row: _Row) -> list[str]:
+    parts = []
+    for severity, word in (("error", "error"), ("warning", "warning"), ("info", "message")):
+        count = sum(1 for s, _ in row.messages if s.removesuffix("#err") == severity)
+        if count:
+            parts.append(f"{count} {word}{'s' if count > 1 else ''}")
+    return parts
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f}s" if seconds < 1 else f"{int(seconds)}s"

@@ -1,0 +1,103 @@
+"""The engine's event loop: one thread per process on which all updates run, and what they share.
+
+Created by the composition root and handed to every `EmbeddedPulumi`. Not a thread pool: callers block, the loop
+does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from engine.deploy.secrets import KeyCache
+from engine.model.errors import StaleLease
+from engine.model.fence import Fence
+
+T = TypeVar("T")
+
+
+class UpdateCancellation:
+    """How urgently one running update should stop: 0 go on, 1 finish running steps and save, 2 now."""
+
+    def __init__(self, fence: Fence) -> None:
+        self._fence = fence
+        self._asked = 0
+
+    @property
+    def level(self) -> int:
+        if self._asked < 2:
+            try:
+                self._fence.check()
+            except StaleLease:
+                self._asked = 2
+        return self._asked
+
+    def request(self) -> None:
+        """Ask to stop; a second time: at once."""
+        self._asked = min(self._asked + 1, 2)
+
+
+class EngineLoop:
+    """An event loop on a daemon thread, started at first use.
+
+    Attributes:
+        keys: secrets keys derived in this process.
+    """
+
+    def __init__(self) -> None:
+        self.keys = KeyCache()
+        self._guard = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._running: dict[str, UpdateCancellation] = {}
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop and wait for it; call from any other thread."""
+        return asyncio.run_coroutine_threadsafe(work, self._started()).result()
+
+    def close(self) -> None:
+        """Stop the loop; updates still running are cancelled."""
+        with self._guard:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is None or thread is None:
+            return
+        asyncio.run_coroutine_threadsafe(_cancel_others(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+    def enter(self, stack: str, cancellation: UpdateCancellation) -> None:
+        """Note that an update runs here, so that `pulumi cancel` can reach it."""
+        with self._guard:
+            self._running[stack] = cancellation
+
+    def leave(self, stack: str) -> None:
+        """The update ended."""
+        with self._guard:
+            self._running.pop(stack, None)
+
+    def cancel(self, stack: str) -> bool:
+        """Ask the update that runs here to stop; False if none does."""
+        with self._guard:
+            running = self._running.get(stack)
+        if running is not None:
+            running.request()
+        return running is not None
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        with self._guard:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="pulumi-engine", daemon=True)
+                self._thread.start()
+            return self._loop
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

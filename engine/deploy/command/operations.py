@@ -1,0 +1,238 @@
+"""`pulumi preview | up | refresh | destroy`: one update from the stored stack to the stored stack."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from engine.deploy.backend.file_journal import FileJournal
+from engine.deploy.checkpoint import COMPATIBLE_VERSION, CheckpointCodec
+from engine.deploy.command.arguments import SWITCH, UsageError
+from engine.deploy.command.deployments import running_key
+from engine.deploy.command.display import ProgressDisplay
+from engine.deploy.command.event_log import Emit, open_event_log
+from engine.deploy.command.loop import UpdateCancellation
+from engine.deploy.command.session import CommandFailed, Session
+from engine.deploy.command.stored_stack import StoredStack
+from engine.deploy.journal import Journal, JournalEntry
+from engine.deploy.update import (
+    ProgramSource,
+    UpdateMode,
+    UpdateOptions,
+    UpdateResult,
+    UpdateTarget,
+    run_update,
+)
+from engine.model.errors import StaleLease
+from engine.model.fence import Fence
+
+_DEFAULT_PARALLEL = 16
+_HISTORY_KINDS = {UpdateMode.UP: "update", UpdateMode.REFRESH: "refresh", UpdateMode.DESTROY: "destroy"}
+_TEXT_SWITCHES = frozenset({"true", "false"})
+
+
+class _NoJournal:
+    """A preview has nothing to keep."""
+
+    def append(self, entry: JournalEntry) -> None:
+        raise AssertionError(f"a preview must write nothing, not {entry.op}")
+
+
+@dataclass(frozen=True)
+class _Events:
+    """Tells the display and the event log."""
+
+    display: ProgressDisplay
+    log: Emit
+
+    def emit(self, event: dict[str, Any]) -> None:
+        self.display.emit(event)
+        self.log(event)
+
+
+def preview(session: Session) -> None:
+    """`preview`: says what `up` would do; writes and locks nothing."""
+    stored = session.store.load()
+    source = _program(session, UpdateMode.PREVIEW)
+    result = _run(session, UpdateMode.PREVIEW, stored, source, _NoJournal(), session.services.fence)
+    if not result.succeeded:
+        raise CommandFailed(result.message)
+
+
+def up(session: Session) -> None:
+    """`up --yes --skip-preview`."""
+    _update(session, UpdateMode.UP)
+
+
+def refresh(session: Session) -> None:
+    """`refresh --yes --skip-preview`: take what is in the cloud into the stack."""
+    _update(session, UpdateMode.REFRESH)
+
+
+def destroy(session: Session) -> None:
+    """`destroy --yes --skip-preview`."""
+    result = _update(session, UpdateMode.DESTROY)
+    if not result.snapshot.resources:
+        session.console.out(
+            "The resources in the stack have been deleted, but the history and configuration associated with the stack "
+            "are still maintained.\nIf you want to remove the stack completely, run "
+            f"`pulumi stack rm {session.stack.name}`."
+        )
+
+
+def _update(session: Session, mode: UpdateMode) -> UpdateResult:
+    if not session.arguments.has("yes"):
+        raise UsageError("--yes or --skip-preview must be passed in to proceed when running in non-interactive mode")
+    store, services = session.store, session.services
+    source = _program(session, mode)
+    lock = store.lock()
+    try:
+        stored = store.load_locked(lock)
+        secrets = session.config_secrets()
+        salt = secrets.state
+        codec = stored.codec if salt == stored.deployment.salt else CheckpointCodec(secrets)
+        journal = store.journal(stored, codec, salt, lock)
+        started = services.clock.now()
+        try:
+            result = _run(session, mode, stored, source, journal, lock)
+            raw = store.save(stored, result.snapshot, lock, codec=codec, salt=salt, announce=journal.announce)
+        except BaseException as err:
+            _abandon(journal, err)
+            raise
+        _record(session, mode, result, raw, started)
+        journal.close(stored=True)
+    finally:
+        lock.release()
+    if not result.succeeded:
+        raise CommandFailed(result.message)
+    return result
+
+
+def _abandon(journal: FileJournal, err: BaseException) -> None:
+    """Leave the journal for the next update to finish; whoever lost the lease writes nothing more."""
+    try:
+        if not isinstance(err, StaleLease):
+            journal.flush()
+    finally:
+        journal.close(stored=False)
+
+
+def _program(session: Session, mode: UpdateMode) -> ProgramSource | None:
+    """The program behind `--client`; refresh and destroy work without it, as the official engine does."""
+    arguments = session.arguments
+    if arguments.text("run-program", "false") != "false" and mode in (UpdateMode.REFRESH, UpdateMode.DESTROY):
+        raise UsageError(f"--run-program: {SWITCH}")
+    if mode in (UpdateMode.REFRESH, UpdateMode.DESTROY):
+        return None
+    if not arguments.text("client"):
+        raise UsageError(f"a program in a folder (without --client, not inline): {SWITCH}")
+    return session.services.programs(arguments.text("client"), session.project.path.parent)
+
+
+def _run(
+    session: Session,
+    mode: UpdateMode,
+    stored: StoredStack,
+    source: ProgramSource | None,
+    journal: Journal,
+    fence: Fence,
+) -> UpdateResult:
+    arguments, services = session.arguments, session.services
+    entries = session.entries()
+    target = UpdateTarget(
+        project=session.stack.project,
+        stack=session.stack.name,
+        config={key: entry.text for key, entry in entries.items()},
+        secret_keys=frozenset(key for key, entry in entries.items() if entry.secret),
+    )
+    options = UpdateOptions(
+        mode=mode,
+        parallel=arguments.number("parallel", _DEFAULT_PARALLEL) or _DEFAULT_PARALLEL,
+        continue_on_error=arguments.has("continue-on-error"),
+        refresh=arguments.has("refresh"),
+        expect_no_changes=arguments.has("expect-no-changes"),
+    )
+    display = ProgressDisplay(
+        session.console,
+        services.clock,
+        mode,
+        target.project,
+        target.stack,
+        outputs=not arguments.has("suppress-outputs"),
+        diff=arguments.has("diff"),
+    )
+    cancellation = UpdateCancellation(fence)
+
+    async def perform() -> UpdateResult:
+        async with open_event_log(arguments.text("event-log"), session.cwd) as log:
+            return await run_update(
+                target,
+                options,
+                base=stored.snapshot,
+                source=source,
+                providers=services.providers,
+                journal=journal,
+                events=_Events(display, log),
+                fence=fence,
+                clock=services.clock,
+                cancellation=cancellation,
+            )
+
+    display.start()
+    key = running_key(session)
+    if mode is UpdateMode.PREVIEW:
+        return services.loop.run(perform())
+    services.loop.enter(key, cancellation)
+    try:
+        return services.loop.run(perform())
+    finally:
+        services.loop.leave(key)
+
+
+def _record(session: Session, mode: UpdateMode, result: UpdateResult, raw: bytes, started: datetime) -> None:
+    ended = session.services.clock.now()
+    update = {
+        "kind": _HISTORY_KINDS[mode],
+        "startTime": int(started.timestamp()),
+        "message": session.arguments.text("message"),
+        "environment": _environment(session, mode),
+        "config": session.config.raw(session.project.name),
+        "version": 0,
+        "result": "succeeded" if result.succeeded else "failed",
+        "endTime": int(ended.timestamp()),
+        "resourceChanges": dict(result.resource_changes),
+    }
+    nanoseconds = int(ended.timestamp() * 1_000_000) * 1000
+    session.backend.add_history(session.stack, update, raw, nanoseconds)
+    session.backend.add_backup(session.stack, raw, nanoseconds)
+
+
+def _environment(session: Session, mode: UpdateMode) -> Mapping[str, str]:
+    """What history remembers of the circumstances (pulumi: cmd/pulumi/metadata): names of settings, no values."""
+    arguments = session.arguments
+    facts = {
+        "exec.kind": arguments.text("exec-kind", "cli"),
+        "pulumi.arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
+        "pulumi.flag.non-interactive": "true",
+        "pulumi.os": sys.platform,
+        "pulumi.version": f"v{COMPATIBLE_VERSION}",
+        "stack.environments": "[]",
+        "updatePlan": "false",
+    }
+    for name, text in session.env.items():
+        if name.startswith("PULUMI_"):
+            facts[f"pulumi.env.{name}"] = text if text in _TEXT_SWITCHES else "set"
+    facts["pulumi.env.PULUMI_AUTOMATION_API"] = "set"
+    for flag, texts in arguments.flags.items():
+        facts[f"pulumi.flag.{flag}"] = texts[-1] if texts[-1] in _TEXT_SWITCHES else "set"
+    if arguments.text("client") and mode is UpdateMode.UP:
+        # An inline program's language host is the Automation API's, in this very process.
+        facts["runtime.executable"] = str(Path(sys.executable))
+        facts["runtime.name"] = "client"
+        facts["runtime.version"] = platform.python_version()
+    return dict(sorted(facts.items()))

@@ -1,0 +1,156 @@
+"""`pulumi stack select | init | ls | rm | tag …`: making, choosing, listing and removing stacks."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from engine.deploy.backend.file import BackendError, StackReference, encode
+from engine.deploy.backend.locks import LockHolder, lock_files
+from engine.deploy.checkpoint import parse_versioned
+from engine.deploy.command.arguments import SWITCH, UsageError
+from engine.deploy.command.session import Session
+
+
+def select(session: Session) -> None:
+    """`stack select [NAME]`, with `--create` making it."""
+    name = session.arguments.text("stack") or session.arguments.operand(0, "the name of a stack")
+    stack = session.reference(name)
+    if session.arguments.has("create") and not session.backend.exists(stack):
+        _create(session, stack)
+    session.select(session.existing(name))
+
+
+def init(session: Session) -> None:
+    """`stack init NAME`."""
+    arguments = session.arguments
+    name = arguments.text("stack") or arguments.operand(0, "a name for the new stack")
+    provider = arguments.text("secrets-provider", "passphrase")
+    if provider not in ("passphrase", "default"):
+        raise UsageError(f"--secrets-provider {provider}: {SWITCH}")
+    stack = session.reference(name)
+    _create(session, stack)
+    if not arguments.has("no-select"):
+        session.select(stack)
+
+
+def _create(session: Session, stack: StackReference) -> None:
+    if session.backend.exists(stack):
+        raise BackendError(f"stack '{stack.qualified}' already exists")
+    config = session.config_of(stack)
+    secrets = session.secrets_for_new(config.salt)
+    if not config.salt:
+        config.set_salt(secrets.state)
+        config.save()
+    session.services.fence.check()
+    session.backend.write(stack, encode({"version": 3, "checkpoint": {"stack": stack.qualified}}))
+    session.console.error(f"Created stack '{stack.name}'")
+
+
+def ls(session: Session) -> None:
+    """`stack ls [--json] [--all]`."""
+    arguments = session.arguments
+    project = arguments.text("project")
+    if not project and not arguments.has("all"):
+        project = session.project.name
+    selected = "" if arguments.has("all") and not project else session.selected()
+    rows = [_summary(session, stack, selected) for stack in session.backend.stacks(project)]
+    if arguments.has("json"):
+        session.console.out(json.dumps(rows, indent=2))
+        return
+    session.console.out(f"{'NAME':<40}  {'LAST UPDATE':<24}  RESOURCE COUNT")
+    for row in rows:
+        mark = "*" if row["current"] else ""
+        session.console.out(
+            f"{row['name'] + mark:<40}  {row.get('lastUpdate', 'n/a'):<24}  {row.get('resourceCount', 'n/a')}"
+        )
+
+
+def _summary(session: Session, stack: StackReference, selected: str) -> dict[str, Any]:
+    """One stack as `stack ls --json` shows it; opens no secrets."""
+    checkpoint = parse_versioned(session.backend.read(stack), f"the checkpoint of stack {stack.name}", "checkpoint")
+    listed_here = not session.arguments.has("all") or session.arguments.text("project")
+    summary: dict[str, Any] = {
+        "name": stack.name if listed_here else stack.qualified,
+        "current": bool(selected) and session.reference(selected) == stack,
+    }
+    if latest := checkpoint.get("latest"):
+        summary["lastUpdate"] = milliseconds(str((latest.get("manifest") or {}).get("time", "")))
+    if any(not _is_dead(session, path) for path in lock_files(session.backend, stack)):
+        summary["updateInProgress"] = True
+    if latest:
+        summary["resourceCount"] = len(latest.get("resources") or ())
+    return summary
+
+
+def _is_dead(session: Session, path: Any) -> bool:
+    holder = LockHolder.read(path)
+    return holder is None or holder.is_dead(session.services.fence)
+
+
+def milliseconds(time: str) -> str:
+    """An RFC 3339 time in UTC with exactly three digits of fraction, cut, not rounded: what the SDK parses."""
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?Z", time)
+    return f"{match[1]}.{(match[2] or '')[:3]:0<3}Z" if match else time
+
+
+def rm(session: Session) -> None:
+    """`stack rm [NAME] --yes [--force] [--preserve-config] [--remove-backups]`."""
+    arguments = session.arguments
+    stack = session.existing(arguments.operands[0]) if arguments.operands else session.stack
+    store = session.store_of(stack)
+    lock = store.lock()
+    try:
+        stored = store.load_locked(lock)
+        if stored.snapshot.resources and not arguments.has("force"):
+            raise BackendError(
+                f"'{stack.name}' still has resources; removal rejected. Possible actions:\n"
+                f"- Make sure that '{stack.name}' is the stack that you want to destroy\n"
+                "- Run `pulumi destroy` to delete the resources, then run `pulumi stack rm`\n"
+                "- Run `pulumi stack rm --force` to override this error"
+            )
+        lock.check()
+        session.backend.remove(stack, remove_backups=arguments.has("remove-backups"))
+    finally:
+        lock.release()
+    if not arguments.has("preserve-config"):
+        session.config_of(stack).path.unlink(missing_ok=True)
+    session.deselect(stack)
+    session.console.out(f"Stack '{stack.name}' has been removed!")
+
+
+def tag_ls(session: Session) -> None:
+    """`stack tag ls [--json]`."""
+    tags = session.backend.tags(session.stack)
+    if session.arguments.has("json"):
+        session.console.out(json.dumps(tags, indent=4, sort_keys=True))
+        return
+    for name, value in sorted(tags.items()):
+        session.console.out(f"{name}  {value}")
+
+
+def tag_get(session: Session) -> None:
+    """`stack tag get NAME`."""
+    name = session.arguments.operand(0, "the name of a tag")
+    tags = session.backend.tags(session.stack)
+    if name not in tags:
+        raise BackendError(f"stack tag '{name}' not found for stack '{session.stack.name}'")
+    session.console.out(tags[name])
+
+
+def tag_set(session: Session) -> None:
+    """`stack tag set NAME VALUE`."""
+    name, value = session.arguments.operand(0, "the name of a tag"), session.arguments.operand(1, "the tag's value")
+    _write_tags(session, {**session.backend.tags(session.stack), name: value})
+
+
+def tag_rm(session: Session) -> None:
+    """`stack tag rm NAME`."""
+    name = session.arguments.operand(0, "the name of a tag")
+    _write_tags(session, {k: v for k, v in session.backend.tags(session.stack).items() if k != name})
+
+
+def _write_tags(session: Session, tags: dict[str, str]) -> None:
+    session.services.fence.check()
+    session.backend.write_tags(session.stack, tags)

@@ -1,0 +1,182 @@
+"""One stack as it is stored: load it (finishing what a dead update left), lock it, save it.
+
+Joins the backend's files with the checkpoint's meaning; runs no update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from engine.deploy.backend.file import FileBackend, StackReference, encode
+from engine.deploy.backend.file_journal import FileJournal, StoredJournal, digest, journal_path, read_journal
+from engine.deploy.backend.locks import LockHolder, StackLock, StackLocked, acquire, lock_folder
+from engine.deploy.checkpoint import (
+    CheckpointCodec,
+    Deployment,
+    parse_versioned,
+    salt_of,
+    stamped,
+    verified,
+    versioned,
+)
+from engine.deploy.journal import replay
+from engine.deploy.secrets import PassphraseSecrets
+from engine.deploy.snapshot import Snapshot
+from engine.model.clock import Clock
+from engine.model.fence import Fence
+from engine.model.ids import random_uuid
+
+
+@dataclass(frozen=True)
+class StoredStack:
+    """A stack read from its backend.
+
+    Attributes:
+        raw: the checkpoint file.
+        codec: what the checkpoint was read with; knows its ciphertexts.
+    """
+
+    raw: bytes
+    deployment: Deployment
+    codec: CheckpointCodec
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.deployment.snapshot
+
+
+class StackStore:
+    """Reads and writes one stack.
+
+    Args:
+        open_secrets: salt → manager; asked only when the stack has a salt.
+        executor: id of this process in the lease table, written into locks; "" for an operator's own runs.
+    """
+
+    def __init__(
+        self,
+        backend: FileBackend,
+        stack: StackReference,
+        *,
+        open_secrets: Callable[[str], PassphraseSecrets],
+        clock: Clock,
+        fence: Fence,
+        executor: str,
+    ) -> None:
+        self._backend = backend
+        self._stack = stack
+        self._open_secrets = open_secrets
+        self._clock = clock
+        self._fence = fence
+        self._executor = executor
+
+    def load(self) -> StoredStack:
+        """The stack as it is; finishes a dead update's journal first, unless somebody else holds the stack.
+
+        Raises:
+            CheckpointError, SecretsError: it must not be used; nothing was written.
+        """
+        journal = read_journal(journal_path(self._backend, self._stack))
+        if journal is not None and not self._is_live(journal):
+            try:
+                lock = self.lock()
+            except StackLocked:
+                return self._read()
+            try:
+                return self.load_locked(lock)
+            finally:
+                lock.release()
+        return self._read()
+
+    def load_locked(self, lock: StackLock) -> StoredStack:
+        """The stack as it is, for the holder of its lock."""
+        journal = read_journal(journal_path(self._backend, self._stack))
+        stored = self._read()
+        if journal is None:
+            return stored
+        if journal.lines and not journal.is_stored(stored.raw):
+            stored = self._recover(journal, stored, lock)
+        lock.check()
+        journal.path.unlink(missing_ok=True)
+        return stored
+
+    def salt(self) -> str:
+        """The salt of the stored checkpoint, "" without one; needs no passphrase."""
+        latest = self._latest(self._backend.read(self._stack))
+        return salt_of(latest.get("secrets_providers") or {})
+
+    def lock(self) -> StackLock:
+        """Take the stack's lock.
+
+        Raises:
+            StackLocked: somebody else holds it.
+        """
+        holder = LockHolder.current(self._executor, self._clock.now())
+        return acquire(self._backend, self._stack, holder=holder, lock_id=random_uuid(), fence=self._fence)
+
+    def journal(self, stored: StoredStack, codec: CheckpointCodec, salt: str, lock: StackLock) -> FileJournal:
+        """A new journal over a stored stack."""
+        return FileJournal(
+            journal_path(self._backend, self._stack),
+            codec=codec,
+            fence=lock,
+            base=digest(stored.raw),
+            lock=lock.path.name,
+            salt=salt,
+        )
+
+    def save(
+        self,
+        stored: StoredStack,
+        snapshot: Snapshot,
+        lock: StackLock,
+        *,
+        codec: CheckpointCodec | None = None,
+        salt: str = "",
+        announce: Callable[[bytes], None] = lambda _: None,
+    ) -> bytes:
+        """Store a snapshot as the stack's checkpoint; returns the file's new content.
+
+        Args:
+            codec, salt: those to encrypt with, where they are not the stored stack's own.
+            announce: told the content just before it is stored.
+        """
+        deployment = stamped(stored.deployment, snapshot, self._clock.now(), salt or stored.deployment.salt)
+        data = self.encode(deployment, codec or stored.codec)
+        lock.check()
+        announce(data)
+        self._backend.write(self._stack, data)
+        return data
+
+    def encode(self, deployment: Deployment, codec: CheckpointCodec) -> bytes:
+        """A checkpoint file."""
+        inside = {"stack": self._stack.qualified, "latest": codec.dump(deployment)}
+        return encode(versioned("checkpoint", inside, deployment.snapshot.resources))
+
+    def _read(self) -> StoredStack:
+        raw = self._backend.read(self._stack)
+        latest = self._latest(raw)
+        salt = salt_of(latest.get("secrets_providers") or {})
+        codec = CheckpointCodec(self._open_secrets(salt) if salt else None)
+        deployment = codec.load(latest)
+        verified(deployment.snapshot, f"the checkpoint of {self._stack.name}")
+        return StoredStack(raw, deployment, codec)
+
+    def _latest(self, raw: bytes) -> dict[str, Any]:
+        checkpoint = parse_versioned(raw, f"the checkpoint of stack {self._stack.name}", "checkpoint")
+        return dict(checkpoint.get("latest") or {})
+
+    def _is_live(self, journal: StoredJournal) -> bool:
+        holder = LockHolder.read(lock_folder(self._backend, self._stack) / journal.lock) if journal.lock else None
+        return holder is not None and not holder.is_dead(self._fence)
+
+    def _recover(self, journal: StoredJournal, stored: StoredStack, lock: StackLock) -> StoredStack:
+        journal.check_base(stored.raw)
+        same_salt = journal.salt == stored.deployment.salt
+        codec = stored.codec if same_salt else CheckpointCodec(self._open_secrets(journal.salt))
+        snapshot = replay(stored.snapshot, journal.entries(codec))
+        verified(snapshot, str(journal.path))
+        self.save(stored, snapshot, lock, codec=codec, salt=journal.salt)
+        return self._read()
