@@ -1,4 +1,4 @@
-"""The loops that one process of an installation runs: reconciling, sweeping, housekeeping. Who holds the lease leads."""
+"""The loops one process of an installation runs: reconciling, sweeping, housekeeping. Who holds the lease leads."""
 
 from __future__ import annotations
 

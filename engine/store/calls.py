@@ -25,7 +25,7 @@ REACH: Mapping[Priority, float] = {Priority.DELETE: 1.0, Priority.READ: 0.95, Pr
 """How far into a window each kind of call may go: what is left can stop money when creates have used up their part."""
 
 POLL_SECONDS = 0.25
-"""How often a waiting call looks again: the other processes do not tell us when they give nothing back."""
+"""How often a waiting call looks whether its turn has come."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class SharedCallBudget:
         self._left_until = datetime(1970, 1, 1, tzinfo=UTC)
         self._waiting: dict[Priority, int] = dict.fromkeys(Priority, 0)
         self._pause_until = 0.0
+        self._used_up_until: dict[Priority, datetime] = {}
 
     async def acquire(self, priority: Priority) -> None:
         """See `CallBudget.acquire`."""
@@ -97,7 +98,8 @@ class SharedCallBudget:
         with self._lock:
             more_urgent_waits = any(n > 0 for p, n in self._waiting.items() if p < priority)
             paused = self._clock.monotonic() < self._pause_until
-        if more_urgent_waits or paused:
+            used_up = self._clock.now() < self._used_up_until.get(priority, self._clock.now())
+        if more_urgent_waits or paused or used_up:
             return False
         if self._take_left(priority):
             return True
@@ -124,9 +126,11 @@ class SharedCallBudget:
         """Take up to a block of calls from every window at once; 0 when any of them is used up."""
         now = self._clock.now()
         with self._database.write() as session:
-            room = [self._room(session.connection(), w, priority, now) for w in self._windows]
-            wanted = min(self._block, *room)
+            room = {w: self._room(session.connection(), w, priority, now) for w in self._windows}
+            wanted = min(self._block, *room.values())
             if wanted <= 0:
+                until = max(_window_end(w, now) for w, left in room.items() if left <= 0)
+                self._remember_used_up(priority, until)
                 return 0
             names = [_name(self._account, w, now) for w in self._windows]
             used = update(CallWindowRow).where(col(CallWindowRow.name).in_(names))
@@ -135,6 +139,11 @@ class SharedCallBudget:
         with self._lock:
             self._left_until = _window_end(min(self._windows, key=lambda w: w.seconds), now)
         return wanted
+
+    def _remember_used_up(self, priority: Priority, until: datetime) -> None:
+        """Nobody gives calls back: before the window ends there is no use in asking the database again."""
+        with self._lock:
+            self._used_up_until[priority] = until
 
     def _room(self, connection: Connection, window: Window, priority: Priority, now: datetime) -> int:
         """Calls this priority may still make in the current window; locks the window's row until the commit."""

@@ -12,8 +12,9 @@ from engine.store.tables import UsageIntervalRow
 
 
 def insert(session: Session, row: UsageIntervalRow) -> bool:
-    """Begin to bill a replica; False (and nothing written) while an interval of it is open."""
-    if any(r.replica == row.replica for r in open_for_deployment(session, row.deployment_id)):
+    """Begin to bill a replica; False (and nothing written) when this interval exists or another one is open."""
+    known = [r for r in for_deployment(session, row.deployment_id) if r.replica == row.replica]
+    if any(r.ended_at is None or r.started_at == row.started_at for r in known):
         return False
     session.add(row)
     session.flush()
