@@ -57,8 +57,8 @@ def _dependents(steps: Sequence[Step]) -> dict[int, set[int]]:
                 other = steps[target].state
                 if provider and provider[0] == urn and other.id != provider[1]:
                     continue
-                # An old copy names its dependencies by URN: it may mean the old or the live copy, so it goes before both;
-                # but a live resource never depends on an old copy that has a live successor being deleted too.
+                # An old copy names its dependencies by URN and may mean the old or the live copy: it goes before both.
+                # A live resource never depends on an old copy that has a live successor being deleted too.
                 if target != number and not (other.delete and not state.delete and _has_live(by_urn[urn], steps)):
                     dependents[target].add(number)
     return dependents

@@ -84,7 +84,7 @@ class Names:
 
 
 class Deployment:
-    """The state of one update. Lives on the engine's event loop; its methods are called by the monitor and the update."""
+    """The state of one update, on the engine's event loop; called by the monitor and the update."""
 
     def __init__(self, names: Names, execution: Execution, *, parallel: int, continue_on_error: bool) -> None:
         self._names = names
@@ -432,6 +432,7 @@ class Deployment:
         self._condemned.update(
             {d.state.urn: replace(d, state=d.state.with_(pending_replacement=True)) for d in dependents}
         )
+        self.executor.deleting.update(s.urn for s in steps if s.pending_replacement)
         return steps
 
     async def _with_replacement(self, urn: str, facts: Facts, old: ResourceState) -> tuple[Facts, list[Dependent]]:

@@ -1,4 +1,4 @@
-"""Comparisons the engine makes itself: property paths, ignoreChanges, replaceOnChanges, inputs without a provider's word.
+"""Comparisons the engine makes itself: property paths, ignoreChanges, replaceOnChanges, plain inputs.
 
 Providers compare resources (`provider.py`); this never asks one. Source: pulumi `step_generator.go`,
 `sdk/go/common/resource/property_path.go`.

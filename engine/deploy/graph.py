@@ -5,10 +5,10 @@ Not a scheduler (`deletes.py`). Source: pulumi `pkg/resource/graph/dependency_gr
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from engine.deploy.resource import ResourceState
-from engine.deploy.urn import parse_reference
+from engine.deploy.urn import make_reference, parse_reference
 
 
 def references(state: ResourceState) -> Iterator[str]:
@@ -94,6 +94,28 @@ def _mended(state: ResourceState, present: Collection[str]) -> ResourceState:
     )
 
 
+def with_renamed_references(resources: Sequence[ResourceState], renamed: Mapping[str, str]) -> list[ResourceState]:
+    """The same resources with references to former URNs, known by their aliases, pointing to the present ones.
+
+    Source: pulumi `deployment_v3.go`, NormalizeURNReferences.
+    """
+    return [s if not any(u in renamed for u in references(s)) else _renamed(s, renamed) for s in resources]
+
+
+def _renamed(state: ResourceState, renamed: Mapping[str, str]) -> ResourceState:
+    provider = state.provider
+    if provider:
+        urn, id = parse_reference(provider)
+        provider = make_reference(renamed.get(urn, urn), id)
+    return state.with_(
+        parent=renamed.get(state.parent, state.parent),
+        provider=provider,
+        dependencies=tuple(renamed.get(u, u) for u in state.dependencies),
+        property_dependencies={k: tuple(renamed.get(u, u) for u in v) for k, v in state.property_dependencies.items()},
+        deleted_with=renamed.get(state.deleted_with, state.deleted_with),
+    )
+
+
 class DependencyGraph:
     """Dependents of the resources of a snapshot, which must be in dependency order."""
 
@@ -103,8 +125,8 @@ class DependencyGraph:
     def depending_on(self, root: ResourceState, ignore: Collection[str]) -> list[ResourceState]:
         """All direct and indirect dependents of `root`, in dependency order, without those whose URN is in `ignore`.
 
-        Children of a resource depend on it only when it is a component... a custom parent's delete does not take them.
-        Source: pulumi `dependency_graph.go`, DependingOn (without children).
+        Being a child is no dependency here: a parent's outputs need not reach its children. Source: pulumi
+        `dependency_graph.go`, DependingOn without children.
         """
         affected = {root.urn}
         found: list[ResourceState] = []

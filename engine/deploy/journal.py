@@ -1,7 +1,7 @@
 """The append-only record of one update; the checkpoint is its replay over the snapshot the update began with.
 
-An entry is durable before the effect it announces and after the effect it reports. Replay is pure (`replay`); where entries
-are kept is a `Journal`'s business (`backend/`). Source: pulumi `pkg/engine/journal.go`, `pkg/backend/snapshot.go`.
+An entry is durable before the effect it announces and after the effect it reports. Replay is pure (`replay`); where
+entries are kept is a `Journal`'s business (`backend/`). Source: pulumi `pkg/backend/journal.go`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from engine.deploy.graph import in_dependency_order, without_dangling_references
+from engine.deploy.graph import in_dependency_order, with_renamed_references, without_dangling_references
 from engine.deploy.resource import PendingOperation, ResourceState
 from engine.deploy.snapshot import Snapshot
 
@@ -32,11 +32,11 @@ class JournalEntry:
     Attributes:
         sequence: position in this update, from 0, without gaps.
         kind: see `EntryKind`.
-        op: the step's operation (`create`, `update`, `same`, `delete`, `replace`, `read`, `refresh`, …; Pulumi's names).
+        op: the step's operation (`create`, `update`, `same`, `delete`, `replace`, `read`, `refresh`, …: Pulumi's).
         step: number of the step within the update; BEGIN and its end share it.
         old: the state the step started from; None for a create.
-        new: the state the step leads to; None for a delete, except for one that goes before its replacement: there it is
-            the old state marked `pending_replacement`. For OUTPUTS: the state with its outputs.
+        new: the state the step leads to; None for a delete, except for one that goes before its replacement: there it
+            is the old state marked `pending_replacement`. For OUTPUTS: the state with its outputs.
     """
 
     sequence: int
@@ -93,6 +93,7 @@ class Replay:
         self._carried = list(base.pending_operations)
         self._begun: dict[int, PendingOperation] = {}
         self._refreshed = False
+        self._renamed: dict[str, str] = {}
 
     def add(self, entry: JournalEntry) -> None:
         """Take one more entry into account."""
@@ -110,7 +111,9 @@ class Replay:
 
     def snapshot(self) -> Snapshot:
         """What to store if the journal ended here."""
-        resources = [*self._new.values(), *self._old.values()]
+        resources = self.resources()
+        if self._renamed:
+            resources = with_renamed_references(resources, self._renamed)
         if self._refreshed:
             resources = without_dangling_references(resources)
         pending = [*self._carried, *self._begun.values()]
@@ -162,6 +165,8 @@ class Replay:
                 self._remove(place)
         if entry.new is None:
             raise ValueError(f"journal entry {entry.sequence} ({entry.op}) lacks the state it made")
+        if entry.old is not None and entry.old.urn != entry.new.urn:
+            self._renamed[entry.old.urn] = entry.new.urn
         self._append(entry.new)
 
     def _replace_live(self, entry: JournalEntry) -> None:

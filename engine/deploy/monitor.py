@@ -28,6 +28,8 @@ CHANNEL_OPTIONS = (
 # No port reuse: two updates must never share one.
 _SERVER_OPTIONS = (*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0))
 
+_GRACE_SECONDS = 0.5  # only for calls still open: a client that has none hangs up at once
+
 _FEATURES = {
     "secrets": resource_pb2.RESOURCE_MONITOR_FEATURE_SECRETS,
     "resourceReferences": resource_pb2.RESOURCE_MONITOR_FEATURE_RESOURCE_REFERENCES,
@@ -61,10 +63,10 @@ class MonitorServer:
 
     async def stop(self) -> None:
         """Hang up; calls still open are cancelled."""
-        await self._server.stop(grace=None)
+        await self._server.stop(grace=_GRACE_SECONDS)
 
 
-class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):  # type: ignore[misc]  # generated, untyped
+class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
 
@@ -121,6 +123,7 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):  # type: ignore[misc]
         state = self._deployment.state_of(urn)
         if state is None:
             await context.abort(grpc.StatusCode.UNKNOWN, f"unknown resource {urn}")
+            raise AssertionError("abort returned")
         found = {"urn": urn, "id": state.id, "state": state.outputs}
         struct = encode_struct(found, keep_resources=request.acceptResources)
         return resource_pb2.ResourceInvokeResponse(**{"return": struct})
@@ -150,7 +153,7 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):  # type: ignore[misc]
         return empty_pb2.Empty()
 
 
-class _Engine(engine_pb2_grpc.EngineServicer):  # type: ignore[misc]  # generated, untyped
+class _Engine(engine_pb2_grpc.EngineServicer):
     def __init__(self, deployment: Deployment, events: EngineEvents) -> None:
         self._deployment = deployment
         self._events = events

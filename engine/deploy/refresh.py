@@ -46,10 +46,7 @@ class Refresher:
     def _record(self, step: Step, old: ResourceState, new: ResourceState | None, diff: DiffResult) -> None:
         if new != old:
             self._x.ledger.succeed(Op.REFRESH, self._x.ledger.next_step(), old, new)
-        if new is None:
-            op = Op.DELETE
-        else:
-            op = Op.UPDATE if diff.changes else Op.SAME
+        op = Op.DELETE if new is None else Op.UPDATE if diff.changes else Op.SAME
         done = replace(step, op=op, new=new, diffs=tuple(diff.changed_keys), detailed_diff=diff.detailed_diff)
         self._x.events.outputs(done)
         self._executor.steps_done += 1

@@ -1,6 +1,7 @@
 """The providers of one update: loaded by package, configured by provider resources, found by reference.
 
-Which providers exist at all is a `ProviderSource`'s business. Source: pulumi `pkg/resource/deploy/providers/registry.go`.
+Which providers exist at all is a `ProviderSource`'s business. Source: pulumi
+`pkg/resource/deploy/providers/registry.go`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ def mark_secrets(state: ResourceState, outputs: PropertyMap) -> PropertyMap:
 
 
 def annotate(values: PropertyMap, secrets_of: PropertyMap) -> PropertyMap:
-    """`values` with every key made secret that is secret in `secrets_of`; a list with one secret element is all secret."""
+    """`values` with what is secret in `secrets_of` made secret; one secret element makes its whole list secret."""
     marked = dict(values)
     for key, model in secrets_of.items():
         if key in marked:

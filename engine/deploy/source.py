@@ -52,9 +52,10 @@ class LanguageRuntimeSource:
 
     @staticmethod
     async def _call(channel: grpc.aio.Channel, request: language_pb2.RunRequest) -> language_pb2.RunResponse:
-        return await language_pb2_grpc.LanguageRuntimeStub(channel).Run(request)
+        response: language_pb2.RunResponse = await language_pb2_grpc.LanguageRuntimeStub(channel).Run(request)
+        return response
 
     async def cancel(self) -> None:
-        """Wait no longer for the program. A Python thread cannot be stopped: it ends at its next call of the monitor."""
+        """Wait no longer for the program; its thread cannot be stopped and ends at its next call of the monitor."""
         if self._running is not None:
             self._running.cancel()

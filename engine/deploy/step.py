@@ -1,6 +1,7 @@
 """One operation on one resource, decided but not done.
 
-Not the doing (`step_executor.py`) and not the deciding (`step_generator.py`). Source: pulumi `pkg/resource/deploy/step.go`.
+Not the doing (`step_executor.py`) and not the deciding (`step_generator.py`). Source: pulumi
+`pkg/resource/deploy/step.go`.
 """
 
 from __future__ import annotations

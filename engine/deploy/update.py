@@ -1,4 +1,4 @@
-"""One update from start to end: settle what an earlier one left, run the program, make steps, run them, delete the rest."""
+"""One update from start to end: settle what an earlier one left, run the program and its steps, delete the rest."""
 
 from __future__ import annotations
 
@@ -211,8 +211,8 @@ class _Update:
             for operation in self._base.pending_operations:
                 self._events.diagnostic(
                     "warning",
-                    f"an earlier update was interrupted while {operation.type} {operation.resource.urn}: the next update "
-                    "will ask its provider what became of it",
+                    f"an earlier update was interrupted while {operation.type} {operation.resource.urn}: the next "
+                    "update will ask its provider what became of it",
                     urn=operation.resource.urn,
                 )
             return True

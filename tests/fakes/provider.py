@@ -57,6 +57,7 @@ class InMemoryCloud:
     configured: list[PropertyMap] = field(default_factory=list)
     running: int = 0
     most_running: int = 0
+    crowd: tuple[int, asyncio.Event] | None = None
     created: int = 0
     can_look_up: bool = True
 
@@ -149,6 +150,8 @@ class InMemoryProvider:
         self._cloud.running += 1
         self._cloud.most_running = max(self._cloud.most_running, self._cloud.running)
         try:
+            if self._cloud.crowd is not None:
+                await self._wait_for_crowd(*self._cloud.crowd)
             await self._enter("create", urn)
         finally:
             self._cloud.running -= 1
@@ -157,6 +160,12 @@ class InMemoryProvider:
         if inputs.get("broken"):
             raise PartialFailure("it never became ready", id=thing.id, outputs=self._outputs(thing))
         return CreateResult(thing.id, self._outputs(thing))
+
+    async def _wait_for_crowd(self, size: int, event: asyncio.Event) -> None:
+        """Creates wait until `size` of them are under way."""
+        if self._cloud.running >= size:
+            event.set()
+        await asyncio.wait_for(event.wait(), 20)
 
     def make(self, urn: str, inputs: PropertyMap) -> Thing:
         """Bring a thing into the cloud as a create would."""
@@ -236,8 +245,8 @@ class InMemoryProvider:
 
 def _with_replace(path: str, difference: PropertyDiff) -> PropertyDiff:
     if path.partition(".")[0].partition("[")[0] in REPLACING:
-        return PropertyDiff(DiffKind(f"{difference.kind.value}-replace"), input_diff=True)
-    return difference
+        return PropertyDiff(DiffKind(f"{difference.kind.value}-replace"))
+    return PropertyDiff(difference.kind)
 
 
 @dataclass
