@@ -136,7 +136,7 @@ class SandboxApp:
         if found is None:
             if ROUTES.knows(exchange.path):
                 raise ApiError(405, "method_not_allowed", f"{exchange.method} is not allowed here")
-            raise not_found()
+            raise ApiError(404, "not_found", f"This cloud has no route {exchange.method} {exchange.path}.")
         handler, values = found
         request = Request(
             self.cloud, account, exchange.method, exchange.path, exchange.origin, values, exchange.query, body, hits

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 
 from engine.sandbox.catalog import SIZES
 from engine.sandbox.records import Droplet
 
 MINIMUM_SECONDS = Decimal(60)
 MINIMUM_USD = Decimal("0.01")
+MICRODOLLAR = Decimal("0.000001")
 
 
 def seconds(droplet: Droplet, now: float) -> Decimal:
@@ -18,6 +19,7 @@ def seconds(droplet: Droplet, now: float) -> Decimal:
 
 
 def cost_usd(droplet: Droplet, now: float) -> Decimal:
-    """Cost so far (or in all, once it is gone), exact."""
+    """Cost so far (or in all, once it is gone), to the micro-dollar."""
     billed = max(seconds(droplet, now), MINIMUM_SECONDS)
-    return max(SIZES[droplet.size].hourly_usd * billed / 3600, MINIMUM_USD)
+    exact = max(SIZES[droplet.size].hourly_usd * billed / 3600, MINIMUM_USD)
+    return exact.quantize(MICRODOLLAR, rounding=ROUND_HALF_EVEN)

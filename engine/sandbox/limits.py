@@ -65,7 +65,9 @@ class Verdict:
 
     @property
     def headers(self) -> dict[str, str]:
-        """The three `ratelimit-` headers every answer carries."""
+        """The three `ratelimit-` headers every answer carries; none where nothing is limited."""
+        if not self.limit:
+            return {}
         return {
             "ratelimit-limit": str(self.limit),
             "ratelimit-remaining": str(self.remaining),

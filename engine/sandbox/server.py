@@ -41,7 +41,7 @@ class SandboxSettings:
         boot_seconds: from an accepted create to `active`.
         machines: whether Droplets start processes.
         rate_limits: whether DigitalOcean's request limits hold.
-        limits: which they are.
+        limits: how many.
         accounts: token → account name; empty = every token is an account of its own.
         state_file: SQLite file that lets a restarted sandbox know its Droplets.
         worker_command: the model server of a machine; empty = llama.cpp (see machines.py for the placeholders).
