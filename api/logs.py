@@ -49,7 +49,7 @@ def configure(data_dir: Path, process: str, level: str) -> None:
 
 
 def _formatter(shared: list[structlog.typing.Processor], last: structlog.typing.Processor) -> logging.Formatter:
-    final = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    final: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     if isinstance(last, structlog.processors.JSONRenderer):
         final.append(structlog.processors.format_exc_info)
     return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*final, last])

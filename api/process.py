@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 
 from api import logs
-from api.settings import Settings
+from api.settings import Settings, load
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -40,7 +40,7 @@ def begin(name: str) -> Child:
     given = parser.parse_args()
     if given.parent_pid:
         die_with(given.parent_pid)
-    settings = Settings()
+    settings = load()
     logs.configure(settings.data_dir, name, settings.log_level)
     return Child(settings, given.parent_pid, given.fd, given.executor_id)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from engine.model.errors import InvalidSpec
 
 
 class Settings(BaseSettings):
@@ -60,3 +62,16 @@ class Settings(BaseSettings):
     def api_socket(self) -> Path:
         """Where the API listens for the gateway."""
         return self.data_dir.resolve() / "api.sock"
+
+
+def load(**given: Any) -> Settings:
+    """The settings, those in `given` taken before the environment's (None: not given).
+
+    Raises:
+        InvalidSpec: a value cannot be; the message names its variable.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as err:
+        wrong = [f"STACKYARD_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in err.errors()]
+        raise InvalidSpec("settings are wrong: " + "; ".join(wrong)) from err

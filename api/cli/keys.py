@@ -11,7 +11,7 @@ from rich.console import Console
 from sqlmodel import Session
 
 from api.cli.output import Output, OutputOption, print_json, print_rows
-from api.settings import Settings
+from api.settings import Settings, load
 from engine.identity import installation_secret
 from engine.identity.issue import issue_key
 from engine.identity.keys import KeyHasher
@@ -22,7 +22,9 @@ from engine.store import keys, migrate, orgs
 from engine.store.database import Database
 from engine.store.tables import ApiKeyRow, OrgRow
 
-app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys, directly in the store.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Create, list and revoke API keys, directly in the store."
+)
 OrgOption = Annotated[str, typer.Option(help="organisation id; empty: the first one")]
 
 
@@ -35,7 +37,7 @@ def create(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Create a key and print it, this once. The first key also creates the first organisation."""
-    settings = Settings()
+    settings = load()
     clock = SystemClock()
     hasher = KeyHasher(installation_secret.load_or_create(settings.data_dir, settings.secret_key))
     with _store(settings) as database, database.write() as session:
@@ -55,7 +57,7 @@ def create(
 @app.command("list")
 def list_keys(org: OrgOption = "", output: OutputOption = Output.TABLE) -> None:
     """List keys, revoked ones too."""
-    with _store(Settings()) as database, database.read() as session:
+    with _store(load()) as database, database.read() as session:
         owner = _org(session, org)
         rows = [_shown(row) for row in keys.list_for_org(session, owner.id)] if owner else []
     columns = ("id", "name", "prefix", "org_id", "created_at", "revoked_at")
@@ -65,7 +67,7 @@ def list_keys(org: OrgOption = "", output: OutputOption = Output.TABLE) -> None:
 @app.command()
 def revoke(key_id: Annotated[str, typer.Argument(help="key_…")], output: OutputOption = Output.TABLE) -> None:
     """Revoke a key: it is refused everywhere within a second."""
-    with _store(Settings()) as database, database.write() as session:
+    with _store(load()) as database, database.write() as session:
         row = keys.revoke(session, key_id, SystemClock().now())
         if row is None:
             raise NotFound(f"no key {key_id}: `stackyard keys list` shows them")

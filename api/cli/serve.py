@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from api import logs
-from api.settings import Settings
+from api.settings import load
 from api.supervisor import serve as supervise
 from engine.model.clock import SystemClock
 
@@ -22,8 +22,7 @@ def serve(
     worker: Annotated[bool, typer.Option(help="run a worker too")] = True,
 ) -> None:
     """Run an installation: the gateway on the public port, the API, and a worker. Ctrl-C stops it."""
-    given: dict[str, Any] = {"host": host, "port": port, "data_dir": data_dir}
-    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    settings = load(host=host, port=port, data_dir=data_dir)
     logs.configure(settings.data_dir, "supervisor", settings.log_level)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from api import logs
-from api.settings import Settings
+from api.settings import load
 from api.worker import run_worker
 from engine.model import ids
 
@@ -17,6 +17,6 @@ def worker(
     name: Annotated[str, typer.Option(help="name in the lease table; empty: host name and a random part")] = "",
 ) -> None:
     """Run a worker until Ctrl-C. It finds the installation by STACKYARD_DATABASE_URL and STACKYARD_SECRET_KEY."""
-    settings = Settings()
+    settings = load()
     logs.configure(settings.data_dir, "worker", settings.log_level)
     run_worker(settings, name or f"{socket.gethostname()}-{ids.random_text(10)}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from decimal import Decimal
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -20,9 +19,11 @@ from api.schemas.deployments import (
     StackUpdate,
     StackView,
 )
+from engine.billing.meter import interval_of
+from engine.billing.rating import cost_microdollars
 from engine.model.deployment import Replica, UpdateKind
 from engine.model.errors import NotFound, StackyardError
-from engine.model.money import to_microdollars, to_usd
+from engine.model.money import to_usd
 from engine.model.stack import stack_name
 from engine.store import deployments, updates, usage
 from engine.store.tables import UpdateRow, UsageIntervalRow
@@ -32,7 +33,6 @@ router = APIRouter(prefix="/deployments/{deployment_id}", tags=["insight"])
 
 HIDDEN = "[secret]"
 _SECRET_KEY = "4dabf18193072939515e22adb298388d"  # marks special values in Pulumi's JSON; secrets are one kind of them
-_SECONDS_PER_HOUR = 3600
 
 
 @router.get("/logs", summary="The last lines of every replica's model server")
@@ -83,7 +83,8 @@ def get_cost(deployment_id: str, caller: CallerArg, deps: DepsArg) -> Deployment
         rows = usage.for_deployment(session, row.id)
     spec = deployments.spec_of(row)
     billed = 0 if row.delete_requested_at else spec.replicas
-    microdollars = to_microdollars(sum((exact_cost(r, now) for r in rows), Decimal(0)))
+    intervals = [interval_of(r) for r in rows]
+    microdollars = cost_microdollars(intervals, now)
     return DeploymentCost(
         deployment_id=row.id,
         hourly_cost_usd=float(catalog.hourly_usd(spec.gpu_type) * billed),
@@ -92,11 +93,6 @@ def get_cost(deployment_id: str, caller: CallerArg, deps: DepsArg) -> Deployment
         as_of=now,
         intervals=[_interval(r, now) for r in rows],
     )
-
-
-def exact_cost(row: UsageIntervalRow, now: datetime) -> Decimal:
-    """Dollars of one interval until `now`, not rounded: per second at the hourly rate."""
-    return Decimal(row.hourly_rate_usd) * Decimal(str(_seconds(row, now))) / _SECONDS_PER_HOUR
 
 
 def hide_secrets(value: Any) -> Any:

@@ -1,0 +1,203 @@
+"""`stackyard deployments`: a client of the HTTP API; STACKYARD_URL and STACKYARD_API_KEY say where and who."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Event
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from api.cli.output import Output, OutputOption, print_json, print_rows
+from api.client import Client, Deployment
+from api.settings import load
+from engine.model.clock import SystemClock
+from engine.model.errors import TerminalError, Unauthenticated
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Create, list, watch, scale and delete deployments.")
+
+POLL_SECONDS = 0.5
+SETTLED = frozenset({"active", "failed", "inactive", "asleep"})
+COLUMNS = ("id", "name", "status", "model_id", "gpu_type", "region", "ready", "hourly_cost_usd", "created_at")
+_COLOURS = {"active": "green", "failed": "red", "degraded": "yellow", "inactive": "dim"}
+
+DeploymentId = Annotated[str, typer.Argument(metavar="ID", help="dep_…")]
+WatchOption = Annotated[bool, typer.Option("--watch", "-w", help="show progress until it has settled")]
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="a name for people")],
+    model: Annotated[str, typer.Option("--model", "-m", help="model id")],
+    gpu: Annotated[str, typer.Option("--gpu", "-g", help="GPU type")],
+    region: Annotated[str, typer.Option("--region", "-r")],
+    replicas: Annotated[int, typer.Option("--replicas", "-n")] = 1,
+    preset: Annotated[str | None, typer.Option(help="speed, latency, cost or balanced")] = None,
+    watch: WatchOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Create a deployment."""
+    with _client() as client:
+        made = client.create_deployment(
+            name=name, model_id=model, gpu_type=gpu, region=region, replicas=replicas, preset=preset
+        )
+        _show(_watched(client, made["id"]) if watch else made, output)
+
+
+@app.command("list")
+def list_deployments(
+    inactive: Annotated[bool, typer.Option("--inactive", help="also ones that are gone")] = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """List deployments, newest first."""
+    with _client() as client:
+        rows = list(client.deployments(include_inactive=inactive))
+    if output is Output.JSON:
+        print_json(rows)
+    else:
+        print_rows(map(_row, rows), COLUMNS, output, empty="no deployments: `stackyard deployments create --help`")
+
+
+@app.command()
+def get(deployment_id: DeploymentId, watch: WatchOption = False, output: OutputOption = Output.TABLE) -> None:
+    """Show one deployment."""
+    with _client() as client:
+        _show(_watched(client, deployment_id) if watch else client.deployment(deployment_id), output)
+
+
+@app.command()
+def scale(
+    deployment_id: DeploymentId,
+    replicas: Annotated[int | None, typer.Argument(help="run exactly this many")] = None,
+    minimum: Annotated[int | None, typer.Option("--min")] = None,
+    maximum: Annotated[int | None, typer.Option("--max")] = None,
+    watch: WatchOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Scale a deployment to a number of replicas, or change its bounds."""
+    asked = {"min_replicas": minimum, "max_replicas": maximum}
+    if replicas is not None:
+        asked = {"min_replicas": replicas, "max_replicas": replicas}
+    bounds = {name: value for name, value in asked.items() if value is not None}
+    if not bounds:
+        raise typer.BadParameter("say how many: `stackyard deployments scale ID 2`, or --min and --max")
+    with _client() as client:
+        client.scale(deployment_id, **bounds)
+        _show(_watched(client, deployment_id) if watch else client.deployment(deployment_id), output)
+
+
+@app.command()
+def delete(deployment_id: DeploymentId, watch: WatchOption = False, output: OutputOption = Output.TABLE) -> None:
+    """Tear a deployment down; billing stops at once."""
+    with _client() as client:
+        gone = client.delete_deployment(deployment_id)
+        _show(_watched(client, deployment_id) if watch else gone, output)
+
+
+@app.command()
+def logs(
+    deployment_id: DeploymentId,
+    tail: Annotated[int, typer.Option(help="lines per replica")] = 100,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Print the last lines of every replica's model server."""
+    with _client() as client:
+        found = client.logs(deployment_id, tail=tail)
+    if output is Output.JSON:
+        print_json(found)
+        return
+    for one in found:
+        for line in one["lines"]:
+            typer.echo(f"{one['replica']}  {line}")
+        if one["error"]:
+            typer.echo(f"{one['replica']}  {one['error']}", err=True)
+
+
+@app.command()
+def cost(deployment_id: DeploymentId, output: OutputOption = Output.TABLE) -> None:
+    """Show what a deployment has cost so far."""
+    with _client() as client:
+        found = client.cost(deployment_id)
+    if output is Output.JSON:
+        print_json(found)
+    else:
+        typer.echo(f"${found['usd']} so far, ${found['hourly_cost_usd']}/hour now")
+
+
+def _client() -> Client:
+    settings = load()
+    if not settings.api_key:
+        raise Unauthenticated("set STACKYARD_API_KEY; `stackyard keys create NAME` makes a key")
+    return Client(settings.url or settings.resolved_public_url, settings.api_key)
+
+
+def _row(deployment: Deployment) -> dict[str, Any]:
+    return {**deployment, "ready": f"{deployment['ready_replicas']}/{deployment['replicas']}",
+            "created_at": deployment["created_at"][:19]}  # fmt: skip
+
+
+def _show(deployment: Deployment, output: Output) -> None:
+    if output is Output.JSON:
+        print_json(deployment)
+    else:
+        Console().print(picture(deployment, ""))
+    if deployment["status"] == "failed":
+        raise TerminalError(f"deployment {deployment['id']} failed: {deployment['status_reason']}")
+
+
+def _watched(client: Client, deployment_id: str) -> Deployment:
+    """Show a deployment live on standard error until it has settled; returns it as it then is."""
+    clock = SystemClock()
+    started = clock.monotonic()
+    with Live(console=Console(stderr=True), auto_refresh=True, transient=True) as live:
+
+        def show(deployment: Deployment) -> None:
+            live.update(Group(Spinner("dots", text=f"{clock.monotonic() - started:.1f} s"), picture(deployment, "")))
+
+        return until_settled(lambda: client.deployment(deployment_id), show, Event().wait)
+
+
+def until_settled(
+    read: Callable[[], Deployment], show: Callable[[Deployment], None], wait: Callable[[float], Any]
+) -> Deployment:
+    """Read again and again until nothing is left to happen: settled, and the status is of the newest edit."""
+    while True:
+        deployment = read()
+        show(deployment)
+        if is_settled(deployment):
+            return deployment
+        wait(POLL_SECONDS)
+
+
+def is_settled(deployment: Deployment) -> bool:
+    """Whether the deployment is where its newest specification wants it, or cannot get there."""
+    if deployment["status"] == "active":
+        return deployment["ready_replicas"] == deployment["replicas"]
+    return deployment["status"] in SETTLED
+
+
+def picture(deployment: Deployment, title: str) -> Group:
+    """A deployment for people: facts, then conditions with their reasons."""
+    facts = Table.grid(padding=(0, 2))
+    status = Text(deployment["status"], style=_COLOURS.get(deployment["status"], "cyan"))
+    if deployment["status_reason"]:
+        status.append(f"  {deployment['status_reason']}", style="dim")
+    for name, value in (
+        ("deployment", Text(f"{deployment['id']}  {deployment['name']}")),
+        ("status", status),
+        ("serves", Text(f"{deployment['model_id']} on {deployment['gpu_type']} in {deployment['region']}")),
+        ("replicas", Text(f"{deployment['ready_replicas']} of {deployment['replicas']} ready")),
+        ("price", Text(f"${deployment['hourly_cost_usd']}/hour")),
+        ("endpoint", Text(deployment["endpoint_url"])),
+    ):
+        facts.add_row(Text(name, style="dim"), value)
+    conditions = Table.grid(padding=(0, 2))
+    for c in deployment["conditions"]:
+        mark = Text("✓", style="green") if c["status"] else Text("…", style="yellow")
+        conditions.add_row(mark, c["type"], Text(c["message"] or c["reason"], style="dim"))
+    return Group(*([Text(title)] if title else []), facts, conditions)

@@ -1,0 +1,184 @@
+"""`stackyard doctor`: checks an installation from the outside and says what to do. Changes nothing."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from urllib.parse import urlsplit
+
+import httpx
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.cli.output import Output, OutputOption, print_json
+from api.settings import Settings, load
+from engine.identity import installation_secret
+from engine.model.clock import SystemClock
+from engine.store import leases
+from engine.store.database import Database
+
+DEFAULT_CLOUD = "https://api.digitalocean.com"
+TOKEN_VARIABLES = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
+_MARKS = {"ok": "[green]✓[/]", "note": "[yellow]•[/]", "problem": "[red]✗[/]"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check's result: `ok`, `note` (works, but know this) or `problem`; `text` says what to do."""
+
+    check: str
+    level: str
+    text: str
+
+
+def doctor(output: OutputOption = Output.TABLE) -> None:
+    """Check settings, database, key file, cloud, pulumi and ports; say what to do about each problem."""
+    settings = load()
+    findings = list(examine(settings, os.environ))
+    if output is Output.JSON:
+        print_json([asdict(f) for f in findings])
+    else:
+        table = Table.grid(padding=(0, 2))
+        for f in findings:
+            table.add_row(_MARKS[f.level], f.check, f.text)
+        Console(highlight=False).print(table)
+    if any(f.level == "problem" for f in findings):
+        raise typer.Exit(1)
+
+
+def examine(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """All findings, in the order in which problems should be solved."""
+    yield _data_dir(settings)
+    yield _secret(settings)
+    yield from _database(settings)
+    yield from _cloud(settings, environment)
+    yield _pulumi(settings, environment)
+    yield _port(settings)
+    yield from _exposure(settings)
+
+
+def _data_dir(settings: Settings) -> Finding:
+    path = settings.data_dir.resolve()
+    existing = next(p for p in (path, *path.parents) if p.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return Finding("data folder", "problem", f"{existing} cannot be written: choose another STACKYARD_DATA_DIR")
+    free_gib = shutil.disk_usage(existing).free / 2**30
+    if free_gib < 1:
+        return Finding("data folder", "problem", f"only {free_gib:.1f} GiB free on the disk of {path}: make room")
+    return Finding("data folder", "ok", f"{path}, {free_gib:.0f} GiB free")
+
+
+def _secret(settings: Settings) -> Finding:
+    if settings.secret_key:
+        if len(settings.secret_key) < 16:
+            return Finding("secret key", "problem", "STACKYARD_SECRET_KEY is too short: use `openssl rand -hex 32`")
+        return Finding("secret key", "ok", "from STACKYARD_SECRET_KEY")
+    path = settings.data_dir / installation_secret.FILE_NAME
+    if not path.exists():
+        return Finding("secret key", "note", f"none yet: the first start makes {path}; back it up then")
+    if reason := installation_secret.problem_with(path):
+        return Finding("secret key", "problem", reason)
+    return Finding("secret key", "ok", f"{path}, readable by its owner only")
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    url = settings.resolved_database_url
+    shown = url.split("@")[-1] if "@" in url else url
+    if url.startswith("sqlite:///") and not os.path.exists(url.removeprefix("sqlite:///")):
+        yield Finding("database", "note", f"{shown} does not exist yet: the first start makes it")
+        return
+    database = Database(url)
+    try:
+        with database.read() as session:
+            session.connection().execute(text("SELECT 1"))
+            yield Finding("database", "ok", shown)
+            alive = leases.live_executors(session, SystemClock().now())
+        workers = ", ".join(sorted(alive))
+        yield Finding("workers", "ok" if alive else "note", workers or "none is running: `stackyard serve` starts one")
+    except SQLAlchemyError as err:
+        reason = str(err.__cause__ or err).strip().splitlines()[0]
+        yield Finding("database", "problem", f"{shown}: {reason}; check STACKYARD_DATABASE_URL and the server")
+    finally:
+        database.close()
+
+
+def _cloud(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
+    endpoint = settings.digitalocean_api_endpoint
+    token = next((environment[name] for name in TOKEN_VARIABLES if environment.get(name)), "")
+    if not token:
+        yield Finding("cloud token", "problem", "DIGITALOCEAN_TOKEN is not set: export the token of your account")
+        return
+    try:
+        answer = httpx.get(f"{endpoint}/v2/account", headers={"Authorization": f"Bearer {token}"}, timeout=10)
+    except httpx.HTTPError as err:
+        yield Finding("cloud", "problem", f"{endpoint} does not answer ({err}): check the network and the endpoint")
+        return
+    if answer.status_code == 401:
+        yield Finding("cloud token", "problem", f"{endpoint} refuses DIGITALOCEAN_TOKEN: make a new one")
+    elif answer.is_error:
+        yield Finding("cloud", "problem", f"{endpoint} answers {answer.status_code}: {answer.text[:120]}")
+    else:
+        account = answer.json().get("account", {})
+        status, limit = account.get("status", "active"), account.get("droplet_limit")
+        level = "ok" if status == "active" else "problem"
+        yield Finding("cloud", level, f"{endpoint}, account {status}, at most {limit} Droplets")
+        left = answer.headers.get("ratelimit-remaining")
+        if left is not None and int(left) < 500:
+            yield Finding("cloud calls", "note", f"only {left} calls are left this hour; creates will wait")
+
+
+def _pulumi(settings: Settings, environment: Mapping[str, str]) -> Finding:
+    binary = shutil.which("pulumi", path=environment.get("PATH", ""))
+    if settings.pulumi == "cli" and not binary:
+        return Finding("pulumi", "problem", "STACKYARD_PULUMI=cli, but no pulumi on PATH: install it, or use embedded")
+    if settings.pulumi == "embedded" or not binary:
+        return Finding("pulumi", "ok", "the embedded engine" + (f" (a pulumi is at {binary})" if binary else ""))
+    return Finding("pulumi", "ok", binary)
+
+
+def _port(settings: Settings) -> Finding:
+    where = f"{settings.host}:{settings.port}"
+    if _answers(f"http://{where}/healthz"):
+        return Finding("port", "ok", f"a gateway is running on {where}")
+    try:
+        socket.create_server((settings.host, settings.port)).close()
+    except OSError as err:
+        return Finding("port", "problem", f"{where} cannot be used ({err.strerror}): choose another STACKYARD_PORT")
+    return Finding("port", "ok", f"{where} is free")
+
+
+def _exposure(settings: Settings) -> Iterator[Finding]:
+    if settings.digitalocean_api_endpoint != DEFAULT_CLOUD:
+        return
+    networks = [part.strip() for part in settings.control_plane_cidrs.split(",") if part.strip()]
+    for network in networks:
+        if reason := _bad_network(network):
+            yield Finding("control_plane_cidrs", "problem", reason)
+    if "0.0.0.0/0" in networks:
+        yield Finding("control_plane_cidrs", "note", "anybody may reach the workers' port (token and TLS guard it): "
+                      "set STACKYARD_CONTROL_PLANE_CIDRS to this machine's address")  # fmt: skip
+    host = urlsplit(settings.resolved_public_url).hostname or ""
+    if host in ("127.0.0.1", "localhost", "::1"):
+        yield Finding("public_url", "note", "clients elsewhere cannot reach 127.0.0.1: set STACKYARD_PUBLIC_URL")
+
+
+def _bad_network(network: str) -> str | None:
+    try:
+        ipaddress.ip_network(network)
+    except ValueError as err:
+        return f"{err}: STACKYARD_CONTROL_PLANE_CIDRS is a comma-separated list such as 203.0.113.7/32"
+    return None
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
