@@ -15,6 +15,11 @@ def stack_name(deployment_id: str) -> str:
     return deployment_id.replace("_", "-")
 
 
+def deployment_id(stack: str) -> str:
+    """The deployment of a stack: the reverse of `stack_name`; ids have one underscore, after their prefix."""
+    return stack.replace("-", "_", 1)
+
+
 def owner_tag(deployment_id: str) -> str:
     """The tag every cloud resource of a deployment carries; the sweeper lists by it."""
     return f"{OWNER_TAG_PREFIX}:{stack_name(deployment_id)}"

@@ -65,6 +65,12 @@ def living_ids(session: Session) -> Sequence[str]:
     return session.exec(query.order_by(col(DeploymentRow.created_at))).all()
 
 
+def gone_among(session: Session, deployment_ids: Sequence[str]) -> Sequence[str]:
+    """Those of the given deployments that existed and are gone."""
+    gone = and_(col(DeploymentRow.id).in_(set(deployment_ids)), col(DeploymentRow.deleted_at).is_not(None))
+    return session.exec(select(DeploymentRow.id).where(gone)).all()
+
+
 def count_by_phase(session: Session) -> dict[str, int]:
     """How many deployments are in each phase, gone ones included; for metrics."""
     rows = session.exec(select(DeploymentRow.phase, func.count()).group_by(col(DeploymentRow.phase))).all()

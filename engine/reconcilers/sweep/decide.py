@@ -12,12 +12,18 @@ MACHINE = "droplet"
 
 @dataclass(frozen=True)
 class Found:
-    """One resource as the cloud lists it; `owner` is the stack its owner tag names."""
+    """One resource as the cloud lists it.
+
+    Attributes:
+        owner: the stack its owner tag names.
+        is_ours: it carries this installation's tag. Firewalls and tags cannot: they are ours when we know their owner.
+    """
 
     kind: str
     id: str
     name: str
     owner: str
+    is_ours: bool
 
     @property
     def key(self) -> str:
@@ -50,6 +56,7 @@ class SweepSnapshot:
     Attributes:
         listed_at: when listing began.
         owners: by stack.
+        gone_stacks: stacks of deployments that are gone.
         busy_stacks: stacks with an open operation, also of deployments that are gone.
         suspects: resource key → when it was first found without an owner.
     """
@@ -57,6 +64,7 @@ class SweepSnapshot:
     listed_at: datetime
     found: Sequence[Found]
     owners: Mapping[str, Owner]
+    gone_stacks: frozenset[str]
     busy_stacks: frozenset[str]
     suspects: Mapping[str, datetime]
 
@@ -108,8 +116,10 @@ def _why_unowned(snapshot: SweepSnapshot, found: Found) -> str:
     if found.owner in snapshot.busy_stacks:
         return ""
     owner = snapshot.owners.get(found.owner)
+    if owner is None and found.owner in snapshot.gone_stacks:
+        return "its deployment is gone"
     if owner is None:
-        return "its deployment does not exist or is gone"
+        return "its deployment does not exist" if found.is_ours else ""  # else another installation's, same account
     if found.kind != MACHINE or not _is_settled(snapshot, owner) or owner.machines is None:
         return ""
     return "" if found.id in owner.machines else "its deployment's stack does not know it"

@@ -15,9 +15,9 @@ from sqlmodel import Session
 from engine.model import ids
 from engine.model.clock import Clock
 from engine.model.deployment import UpdateKind
-from engine.model.errors import CloudError
+from engine.model.errors import CloudError, StaleLease
 from engine.model.fence import Fence
-from engine.model.stack import OWNER_TAG_PREFIX, StackOutputs, stack_name
+from engine.model.stack import OWNER_TAG_PREFIX, StackOutputs, deployment_id, stack_name
 from engine.reconcilers.inventory import Inventory, Resource
 from engine.reconcilers.sweep.decide import Delete, Found, Owner, Refresh, Suspect, SweepSnapshot, decide
 from engine.store import deployments, updates
@@ -56,6 +56,10 @@ class Sweeper:
                 found_something = await self.sweep()
             except (CloudError, SQLAlchemyError) as err:
                 _log.warning("the sweep could not be made", error=str(err))
+            except StaleLease:
+                raise
+            except Exception:  # noqa: BLE001  the loop's edge: a sweep that cannot be made must not stop the reconciling
+                _log.exception("the sweep crashed")
             seconds = min(self.period_seconds, self.grace.total_seconds()) if found_something else self.period_seconds
             await self.clock.sleep(seconds)
 
@@ -63,7 +67,10 @@ class Sweeper:
         """One round. Returns whether anything was left to settle."""
         listed_at = self.clock.now()
         listed = [(r, owner) for r in await self.inventory.resources(self.installation_tag) if (owner := owner_of(r))]
-        found = {f"{r.kind}/{r.id}": (r, Found(r.kind, r.id, r.name, owner)) for r, owner in listed}
+        found = {
+            f"{r.kind}/{r.id}": (r, Found(r.kind, r.id, r.name, owner, self.installation_tag in r.tags))
+            for r, owner in listed
+        }
         snapshot = await asyncio.to_thread(self._snapshot, listed_at, [f for _, f in found.values()])
         actions = decide(snapshot, now=self.clock.now(), grace=self.grace)
         self._suspects = {}
@@ -113,10 +120,13 @@ class Sweeper:
         with self.database.read() as session:
             busy = frozenset(row.stack for row in updates.all_open(session))
             owners = [_owner(session, row, busy) for row in deployments.all_living(session)]
+            named = [deployment_id(f.owner) for f in found]
+            gone = frozenset(stack_name(i) for i in deployments.gone_among(session, named))
         return SweepSnapshot(
             listed_at=listed_at,
             found=found,
             owners={owner.stack: owner for owner in owners},
+            gone_stacks=gone,
             busy_stacks=busy,
             suspects=dict(self._suspects),
         )

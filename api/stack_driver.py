@@ -1,0 +1,140 @@
+"""Builds one process's stack driver: engine or binary, cloud providers, passphrase. A part of composition roots."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from api.settings import Settings
+from engine.automation.choice import choose_command
+from engine.automation.driver import StackDriver
+from engine.deploy.command import EmbeddedPulumi, EngineLoop
+from engine.deploy.provider import Provider, ProviderError
+from engine.deploy.providers.digitalocean.api import HttpClients
+from engine.deploy.providers.digitalocean.provider import DigitalOceanProvider
+from engine.deploy.secrets import new_salt
+from engine.model import ids
+from engine.model.budget import CallBudget
+from engine.model.clock import Clock
+from engine.model.stack import PROJECT
+from engine.store import orgs
+from engine.store.calls import SharedCallBudget, Window, account_of
+from engine.store.database import Database
+from engine.store.tables import InstallationRow
+
+PASSPHRASE_VARIABLE = "PULUMI_CONFIG_PASSPHRASE"
+TOKEN_VARIABLES = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
+
+
+@dataclass(frozen=True)
+class CloudProviders:
+    """`ProviderSource` of this installation: the clouds its stacks use."""
+
+    environment: Mapping[str, str]
+    budget: CallBudget
+    clock: Clock
+    clients: HttpClients
+    api_endpoint: str
+
+    def provides(self, package: str, type_: str) -> bool:
+        """See `ProviderSource.provides`."""
+        return package == DigitalOceanProvider.package
+
+    async def load(self, package: str, version: str) -> Provider:
+        """See `ProviderSource.load`."""
+        if package != DigitalOceanProvider.package:
+            raise ProviderError(
+                f"the embedded engine has no provider for '{package}': install the Pulumi CLI with its plugin and set "
+                "STACKYARD_PULUMI=cli"
+            )
+        return DigitalOceanProvider(
+            environment=self.environment,
+            budget=self.budget,
+            clock=self.clock,
+            api_endpoint=self.api_endpoint,
+            clients=self.clients,
+        )
+
+
+def cloud_token(environment: Mapping[str, str]) -> str:
+    """The DigitalOcean token of this process; "" when there is none."""
+    return next((environment[name] for name in TOKEN_VARIABLES if environment.get(name)), "")
+
+
+def shared_budget(settings: Settings, database: Database, clock: Clock, environment: Mapping[str, str]) -> CallBudget:
+    """The account of cloud calls that all processes of this installation share."""
+    windows = (
+        Window("minute", 60, settings.cloud_calls_per_minute),
+        Window("hour", 3600, settings.cloud_calls_per_hour),
+    )
+    account = account_of(settings.digitalocean_api_endpoint, cloud_token(environment))
+    return SharedCallBudget(database, account, clock, windows=windows)
+
+
+def passphrase(secret: bytes, environment: Mapping[str, str]) -> str:
+    """What stack secrets are encrypted under: the operator's, or one made from the installation's secret."""
+    made = hmac.new(secret, b"stackyard pulumi passphrase", hashlib.sha256).hexdigest()
+    return environment.get(PASSPHRASE_VARIABLE) or made
+
+
+def ensure_installation(database: Database, secret_passphrase: str, clock: Clock, keys: EngineLoop) -> InstallationRow:
+    """This installation's row with its salt; whichever process comes first makes it."""
+    with database.read() as session:
+        row = orgs.installation(session)
+    if row is not None and row.passphrase_salt:
+        return row
+    salt = new_salt(secret_passphrase, keys.keys)
+    with database.write() as session:
+        row = orgs.ensure_installation(session, new_id=ids.new_id("inst"), now=clock.now())
+        row.passphrase_salt = row.passphrase_salt or salt
+        session.add(row)
+    return row
+
+
+def build_driver(
+    settings: Settings,
+    database: Database,
+    clock: Clock,
+    *,
+    secret: bytes,
+    budget: CallBudget,
+    executor_id: str,
+    loop: EngineLoop,
+) -> StackDriver:
+    """The driver on this installation's backend.
+
+    Args:
+        secret: the installation's secret (`installation_secret.load_or_create`).
+        executor_id: this process in the lease table, written into backend locks.
+        loop: the process's engine loop; the caller closes it.
+    """
+    environment = dict(os.environ)
+    secret_passphrase = passphrase(secret, environment)
+    installation = ensure_installation(database, secret_passphrase, clock, loop)
+    providers = CloudProviders(environment, budget, clock, HttpClients(), settings.digitalocean_api_endpoint)
+    command_for = choose_command(
+        settings.pulumi,
+        environment=environment,
+        embedded=lambda fence: EmbeddedPulumi(
+            providers=providers,
+            clock=clock,
+            environment=environment,
+            fence=fence,
+            passphrase_salt=installation.passphrase_salt,
+            executor_id=executor_id,
+            loop=loop,
+        ),
+    )
+    return StackDriver(
+        project=PROJECT,
+        backend_url=settings.resolved_backend_url,
+        passphrase=secret_passphrase,
+        passphrase_salt=installation.passphrase_salt,
+        work_dir=settings.data_dir.resolve() / "stacks",
+        command_for=command_for,
+        environment={},
+        clock=clock,
+    )

@@ -1,0 +1,220 @@
+"""The composition root of a worker process: stack engine, controller, reconcilers. Serves no HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+
+import structlog
+
+from api.settings import Settings
+from api.stack_driver import build_driver, cloud_token, ensure_installation, passphrase, shared_budget
+from engine.controller.controller import Controller, ControllerSettings
+from engine.deploy.command import EngineLoop
+from engine.deploy.providers.digitalocean.api import DigitalOceanApi, HttpClients
+from engine.deploy.providers.digitalocean.inventory import DigitalOceanInventory
+from engine.deploy.providers.digitalocean.provider import user_agent
+from engine.identity import installation_secret
+from engine.model.budget import CallBudget
+from engine.model.clock import Clock, SystemClock
+from engine.model.stack import installation_tag
+from engine.reconcilers.cloud import DigitalOceanCloud
+from engine.reconcilers.deployments.snapshot import Policy
+from engine.reconcilers.leader import LeaderParts, lead_when_possible
+from engine.reconcilers.operations import DeploymentOperations
+from engine.store.database import Database
+from engine.store.migrate import migrate
+from engine.store.sealing import Sealer
+from stacks.catalog import hourly_usd
+from stacks.spec import StackSettings, build_request
+
+STOP_GRACE_SECONDS = 5
+"""Operations that need longer are interrupted at a safe place and resumed by the next worker."""
+
+DIED_EXIT_CODE = 3
+
+_log = structlog.get_logger(__name__)
+
+
+def run_worker(settings: Settings, executor_id: str) -> None:
+    """Work until SIGTERM or Ctrl-C, or until other workers took this one for dead (exit code 3: start it anew).
+
+    Args:
+        executor_id: name in the lease table; another one for every start.
+    """
+    clock = SystemClock()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    secret = installation_secret.load_or_create(settings.data_dir, settings.secret_key)
+    database = Database(settings.resolved_database_url)
+    loop = EngineLoop()
+    try:
+        migrate(database)
+        died = asyncio.run(_Worker(settings, executor_id, clock, secret, database, loop).run())
+    finally:
+        database.close()
+    if died:
+        _log.error("this worker was taken for dead and stops", executor=executor_id)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads of interrupted operations would hold up a normal exit; their journals make any moment safe to stop at.
+    os._exit(DIED_EXIT_CODE if died else 0)
+
+
+class _Worker:
+    """One run of a worker."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        executor_id: str,
+        clock: Clock,
+        secret: bytes,
+        database: Database,
+        loop: EngineLoop,
+    ) -> None:
+        self._settings = settings
+        self._executor_id = executor_id
+        self._clock = clock
+        self._secret = secret
+        self._database = database
+        self._loop = loop
+        self._environment = dict(os.environ)
+
+    async def run(self) -> bool:
+        """Work until told to stop; True when the process's lease was lost."""
+        sealer = Sealer(self._secret)
+        budget = shared_budget(self._settings, self._database, self._clock, self._environment)
+        controller = await asyncio.to_thread(self._start_controller, sealer, budget)
+        clients = HttpClients()
+        try:
+            leading = asyncio.create_task(lead_when_possible(self._leader_parts(sealer, controller, budget, clients)))
+            _log.info("worker started", executor=self._executor_id)
+            died = await _until_stopped(controller, leading)
+            leading.cancel()
+            with suppress(asyncio.CancelledError):
+                await leading
+            return died
+        finally:
+            await clients.close()
+            await asyncio.to_thread(controller.stop, grace_seconds=STOP_GRACE_SECONDS)
+
+    def _start_controller(self, sealer: Sealer, budget: CallBudget) -> Controller:
+        driver = build_driver(
+            self._settings,
+            self._database,
+            self._clock,
+            secret=self._secret,
+            budget=budget,
+            executor_id=self._executor_id,
+            loop=self._loop,
+        )
+        stack_settings = _stack_settings(self._settings)
+        operations = DeploymentOperations(
+            self._database,
+            self._clock,
+            sealer,
+            driver,
+            lambda workload: build_request(workload, stack_settings),
+            executor_id=self._executor_id,
+        )
+        controller = Controller(
+            ControllerSettings(
+                system_database_url=_system_database_url(self._settings),
+                executor_id=self._executor_id,
+                lease_seconds=self._settings.lease_seconds,
+                concurrency=self._settings.stack_concurrency,
+            ),
+            self._database,
+            self._clock,
+            operations,
+        )
+        controller.start()
+        return controller
+
+    def _leader_parts(
+        self, sealer: Sealer, controller: Controller, budget: CallBudget, clients: HttpClients
+    ) -> LeaderParts:
+        secret_passphrase = passphrase(self._secret, self._environment)
+        installation = ensure_installation(self._database, secret_passphrase, self._clock, self._loop)
+        api = DigitalOceanApi(
+            endpoint=self._settings.digitalocean_api_endpoint,
+            token=cloud_token(self._environment),
+            budget=budget,
+            clock=self._clock,
+            clients=clients,
+            user_agent=user_agent(),
+        )
+        return LeaderParts(
+            database=self._database,
+            clock=self._clock,
+            sealer=sealer,
+            controller=controller,
+            inventory=DigitalOceanCloud(DigitalOceanInventory(api)),
+            installation_tag=installation_tag(installation.id),
+            hourly_usd=hourly_usd,
+            policy=Policy(
+                health_period=timedelta(seconds=self._settings.health_period_seconds),
+                boot_timeout=timedelta(seconds=self._settings.boot_timeout_seconds),
+            ),
+            reconcile_period_seconds=self._settings.reconcile_period_seconds,
+            sweep_period_seconds=self._settings.sweep_period_seconds,
+        )
+
+
+async def _until_stopped(controller: Controller, leading: asyncio.Task[None]) -> bool:
+    """Wait for a signal, for the loss of the lease (True), or for a bug that ends leading (raised)."""
+    stop = asyncio.Event()
+    with _signals(stop):
+        died = asyncio.create_task(asyncio.to_thread(_wait_for_death, controller, stop))
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({died, stopped, leading}, return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        lost = await died
+    if leading.done() and not leading.cancelled():
+        leading.result()
+    return lost
+
+
+def _wait_for_death(controller: Controller, stop: asyncio.Event) -> bool:
+    while not stop.is_set():
+        if controller.died.wait(0.2):
+            return True
+    return False
+
+
+@contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def _system_database_url(settings: Settings) -> str:
+    """DBOS's database: PostgreSQL where the installation has one, so that workers on other machines share it."""
+    if settings.database_url and not settings.database_url.startswith("sqlite"):
+        return settings.database_url
+    return f"sqlite:///{settings.data_dir.resolve()}/dbos.db"
+
+
+def _stack_settings(settings: Settings) -> StackSettings:
+    return StackSettings(
+        digitalocean_api_endpoint=settings.digitalocean_api_endpoint,
+        control_plane_cidrs=_split(settings.control_plane_cidrs),
+        ssh_keys=_split(settings.ssh_keys),
+        hugging_face_token=settings.hugging_face_token,
+    )
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
