@@ -1,6 +1,6 @@
 """`digitalocean:index/firewall:Firewall`: rules for the Droplets it names, by id or by tag.
 
-Rules are sets to the official provider: their order in outputs is that of their hashes, not the program's.
+Rules are sets to the official provider: their order in outputs is the set's, not the program's.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -278,12 +277,12 @@ def ordered_set(prop: Property, items: Sequence[PropertyValue]) -> list[Property
         return list(items)
     members = {_set_bytes(prop.element, item): item for item in items}
     if prop.element.kind is Kind.OBJECT:
-        return [members[key] for key in sorted(members, key=lambda key: zlib.crc32(key.encode()))]
+        return [members[key] for key in sorted(members, key=str.encode)]
     return sorted(members.values())
 
 
 def _set_bytes(prop: Property, value: PropertyValue) -> str:
-    """The text go-cty hashes a set's member by (`appendSetHashBytes`)."""
+    """The text go-cty orders a set's object members by (`appendSetHashBytes`)."""
     if value is UNKNOWN:
         return "?"
     if value is None:
