@@ -1,0 +1,95 @@
+"""A work folder with the embedded command in it, and the SDK's own workspace on top."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pulumi import automation
+
+from engine.deploy.command import EmbeddedPulumi, EngineLoop
+from engine.deploy.secrets import new_salt
+from engine.deploy.update import ProviderSource
+from engine.model.clock import SystemClock
+from engine.model.fence import Fence
+from tests.fakes.provider import FakeProviders, InMemoryCloud
+
+
+@dataclass
+class Place:
+    """Where commands run: a backend, a home and work folders below one temporary folder."""
+
+    root: Path
+    loop: EngineLoop
+    salt: str
+    cloud: InMemoryCloud = field(default_factory=InMemoryCloud)
+    passphrase: str = "x"
+
+    def __post_init__(self) -> None:
+        for folder in ("backend", "home", "work"):
+            (self.root / folder).mkdir(exist_ok=True)
+
+    @property
+    def state(self) -> Path:
+        return self.root / "backend" / ".pulumi"
+
+    def command(
+        self, *, providers: ProviderSource | None = None, fence: Fence | None = None, executor: str = ""
+    ) -> EmbeddedPulumi:
+        return EmbeddedPulumi(
+            providers=providers or FakeProviders(self.cloud),
+            clock=SystemClock(),
+            fence=fence,
+            environment={"HOME": str(self.root / "home"), "USER": "somebody"},
+            passphrase_salt=self.salt,
+            executor_id=executor,
+            loop=self.loop,
+        )
+
+    def workspace(
+        self,
+        program: Callable[[], Any] | None = None,
+        *,
+        command: automation.PulumiCommand | None = None,
+        project: str = "golden",
+        env: Mapping[str, str] | None = None,
+    ) -> automation.LocalWorkspace:
+        return automation.LocalWorkspace(
+            work_dir=str(self.root / "work"),
+            program=program,
+            pulumi_command=command or self.command(),
+            project_settings=automation.ProjectSettings(name=project, runtime="python"),
+            env_vars={
+                "PULUMI_BACKEND_URL": f"file://{self.root}/backend",
+                "PULUMI_CONFIG_PASSPHRASE": self.passphrase,
+                **(env or {}),
+            },
+        )
+
+    def stack(self, program: Callable[[], Any], name: str = "dev", **options: Any) -> automation.Stack:
+        return automation.Stack.create_or_select(name, self.workspace(program, **options))
+
+    def run(self, *args: str, **options: Any) -> automation.CommandResult:
+        """One command line in the work folder."""
+        workspace = self.workspace(**options)
+        return workspace.pulumi_command.run(list(args), workspace.work_dir, dict(workspace.env_vars))
+
+
+@pytest.fixture(scope="session")
+def command_loop() -> Iterator[EngineLoop]:
+    loop = EngineLoop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(scope="session")
+def salt(command_loop: EngineLoop) -> str:
+    return new_salt("x", command_loop.keys)
+
+
+@pytest.fixture
+def place(tmp_path: Path, command_loop: EngineLoop, salt: str) -> Place:
+    return Place(tmp_path, command_loop, salt)
