@@ -5,9 +5,10 @@ Not the routes (their own files) and not the server (`server.py`).
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
@@ -164,8 +165,7 @@ class SandboxApp:
 
     async def _drop(self, exchange: _Exchange, account: str, fault: Fault) -> None:
         self._log(exchange, account, 0, [fault])
-        if fault.seconds:
-            await self.cloud.clock.sleep(fault.seconds)
+        await exchange.hold(self.cloud.clock.sleep(fault.seconds))
         await exchange.kill()
 
     def _log(self, exchange: _Exchange, account: str, status: int, hits: list[Fault]) -> None:
@@ -259,11 +259,21 @@ class _Exchange:
         await self._send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": raw})
 
+    async def hold(self, pause: Coroutine[Any, Any, None]) -> None:
+        """Wait, but not for a client that has gone."""
+        waiting = {asyncio.create_task(pause), asyncio.create_task(self._gone())}
+        _, left = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in left:
+            task.cancel()
+
+    async def _gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
     async def kill(self) -> None:
         """Break the connection without an answer."""
         transport = self._scope.get("extensions", {}).get("sandbox", {}).get("transport")
         if transport is None:
             raise ConnectionDropped("the connection is dropped on purpose")
         transport.abort()
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        await self._gone()

@@ -82,6 +82,7 @@ class Machines:
         self._nursery: asyncio.subprocess.Process | None = None
         self._nursery_lock = asyncio.Lock()
         self._reader: asyncio.Task[None] | None = None
+        self._closing = False
 
     def touch(self, droplet_id: int) -> None:
         """Look at a Droplet again. Cheap; called for every change."""
@@ -172,6 +173,8 @@ class Machines:
         waiting = []
         for name in machine.processes:
             id = f"{machine.droplet_id}/{machine.boot}/{name}"
+            if self._nursery is None:
+                continue  # lost, and its children with it
             self._stopped[id] = future = loop.create_future()
             waiting.append(future)
             await self._tell({"op": "stop", "id": id, "grace_seconds": self._settings.grace_seconds})
@@ -206,9 +209,19 @@ class Machines:
         assert nursery.stdout is not None
         while line := await nursery.stdout.readline():
             self._event(json.loads(line))
+        await nursery.wait()
+        self._nursery = None
         for future in self._stopped.values():
             if not future.done():
                 future.set_result(None)
+        self._stopped.clear()
+        # Whoever killed the nursery killed its children with it: every machine boots again, under a new one.
+        lost = [m.droplet_id for m in self.running.values() if m.processes]
+        for droplet_id in lost:
+            del self.running[droplet_id]
+            if not self._closing:
+                self._note(droplet_id, "machine.lost")
+                self.touch(droplet_id)
 
     def _event(self, event: Mapping[str, Any]) -> None:
         droplet_text, boot, name = event["id"].split("/")
@@ -239,13 +252,13 @@ class Machines:
 
     async def close(self) -> None:
         """End every machine; nothing of them is left when this returns."""
+        self._closing = True
         for task in list(self._tasks.values()):
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-        if self._nursery is not None:
-            assert self._nursery.stdin is not None and self._reader is not None
+        if self._nursery is not None and self._reader is not None:
+            assert self._nursery.stdin is not None
             self._nursery.stdin.close()
-            await self._nursery.wait()
             await self._reader
 
 
