@@ -7,6 +7,7 @@ import hmac
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from api.settings import Settings
 from engine.automation.choice import choose_command
@@ -112,6 +113,8 @@ def build_driver(
         loop: the process's engine loop; the caller closes it.
     """
     environment = dict(os.environ)
+    if not settings.backend_url:  # our own folder; one that an operator named must exist already
+        Path(settings.resolved_backend_url.removeprefix("file://")).mkdir(parents=True, exist_ok=True)
     secret_passphrase = passphrase(secret, environment)
     installation = ensure_installation(database, secret_passphrase, clock, loop)
     providers = CloudProviders(environment, budget, clock, HttpClients(), settings.digitalocean_api_endpoint)
