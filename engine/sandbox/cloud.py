@@ -53,6 +53,7 @@ class Cloud:
     """All accounts and what is in them.
 
     Attributes:
+        keep_user_data: only machines read it; 64 KiB per Droplet is too much for a scale test without them.
         on_change: called with a Droplet whose machine may have to start or stop, now or when its action completes.
     """
 
@@ -60,6 +61,7 @@ class Cloud:
     timings: Timings = field(default_factory=Timings)
     droplet_limit: int = 1000
     address_offset: int = 0
+    keep_user_data: bool = True
     new_uuid: Callable[[], str] = random_uuid
     recorder: Recorder | None = None
     on_change: Callable[[Droplet], None] | None = None
@@ -167,7 +169,7 @@ class Cloud:
             id=self.counters.droplet, account=account.name, name=name, region=request.region, size=request.size,
             image=request.image, created_at=self.now(), address=self.addresses.take(),
             private_address=self.private_addresses.take(), vpc_uuid=vpc_uuid, key_ids=list(request.key_ids),
-            features=list(request.features), user_data=request.user_data, stuck=stuck,
+            features=list(request.features), user_data=request.user_data if self.keep_user_data else "", stuck=stuck,
         )  # fmt: skip
         self.counters.droplet += 1
         account.droplets[droplet.id] = droplet

@@ -99,6 +99,7 @@ class Sandbox:
         self.cloud = Cloud(
             clock, Timings(settings.boot_seconds, settings.action_seconds, settings.delete_seconds),
             settings.droplet_limit, int(random_hex(6), 16) if offset is None else offset,
+            keep_user_data=settings.machines,
         )  # fmt: skip
         self.faults = Faults()
         self.limiter = Limiter(settings.limits if settings.rate_limits else RateLimits(0, 0, 0))

@@ -6,11 +6,12 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from engine.model.worker import AGENT_PATH, SPEC_PATH, WorkerSpec
@@ -87,6 +88,19 @@ def until() -> Until:
                 await asyncio.sleep(0.02)
 
     return until
+
+
+@pytest.fixture
+def alive() -> Callable[[Iterable[int]], list[int]]:
+    """Which of some pids are processes that run; a zombie does not."""
+
+    def runs(pid: int) -> bool:
+        try:
+            return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    return lambda pids: [p for p in pids if runs(p)]
 
 
 @pytest.fixture

@@ -51,10 +51,6 @@ async def answer(address, port):
         return (await client.get(f"http://{address}:{port}/")).json()
 
 
-def alive(pids):
-    return [p for p in pids if psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE]
-
-
 async def test_worker_and_agent_start_with_what_the_specification_says(machine):
     _, facts = machine
     worker = await answer(facts["address"], 8000)
@@ -71,7 +67,7 @@ async def test_worker_and_agent_start_with_what_the_specification_says(machine):
     assert "started" in (root / "var/log/stackyard/worker.log").read_text()
 
 
-async def test_delete_stops_everything_and_removes_its_files(client, machine, until):
+async def test_delete_stops_everything_and_removes_its_files(client, machine, until, alive):
     droplet_id, facts = machine
     child = (await answer(facts["address"], 8000))["child"]
     pids = [*facts["processes"].values(), child]
@@ -84,7 +80,7 @@ async def test_delete_stops_everything_and_removes_its_files(client, machine, un
     await until(gone)
 
 
-async def test_power_off_stops_and_power_on_boots_again(client, machine, until):
+async def test_power_off_stops_and_power_on_boots_again(client, machine, until, alive):
     droplet_id, facts = machine
     pids = list(facts["processes"].values())
     await client.post(f"/v2/droplets/{droplet_id}/actions", json={"type": "power_off"})
@@ -100,7 +96,7 @@ async def test_power_off_stops_and_power_on_boots_again(client, machine, until):
     assert await until(lambda: answer(facts["address"], 8443))
 
 
-async def test_reboot_changes_the_processes(client, machine, until):
+async def test_reboot_changes_the_processes(client, machine, until, alive):
     droplet_id, facts = machine
     await client.post(f"/v2/droplets/{droplet_id}/actions", json={"type": "reboot"})
 
@@ -140,7 +136,7 @@ async def test_killed_nursery_is_replaced_and_machines_boot_again(client, machin
     assert await until(lambda: answer(facts["address"], 8000))
 
 
-async def test_vanish_stops_the_machine(client, machine, until):
+async def test_vanish_stops_the_machine(client, machine, until, alive):
     droplet_id, facts = machine
     await client.post(f"/_sandbox/droplets/{droplet_id}/vanish")
 
@@ -187,7 +183,7 @@ async def test_worker_command_that_is_not_there_is_told(settings, worker_data, u
         assert "/no/such/program" in (await until(told))["details"]["reason"]
 
 
-async def test_closing_the_sandbox_leaves_nothing(settings, worker_data, until):
+async def test_closing_the_sandbox_leaves_nothing(settings, worker_data, until, alive):
     async with running(settings) as sandbox, httpx.AsyncClient(base_url=sandbox.url, headers=AUTH) as client:
         made = [
             (await client.post("/v2/droplets", json={"name": f"w{i}", **GPU, "user_data": worker_data})).json()
@@ -201,7 +197,7 @@ async def test_closing_the_sandbox_leaves_nothing(settings, worker_data, until):
     assert alive(pids) == []
 
 
-async def test_deleted_while_booting_leaves_nothing(client, sandbox, worker_data, until):
+async def test_deleted_while_booting_leaves_nothing(client, sandbox, worker_data, until, alive):
     for index in range(10):
         body = {"name": f"w{index}", **GPU, "user_data": worker_data}
         droplet = (await client.post("/v2/droplets", json=body)).json()["droplet"]

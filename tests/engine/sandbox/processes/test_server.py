@@ -26,10 +26,6 @@ async def serving(settings):
         yield sandbox, client
 
 
-def alive(pids):
-    return [p for p in pids if psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE]
-
-
 async def processes(client):
     accounts = (await client.get("/_sandbox/inventory")).json()["accounts"]
     return [pid for a in accounts for d in a["droplets"] for pid in d["processes"].values()]
@@ -51,7 +47,7 @@ def connect(tmp_path, until):
     return connect
 
 
-async def test_kill_9_leaves_no_process(spawn, connect, worker_data, until):
+async def test_kill_9_leaves_no_process(spawn, connect, worker_data, until, alive):
     sandbox = spawn()
     async with await connect() as client:
         for index in range(2):
@@ -71,7 +67,7 @@ async def test_kill_9_leaves_no_process(spawn, connect, worker_data, until):
     await until(gone)
 
 
-async def test_kill_9_of_the_nursery_too_leaves_no_machine_process(spawn, connect, worker_data, until):
+async def test_kill_9_of_the_nursery_too_leaves_no_machine_process(spawn, connect, worker_data, until, alive):
     sandbox = spawn()
     async with await connect() as client:
         await client.post("/v2/droplets", json={"name": "w", **GPU, "user_data": worker_data})
@@ -129,7 +125,7 @@ async def test_restarted_sandbox_knows_its_droplets_and_boots_them(spawn, connec
         await until(both)
 
 
-async def test_sigterm_stops_it_in_good_order(spawn, connect, worker_data, until):
+async def test_sigterm_stops_it_in_good_order(spawn, connect, worker_data, until, alive):
     sandbox = spawn()
     async with await connect() as client:
         await client.post("/v2/droplets", json={"name": "w", **GPU, "user_data": worker_data})
