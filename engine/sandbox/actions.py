@@ -53,7 +53,9 @@ def _resize(request: Request, droplet: Droplet) -> Arguments:
 
 def _rebuild(request: Request, droplet: Droplet) -> Arguments:
     wanted = request.body.get("image")
-    image = IMAGES.get(wanted) if isinstance(wanted, str) else IMAGES_BY_ID.get(wanted or 0)
+    image = IMAGES.get(wanted) if isinstance(wanted, str) else None
+    if isinstance(wanted, int):
+        image = IMAGES_BY_ID.get(wanted)
     if image is None:
         raise unprocessable("You specified an invalid image for Droplet rebuild.")
     return {"image": image.id}

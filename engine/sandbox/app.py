@@ -202,8 +202,9 @@ def _names(path: str, body: Mapping[str, Any], account: Account) -> list[str]:
     names = [body["name"]] if isinstance(body.get("name"), str) else []
     names += [n for n in body["names"] if isinstance(n, str)] if isinstance(body.get("names"), list) else []
     parts = path.strip("/").split("/")
-    if len(parts) >= 3 and parts[1] == "droplets" and parts[2].isdigit() and int(parts[2]) in account.droplets:
-        names.append(account.droplets[int(parts[2])].name)
+    if len(parts) >= 3 and parts[1] == "droplets" and parts[2].isascii() and parts[2].isdigit():
+        droplet = account.droplets.get(int(parts[2]))
+        names += [droplet.name] if droplet else []
     if len(parts) >= 3 and parts[1] == "firewalls" and parts[2] in account.firewalls:
         names.append(account.firewalls[parts[2]].name)
     if len(parts) >= 3 and parts[1] == "tags":

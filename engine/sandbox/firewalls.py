@@ -27,6 +27,8 @@ def _rule(data: Mapping[str, Any], side: str) -> Rule:
         raise unprocessable(f"every rule needs {side}: at least one of {', '.join(TARGETS)}")
     if unknown := sorted(set(targets) - set(TARGETS)):
         raise unprocessable(f"unknown {side}: {', '.join(unknown)}")
+    if wrong := [k for k, v in targets.items() if v is not None and not isinstance(v, list)]:
+        raise unprocessable(f"{side}.{wrong[0]} must be a list")
     kept = {k: list(v) for k, v in targets.items() if v}
     return {"protocol": protocol, "ports": _ports(protocol, data.get("ports")), side: kept}
 

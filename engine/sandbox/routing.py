@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 from engine.sandbox.cloud import Cloud
 from engine.sandbox.errors import bad_request, not_found, unprocessable
@@ -138,4 +139,4 @@ def _links(request: Request, page: int, last: int) -> dict[str, Any]:
 
 def _page_url(request: Request, page: int) -> str:
     query = {k: v for k, v in request.query.items() if k != "page"} | {"page": str(page)}
-    return f"{request.origin}{request.path}?{'&'.join(f'{k}={v}' for k, v in query.items())}"
+    return f"{request.origin}{request.path}?{urlencode(query, safe=':')}"

@@ -62,7 +62,8 @@ async def test_rebuild_backups_and_ipv6(active):
     act, droplet, _ = active
     await act(type="rebuild", image="ubuntu-24-04-x64")
     assert (await droplet())["image"]["slug"] == "ubuntu-24-04-x64"
-    assert (await act(type="rebuild", image="none")).status_code == 422
+    for image in ("none", 4, ["list"], None):
+        assert (await act(type="rebuild", image=image)).status_code == 422
     await act(type="enable_backups")
     await act(type="enable_ipv6")
     assert {"backups", "ipv6"} <= set((await droplet())["features"])

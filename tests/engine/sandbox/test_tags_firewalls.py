@@ -105,6 +105,8 @@ async def test_firewall_names_its_droplets_by_tag_and_forgets_the_gone(client, f
         ({"inbound_rules": [INBOUND | {"ports": "9-1"}]}, 422),
         ({"inbound_rules": [INBOUND | {"ports": "70000"}]}, 422),
         ({"inbound_rules": [{"protocol": "tcp", "ports": "1"}]}, 422),
+        ({"inbound_rules": [INBOUND | {"sources": {"addresses": 5}}]}, 422),
+        ({"inbound_rules": [5]}, 422),
         ({"inbound_rules": [INBOUND | {"sources": {"planets": ["mars"]}}]}, 422),
         ({"tags": ["not-there"]}, 422),
         ({"droplet_ids": [12]}, 422),
