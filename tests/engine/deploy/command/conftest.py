@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,5 +93,9 @@ def salt(command_loop: EngineLoop) -> str:
 
 
 @pytest.fixture
-def place(tmp_path: Path, command_loop: EngineLoop, salt: str) -> Place:
-    return Place(tmp_path, command_loop, salt)
+def place(tmp_path: Path, command_loop: EngineLoop, salt: str) -> Iterator[Place]:
+    yield Place(tmp_path, command_loop, salt)
+    with warnings.catch_warnings():
+        # The SDK's language server does not close the event loop of a program that was cancelled.
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
