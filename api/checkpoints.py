@@ -9,6 +9,10 @@ from typing import Any
 
 from engine.model.stack import PROJECT
 
+HIDDEN = "[secret]"
+_SPECIAL_KEY = "4dabf18193072939515e22adb298388d"  # marks special values in Pulumi's JSON
+_SECRET_KIND = "1b47061264138c4ac30d75fd1eb44270"  # resource.SecretSig; assets and archives have other kinds
+
 
 class FileCheckpoints:
     """Checkpoints of a `file://` backend: `.pulumi/stacks/<project>/<stack>.json`, or the same gzipped."""
@@ -45,3 +49,14 @@ def checkpoints_at(backend_url: str) -> FileCheckpoints | NoCheckpoints:
     if backend_url.startswith("file://"):
         return FileCheckpoints(Path(backend_url.removeprefix("file://")).expanduser())
     return NoCheckpoints()
+
+
+def hide_secrets(value: Any) -> Any:
+    """The value without what Pulumi marks as secret, at any depth."""
+    if isinstance(value, dict):
+        return (
+            HIDDEN
+            if value.get(_SPECIAL_KEY) == _SECRET_KIND
+            else {key: hide_secrets(item) for key, item in value.items()}
+        )
+    return [hide_secrets(item) for item in value] if isinstance(value, list) else value

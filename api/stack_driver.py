@@ -25,6 +25,7 @@ from engine.store import orgs
 from engine.store.calls import SharedCallBudget, Window, account_of
 from engine.store.database import Database
 from engine.store.tables import InstallationRow
+from stacks.spec import StackSettings
 
 PASSPHRASE_VARIABLE = "PULUMI_CONFIG_PASSPHRASE"
 TOKEN_VARIABLES = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
@@ -73,6 +74,16 @@ def shared_budget(settings: Settings, database: Database, clock: Clock, environm
     )
     account = account_of(settings.digitalocean_api_endpoint, cloud_token(environment))
     return SharedCallBudget(database, account, clock, windows=windows)
+
+
+def stack_settings(settings: Settings) -> StackSettings:
+    """What this installation adds to every stack's configuration."""
+    return StackSettings(
+        digitalocean_api_endpoint=settings.digitalocean_api_endpoint,
+        control_plane_cidrs=_split(settings.control_plane_cidrs),
+        ssh_keys=_split(settings.ssh_keys),
+        hugging_face_token=settings.hugging_face_token,
+    )
 
 
 def passphrase(secret: bytes, environment: Mapping[str, str]) -> str:
@@ -141,3 +152,7 @@ def build_driver(
         environment={},
         clock=clock,
     )
+
+
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())

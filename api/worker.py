@@ -13,7 +13,7 @@ from datetime import timedelta
 import structlog
 
 from api.settings import Settings
-from api.stack_driver import build_driver, cloud_token, ensure_installation, passphrase, shared_budget
+from api.stack_driver import build_driver, cloud_token, ensure_installation, passphrase, shared_budget, stack_settings
 from engine.controller.controller import Controller, ControllerSettings
 from engine.deploy.command import EngineLoop
 from engine.deploy.providers.digitalocean.api import DigitalOceanApi, HttpClients
@@ -31,7 +31,7 @@ from engine.store.database import Database
 from engine.store.migrate import migrate
 from engine.store.sealing import Sealer
 from stacks.catalog import hourly_usd
-from stacks.spec import StackSettings, build_request
+from stacks.spec import build_request
 
 STOP_GRACE_SECONDS = 5
 """Operations that need longer are interrupted at a safe place and resumed by the next worker."""
@@ -113,13 +113,13 @@ class _Worker:
             executor_id=self._executor_id,
             loop=self._loop,
         )
-        stack_settings = _stack_settings(self._settings)
+        shared = stack_settings(self._settings)
         operations = DeploymentOperations(
             self._database,
             self._clock,
             sealer,
             driver,
-            lambda workload: build_request(workload, stack_settings),
+            lambda workload: build_request(workload, shared),
             executor_id=self._executor_id,
         )
         controller = Controller(
@@ -205,16 +205,3 @@ def _system_database_url(settings: Settings) -> str:
     if settings.database_url and not settings.database_url.startswith("sqlite"):
         return settings.database_url
     return f"sqlite:///{settings.data_dir.resolve()}/dbos.db"
-
-
-def _stack_settings(settings: Settings) -> StackSettings:
-    return StackSettings(
-        digitalocean_api_endpoint=settings.digitalocean_api_endpoint,
-        control_plane_cidrs=_split(settings.control_plane_cidrs),
-        ssh_keys=_split(settings.ssh_keys),
-        hugging_face_token=settings.hugging_face_token,
-    )
-
-
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from api.checkpoints import hide_secrets
 from api.deps import CallerArg, DepsArg
 from api.routers.deployments import owned
 from api.schemas.deployments import (
@@ -30,9 +31,6 @@ from engine.store.tables import UpdateRow, UsageIntervalRow
 from stacks import catalog
 
 router = APIRouter(prefix="/deployments/{deployment_id}", tags=["insight"])
-
-HIDDEN = "[secret]"
-_SECRET_KEY = "4dabf18193072939515e22adb298388d"  # marks special values in Pulumi's JSON; secrets are one kind of them
 
 
 @router.get("/logs", summary="The last lines of every replica's model server")
@@ -93,13 +91,6 @@ def get_cost(deployment_id: str, caller: CallerArg, deps: DepsArg) -> Deployment
         as_of=now,
         intervals=[_interval(r, now) for r in rows],
     )
-
-
-def hide_secrets(value: Any) -> Any:
-    """The value without what Pulumi marks as secret, at any depth."""
-    if isinstance(value, dict):
-        return HIDDEN if _SECRET_KEY in value else {key: hide_secrets(item) for key, item in value.items()}
-    return [hide_secrets(item) for item in value] if isinstance(value, list) else value
 
 
 def _seconds(row: UsageIntervalRow, now: datetime) -> float:

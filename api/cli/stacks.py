@@ -1,0 +1,144 @@
+"""`stackyard stacks`: the Pulumi stacks behind deployments, for operators. Reads and previews, changes none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from api.checkpoints import hide_secrets
+from api.cli.output import Output, OutputOption, print_json, print_rows
+from api.settings import Settings, load
+from api.stack_driver import build_driver, shared_budget, stack_settings
+from engine.automation.driver import StackDriver
+from engine.deploy.command import EngineLoop
+from engine.identity import installation_secret
+from engine.model import ids
+from engine.model.clock import SystemClock
+from engine.model.errors import NotFound
+from engine.model.fence import NoFence
+from engine.model.stack import StackRequest, stack_name
+from engine.model.workload import WorkerIdentity, Workload
+from engine.store import deployments, migrate, orgs
+from engine.store.database import Database
+from engine.store.sealing import Sealer
+from stacks.spec import build_request
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at the Pulumi stacks behind deployments.")
+StackName = Annotated[str, typer.Argument(metavar="ID", help="dep_…, or the stack's name dep-…")]
+SecretsOption = Annotated[bool, typer.Option("--show-secrets", help="print secret values")]
+
+
+@dataclass(frozen=True)
+class _Yard:
+    settings: Settings
+    database: Database
+    sealer: Sealer
+    driver: StackDriver
+
+
+@app.command("ls")
+def list_stacks(output: OutputOption = Output.TABLE) -> None:
+    """List stacks, with when they were last updated and how many resources they have."""
+    with _yard() as yard:
+        rows = [
+            {"stack": s.name, "resources": s.resources, "updated_at": s.updated_at and s.updated_at.isoformat(),
+             "updating": "yes" if s.is_updating else ""}
+            for s in yard.driver.stacks()
+        ]  # fmt: skip
+    print_rows(rows, ("stack", "resources", "updated_at", "updating"), output, empty="no stacks yet")
+
+
+@app.command()
+def preview(deployment_id: StackName, output: OutputOption = Output.TABLE) -> None:
+    """Say what the next update of a deployment's stack would change; changes nothing in the cloud."""
+    with _yard() as yard:
+        result = yard.driver.preview(_request(yard, deployment_id), fence=NoFence())
+    changes = {operation: count for operation, count in result.resource_changes.items() if count}
+    if output is Output.JSON:
+        print_json({"changes": changes, "seconds": round(result.seconds, 3)})
+    else:
+        said = ", ".join(f"{count} {operation}" for operation, count in sorted(changes.items()))
+        typer.echo(f"{said or 'nothing'}  ({result.seconds:.2f} s)")
+
+
+@app.command()
+def outputs(deployment_id: StackName, show_secrets: SecretsOption = False, output: OutputOption = Output.TABLE) -> None:
+    """Print a stack's outputs."""
+    with _yard() as yard:
+        found = yard.driver.outputs(_stack(deployment_id)) if show_secrets else _hidden_outputs(yard, deployment_id)
+    if output is Output.JSON:
+        print_json(found)
+        return
+    for name, value in found.items():
+        Console(highlight=False, soft_wrap=True).print(f"[dim]{name}[/] = ", end="")
+        typer.echo(value)
+
+
+@app.command()
+def export(deployment_id: StackName, show_secrets: SecretsOption = False) -> None:
+    """Print a stack's state as `pulumi stack export` does; secrets read `[secret]` unless asked for."""
+    with _yard() as yard:
+        deployment = yard.driver.export(_stack(deployment_id))
+    print_json({"version": 3, "deployment": deployment if show_secrets else hide_secrets(deployment)})
+
+
+@contextmanager
+def _yard() -> Iterator[_Yard]:
+    """This installation's driver, as a worker has it, under a name of its own and without leases."""
+    settings, clock, loop = load(), SystemClock(), EngineLoop()
+    secret = installation_secret.load_or_create(settings.data_dir, settings.secret_key)
+    database = Database(settings.resolved_database_url)
+    try:
+        migrate.migrate(database)
+        driver = build_driver(
+            settings, database, clock, secret=secret, budget=shared_budget(settings, database, clock, dict(os.environ)),
+            executor_id=f"operator-{ids.random_text(10)}", loop=loop,
+        )  # fmt: skip
+        yield _Yard(settings, database, Sealer(secret), driver)
+    finally:
+        loop.close()
+        database.close()
+
+
+def _stack(deployment_id: str) -> str:
+    return stack_name(deployment_id)
+
+
+def _hidden_outputs(yard: _Yard, deployment_id: str) -> dict[str, Any]:
+    resources = yard.driver.export(_stack(deployment_id)).get("resources") or []
+    root: dict[str, Any] = next((r for r in resources if r["type"] == "pulumi:pulumi:Stack"), {})
+    return {name: hide_secrets(value) for name, value in (root.get("outputs") or {}).items()}
+
+
+def _request(yard: _Yard, deployment_id: str) -> StackRequest:
+    """The stack as the reconciler would update it now."""
+    with yard.database.read() as session:
+        row = deployments.get(session, deployment_id.replace("dep-", "dep_", 1))
+        installation = orgs.installation(session)
+    if row is None or installation is None:
+        raise NotFound(
+            f"no deployment {deployment_id}: `stackyard stacks ls` and `stackyard deployments list` show them"
+        )
+    spec = deployments.spec_of(row)
+    workload = Workload(
+        deployment_id=row.id,
+        org_id=row.org_id,
+        spec=spec,
+        generation=row.generation,
+        replicas=spec.replicas,
+        revision=row.revision,
+        installation_id=installation.id,
+        identity=WorkerIdentity(
+            token=yard.sealer.open(row.worker_token_sealed),
+            certificate_pem=row.worker_certificate_pem,
+            private_key_pem=yard.sealer.open(row.worker_key_sealed),
+            fingerprint=row.worker_fingerprint,
+        ),
+    )
+    return build_request(workload, stack_settings(yard.settings))
