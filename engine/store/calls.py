@@ -98,7 +98,8 @@ class SharedCallBudget:
         with self._lock:
             more_urgent_waits = any(n > 0 for p, n in self._waiting.items() if p < priority)
             paused = self._clock.monotonic() < self._pause_until
-            used_up = self._clock.now() < self._used_up_until.get(priority, self._clock.now())
+            until = self._used_up_until.get(priority)
+            used_up = until is not None and self._clock.now() < until
         if more_urgent_waits or paused or used_up:
             return False
         if self._take_left(priority):

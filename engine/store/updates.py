@@ -84,8 +84,11 @@ def start(session: Session, update_id: str, *, executor_id: str, lease_token: in
     }
     if session.connection().execute(update(UpdateRow).where(guard).values(**values)).rowcount == 0:
         return None
+    row = get(session, update_id)
     changes.record(session, changes.UPDATE, update_id, now)
-    return get(session, update_id)
+    if row is not None:
+        changes.record(session, changes.DEPLOYMENT, row.deployment_id, now)  # "running" shows at once
+    return row
 
 
 def succeed(

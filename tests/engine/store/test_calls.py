@@ -9,6 +9,7 @@ import pytest
 from sqlmodel import select
 
 from engine.model.budget import Priority
+from engine.model.clock import SystemClock
 from engine.store.calls import SharedCallBudget, Window, account_of
 from engine.store.database import Database
 from engine.store.tables import CallWindowRow
@@ -93,6 +94,11 @@ async def test_nobody_calls_while_the_cloud_says_wait(sqlite: Database, clock: F
     shared.observe(limit=250, remaining=0, retry_after_seconds=17)
     await take(shared, Priority.DELETE, 1)
     assert 17 <= clock.monotonic() <= 18
+
+
+async def test_a_call_needs_no_waiting_on_a_real_clock(sqlite: Database) -> None:
+    async with asyncio.timeout(5):
+        await take(SharedCallBudget(sqlite, "account", SystemClock()), Priority.CREATE, 3)
 
 
 async def test_a_waiting_delete_goes_before_a_waiting_create(sqlite: Database) -> None:
