@@ -48,7 +48,7 @@ class SandboxAdmin:
             case ("GET", "faults"):
                 return Reply(200, {"faults": [f.to_json() for f in self.faults.active.values()]})
             case ("POST", "faults"):
-                return Reply(201, {"fault": self.faults.add(body).to_json()})
+                return Reply(201, self.faults.add(body).to_json())
             case ("DELETE", "faults"):
                 self.faults.active.clear()
                 return NO_CONTENT

@@ -13,7 +13,7 @@ def fault(client):
     async def set_fault(**fields):
         response = await client.post("/_sandbox/faults", json=fields)
         assert response.status_code == 201, response.text
-        return response.json()["fault"]
+        return response.json()
 
     return set_fault
 
