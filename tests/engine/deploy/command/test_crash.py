@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pulumi
 import pytest
 from pulumi import automation
 from pulumi.automation.errors import CommandError, ConcurrentUpdateError
 
+from engine.deploy.command.loop import UpdateCancellation
 from engine.model.errors import StaleLease
 from tests.fakes.scenario import Thing
 
@@ -44,8 +46,8 @@ class DeadExecutor:
 
 
 def program() -> None:
-    Thing("first", {"size": 1})
-    Thing("web", {"size": 1, "password": "plain"})
+    first = Thing("first", {"size": 1})
+    Thing("web", {"size": 1, "password": "plain"}, pulumi.ResourceOptions(depends_on=[first]))
 
 
 class Interrupted:
@@ -208,15 +210,19 @@ def test_cancelled_update_stops_writing_and_leaves_the_stack_to_the_next(place: 
     assert len(place.cloud.made("web")) == 1
 
 
-def test_cancel_in_this_process_asks_the_update_to_stop_and_save(place: Any) -> None:
+def test_cancel_in_this_process_asks_the_update_to_stop_and_save(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     stack = place.stack(program)
     noticed = threading.Event()
 
-    def watch(event: automation.EngineEvent) -> None:
-        if event.diagnostic_event and "update cancelled" in event.diagnostic_event.message:
-            noticed.set()
+    class Watched(UpdateCancellation):
+        @property
+        def level(self) -> int:
+            if level := super().level:
+                noticed.set()
+            return level
 
-    interrupted = Interrupted(place, "create", lambda: stack.up(on_event=watch))
+    monkeypatch.setattr("engine.deploy.command.operations.UpdateCancellation", Watched)
+    interrupted = Interrupted(place, "create", stack.up)
     with interrupted:
         stack.cancel()
         assert noticed.wait(WAIT_SECONDS)
