@@ -24,7 +24,7 @@ class Fault:
 
     Attributes:
         method, path: of the request; the path matches from its start.
-        status: of the answer; 0 is no answer at all.
+        status: of the answer; 0 is no answer at all, -1 no connection.
         after_effect: the request is carried out first.
         times: how often; 0 is always.
         headers: of the answer.
@@ -101,6 +101,8 @@ class FakeDigitalOcean:
         )
 
     def _fail(self, request: httpx.Request, fault: Fault) -> httpx.Response:
+        if fault.status == -1:
+            raise httpx.ConnectError("refused", request=request)
         if fault.status == 0:
             raise httpx.ReadTimeout("timed out", request=request)
         words = {"id": "fault", "message": f"scripted {fault.status}", "request_id": "x"}

@@ -9,6 +9,7 @@ from engine.deploy.providers.digitalocean.api import ApiError, Unanswered
 from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, ResourceType, TypeFailure, Values
 
 APPEARS_WITHIN_SECONDS = 10.0
+STILL_WORKING_SECONDS = 5.0  # a server that did not answer may yet do what it was asked
 
 
 async def post_once(
@@ -21,7 +22,7 @@ async def post_once(
     Raises:
         ApiError: refused, or failing after the last attempt with nothing made.
     """
-    waits = cloud.api.retry_waits_seconds
+    clock, waits = cloud.api.clock, cloud.api.retry_waits_seconds
     attempts = 0
     for wait in (*waits, None):
         attempts += 1
@@ -29,16 +30,31 @@ async def post_once(
             return await cloud.post(path, body)
         except Unanswered as err:
             failure: Unanswered = err
-        if (id := await find()) is not None:
+        if (id := await _find(cloud, find)) is not None:
             return id
-        if wait is None or cloud.api.clock.monotonic() + wait > cloud.deadline:
+        if wait is None:
             break
-        await cloud.api.clock.sleep(wait)
-        if (id := await find()) is not None:
+        if failure.status == 0:
+            wait = max(wait, STILL_WORKING_SECONDS)
+        if clock.monotonic() + wait > cloud.deadline:
+            break
+        await clock.sleep(wait)
+        if (id := await _find(cloud, find)) is not None:
             return id
     raise ApiError(
         "POST", cloud.api.endpoint + path, failure.status, f"{failure.message}; giving up after {attempts} attempt(s)"
     ) from failure
+
+
+async def _find(cloud: Cloud, find: Callable[[], Awaitable[str | None]]) -> str | None:
+    """Look until there is an answer: to call a creation failed because looking failed would lose what it made."""
+    waiter = cloud.waiter()
+    while True:
+        try:
+            return await find()
+        except ApiError as err:
+            if not err.is_passing or not await waiter.again():
+                raise
 
 
 async def read_created(cloud: Cloud, kind: ResourceType, id: str) -> Values:

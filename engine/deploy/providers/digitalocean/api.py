@@ -33,6 +33,11 @@ class ApiError(Exception):
         self.status = status
         self.message = message
 
+    @property
+    def is_passing(self) -> bool:
+        """Whether the same call may succeed later: no answer, a failing server, too many calls."""
+        return self.status in (0, 429) or self.status >= 500
+
 
 class NotSent(ApiError):
     """No connection: the request cannot have had an effect."""
@@ -197,8 +202,7 @@ class DigitalOceanApi:
         if limit and remaining and limit.isdigit() and remaining.isdigit():
             retry_after = (self._retry_after(response) or 1.0) if limited else None
             self._budget.observe(limit=int(limit), remaining=int(remaining), retry_after_seconds=retry_after)
-        elif limited:
-            # Without counts: -1 would be a lie, so say what a 429 means, that nothing is left.
+        elif limited:  # without counts; a 429 means that nothing is left
             self._budget.observe(limit=0, remaining=0, retry_after_seconds=self._retry_after(response) or 1.0)
 
     def _retry_after(self, response: httpx.Response) -> float | None:

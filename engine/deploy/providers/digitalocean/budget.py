@@ -12,7 +12,7 @@ from engine.model.budget import Priority
 from engine.model.clock import Clock
 
 WAITING_TURN_SECONDS = 0.05
-_EPSILON = 1e-6  # so that rounding in the refill does not cost one more wait
+_WHOLE = 1 - 1e-6  # a token but for rounding; waiting for the rest could take less than the clock can show
 
 
 class _Bucket:
@@ -29,7 +29,7 @@ class _Bucket:
         self._filled_at = now
 
     def seconds_to_next(self) -> float:
-        return max(0.0, (1.0 - _EPSILON - self.tokens) / self._per_second)
+        return 0.0 if self.tokens >= _WHOLE else (1.0 - self.tokens) / self._per_second
 
 
 class TokenBucketBudget:

@@ -115,6 +115,9 @@ async def change(cloud: Cloud, id: str, old: PropertyMap, new: PropertyMap, chan
         raise HalfDone(str(err), id=id) from err
     if answer is None:
         raise TypeFailure(f"Error updating droplet: {id} is gone; refresh the stack")
+    if answer["droplet"]["status"] == "new":
+        # Its creation ran into a timeout and is finished by this update.
+        return await wait_until_active(cloud, id, answer["droplet"]["name"])
     return dict(answer["droplet"])
 
 

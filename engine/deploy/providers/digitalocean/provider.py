@@ -165,8 +165,10 @@ class DigitalOceanProvider:
     async def read(self, urn: str, type_: str, id: str, inputs: PropertyMap, outputs: PropertyMap) -> ReadResult:
         kind = self._type(type_)
         cloud = self._cloud(READ_SECONDS, Priority.READ)
+        # After a crash inside a create only the inputs are known; what the cloud does not tell comes from them.
+        last = {**(schema.stored_inputs(kind.schema, inputs) if inputs else {}), **strip_secrets(outputs)}
         try:
-            values = await kind.read(cloud, id, strip_secrets(outputs))
+            values = await kind.read(cloud, id, last)
         except (ApiError, TypeFailure) as err:
             raise _failure(f"Error retrieving {kind.noun}: {err}") from err
         if values is None:

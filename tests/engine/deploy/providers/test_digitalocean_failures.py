@@ -167,6 +167,48 @@ async def test_the_official_outputs_of_a_create_timeout(
     assert outputs == recorded["outputs"]
 
 
+async def test_a_timed_out_create_is_finished_by_the_next_update(
+    desk: Any, cloud: FakeDigitalOcean, clock: Any
+) -> None:
+    cloud.boot_polls = 15
+    with pytest.raises(PartialFailure) as error:
+        await desk.create(DROPLET, OWNED, 40)
+    id, outputs = error.value.id, error.value.outputs
+    inputs = await desk.check(DROPLET, **OWNED)
+    updated = await desk.provider.update("u", DROPLET, id, inputs, outputs, inputs, 0, (), preview=False)
+    assert updated["status"] == "active"
+    assert updated["ipv4Address"] == "104.131.186.44"
+    assert [str(i) for i in cloud.droplets] == [id]
+
+
+async def test_what_a_crashed_create_made_is_adopted_without_a_replacement(desk: Any, cloud: FakeDigitalOcean) -> None:
+    inputs = await desk.check(DROPLET, **OWNED, userData="#cloud-config", sshKeys=["1"])
+    await desk.create(DROPLET, {**OWNED, "userData": "#cloud-config", "sshKeys": ["1"]})
+    id = await desk.provider.lookup("u", DROPLET, inputs)
+    read = await desk.provider.read("u", DROPLET, id, inputs, {})
+    assert read.inputs == inputs
+    assert (await desk.provider.diff("u", DROPLET, id, inputs, read.outputs, inputs, ())).changes is False
+
+
+async def test_a_lost_answer_is_looked_for_until_looking_works(desk: Any, cloud: FakeDigitalOcean, clock: Any) -> None:
+    cloud.faults = [
+        Fault("POST", "/v2/droplets", 0, after_effect=True),
+        Fault("GET", "/v2/droplets", 503, times=12),
+    ]
+    created = await desk.create(DROPLET, OWNED)
+    assert [str(id) for id in cloud.droplets] == [created.id]
+
+
+async def test_nobody_listening_is_retried_and_then_said(desk: Any, cloud: FakeDigitalOcean, clock: Any) -> None:
+    cloud.faults = [Fault("POST", "/v2/droplets", -1, times=3)]
+    await desk.create(DROPLET, OWNED)
+    assert clock.sleeps == [1.0, 2.0, 4.0]
+    assert len(cloud.seen("GET")) == 1, "what never left needs no looking for"
+    cloud.faults = [Fault("POST", "/v2/droplets", -1, times=0)]
+    with pytest.raises(ProviderError, match=r"no connection.*giving up after 5"):
+        await desk.create(DROPLET, {**OWNED, "name": "w2"})
+
+
 async def test_reads_and_deletes_are_repeated(desk: Any, cloud: FakeDigitalOcean, clock: Any) -> None:
     created = await desk.create(DROPLET, OWNED)
     cloud.faults = [Fault("GET", "/v2/droplets/", 502, times=2), Fault("DELETE", "/v2/droplets/", 0, times=2)]
