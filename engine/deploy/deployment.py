@@ -106,7 +106,7 @@ class Deployment:
         self._root = ""
         self._stack_outputs: PropertyMap | None = None
         self.failed = False
-        self.stopped = False
+        self.stopping = asyncio.Event()
         self.stale: StaleLease | None = None
 
     def start(self) -> None:
@@ -162,7 +162,12 @@ class Deployment:
 
     def stop(self) -> None:
         """Take no more requests; what runs may finish."""
-        self.stopped = True
+        self.stopping.set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether requests are turned away."""
+        return self.stopping.is_set()
 
     def fail(self, message: str, urn: str = "") -> None:
         """Report an error that is nobody's step."""
@@ -191,22 +196,23 @@ class Deployment:
         if not task.cancelled():
             task.exception()  # taken, because a program that gave up its call never asks for it
 
-    async def run_step(self, steps: Sequence[Step]) -> Step | None:
-        """Run a chain nobody waits for an answer of; a failure is remembered, not raised."""
+    async def run_all(self, works: Sequence[Coroutine[Any, Any, Any]]) -> None:
+        """Run work nobody waits for an answer of, in parallel; failures are remembered, not raised."""
+        await asyncio.gather(*(self.run(self._remembering(work)) for work in works), return_exceptions=True)
+
+    async def _remembering(self, work: Coroutine[Any, Any, Any]) -> None:
         try:
-            return await self.executor.run_chain(steps)
+            await work
         except StepFailed:
             self.failed = True
         except StaleLease as err:
             self._lose_lease(err)
-        return None
 
     def finalize_stack_outputs(self, *, succeeded: bool) -> PropertyMap:
         """Store the root stack's outputs; after a failure old outputs nobody replaced stay."""
         step = self._made.get(self._root)
         if step is None or step.new is None:
-            old = self._olds.get(self._root)
-            return old.outputs if old else {}
+            return {}
         if self._stack_outputs is not None:
             outputs = self._stack_outputs
             if not succeeded and step.old is not None:
@@ -234,12 +240,13 @@ class Deployment:
             raise UpdateStopped(err.message) from err
         except (StepFailed, asyncio.CancelledError) as err:
             self.failed = True
-            self.stopped = True
+            self.stop()
             raise UpdateStopped("the update has failed") from err
 
     def _lose_lease(self, err: StaleLease) -> None:
         self.stale = self.stale or err
-        self.failed = self.stopped = True
+        self.failed = True
+        self.stop()
         self.abort_running()
 
     def _check_running(self) -> None:

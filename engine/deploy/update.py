@@ -21,11 +21,13 @@ from engine.deploy.registry import ProviderRegistry
 from engine.deploy.resource import ResourceState
 from engine.deploy.settle import CannotSettle, Settler
 from engine.deploy.snapshot import Snapshot
-from engine.deploy.step_executor import Execution, StepFailed
+from engine.deploy.step_executor import Execution
+from engine.deploy.urn import ROOT_STACK_TYPE
 from engine.model.clock import Clock
 from engine.model.errors import StaleLease
 from engine.model.fence import Fence
 
+_WIND_UP_SECONDS = 5.0  # a program that is turned away ends at its next call; one that makes none is not waited for
 _CANCELLATION_POLL_SECONDS = 0.05  # the protocol can only be asked; a user notices nothing below a tenth of a second
 
 
@@ -171,14 +173,19 @@ class _Update:
         )
         self._refresher = Refresher(execution, self._deployment.executor, options.parallel)
         self._program_failed = False
+        self._cancelled = False
 
     async def run(self, source: ProgramSource | None) -> UpdateResult:
         self._events.prelude(self._target.config, self._target.secret_keys)
-        watch = asyncio.ensure_future(self._watch_cancellation(source))
+        watch = asyncio.ensure_future(self._watch_cancellation())
         try:
             await self._phases(source)
         except StaleLease as err:
             self._deployment.stale = self._deployment.stale or err
+        except asyncio.CancelledError:
+            self._deployment.abort_running()
+            if not self._cancelled:
+                raise  # whoever awaits this update gave it up
         finally:
             watch.cancel()
             await self._deployment.wait_for_running()
@@ -217,7 +224,8 @@ class _Update:
                 )
             return True
         try:
-            for sentence in await Settler(self._base, self._ledger, self._registry, self._refresher).settle():
+            settler = Settler(self._base, self._ledger, self._registry, self._refresher)
+            for sentence in await self._deployment.run(settler.settle()):
                 self._events.diagnostic("info", sentence)
         except CannotSettle as err:
             self._deployment.fail(str(err))
@@ -225,34 +233,46 @@ class _Update:
         return True
 
     async def _refresh(self) -> None:
-        await asyncio.gather(*(self._deployment.run(self._refresh_one(s)) for s in self._ledger.snapshot().resources))
+        await self._deployment.run_all([self._refresh_one(s) for s in self._ledger.snapshot().resources])
         self._deployment.start()
 
     async def _refresh_one(self, state: ResourceState) -> None:
-        if self._deployment.stopped:
-            return
-        try:
+        if not self._deployment.stopped:
             await self._refresher.refresh(state)
-        except StepFailed:
-            self._deployment.failed = True
 
     async def _run_program(self, source: ProgramSource) -> None:
         server = MonitorServer(self._deployment, self._events)
         await server.start()
-        try:
-            error = await source.run(
+        running = asyncio.ensure_future(
+            source.run(
                 monitor_address=server.address,
                 engine_address=server.address,
                 target=self._target,
                 dry_run=self._dry_run,
                 parallel=self._options.parallel,
             )
+        )
+        try:
+            error = await self._program_end(source, running)
             await self._deployment.wait_for_running()
         finally:
+            running.cancel()
             await server.stop()
         if error and not self._deployment.stopped:
             self._program_failed = True
             self._deployment.fail(f"an unhandled error occurred: {error}")
+
+    async def _program_end(self, source: ProgramSource, running: asyncio.Future[str]) -> str:
+        """Wait for the program; one that was turned away gets some time to end by itself, then it is abandoned."""
+        turned_away = asyncio.ensure_future(self._deployment.stopping.wait())
+        await asyncio.wait({running, turned_away}, return_when=asyncio.FIRST_COMPLETED)
+        turned_away.cancel()
+        if not running.done():
+            await self._deployment.wait_for_running()
+            await asyncio.wait({running}, timeout=_WIND_UP_SECONDS)
+        if not running.done():
+            await source.cancel()
+        return await running
 
     async def _delete(self) -> None:
         steps = generate_deletes(self._ledger.snapshot().resources, self._deployment.registered)
@@ -260,20 +280,16 @@ class _Update:
         for antichain in schedule_deletes(steps):
             if not self._going_on:
                 return
-            await asyncio.gather(
-                *(self._deployment.run(self._deployment.run_step([s])) for s in antichain), return_exceptions=True
-            )
+            await self._deployment.run_all([self._deployment.executor.run_chain([s]) for s in antichain])
 
-    async def _watch_cancellation(self, source: ProgramSource | None) -> None:
+    async def _watch_cancellation(self) -> None:
         seen = 0
         while seen < 2:
             await asyncio.sleep(_CANCELLATION_POLL_SECONDS)
             level = min(self._cancellation.level, 2)
             if level > seen and seen == 0:
+                self._cancelled = True
                 self._deployment.stop()
-                self._deployment.fail("update cancelled")
-                if source is not None:
-                    await source.cancel()
             if level > seen and level == 2:
                 self._deployment.abort_running()
             seen = max(seen, level)
@@ -282,11 +298,13 @@ class _Update:
         deployment = self._deployment
         failed = deployment.failed or deployment.stopped
         outputs = deployment.finalize_stack_outputs(succeeded=not failed)
+        if self._options.mode is UpdateMode.REFRESH:
+            outputs = next((s.outputs for s in self._ledger.resources() if s.type == ROOT_STACK_TYPE), {})
         changes = dict(sorted(deployment.executor.changes.items()))
         message = ""
         if failed:
-            message = "preview failed" if self._dry_run else "update failed"
-            if not self._program_failed:
+            message = f"{'preview' if self._dry_run else 'update'} {'cancelled' if self._cancelled else 'failed'}"
+            if not self._program_failed or self._cancelled:
                 self._events.diagnostic("error", message)
         elif self._options.expect_no_changes and set(changes) - {"same"}:
             failed, message = True, "error: no changes were expected but changes were proposed"

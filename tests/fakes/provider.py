@@ -7,6 +7,7 @@ forces one that deletes first, everything else updates in place; `forbidden` is 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -54,6 +55,7 @@ class InMemoryCloud:
     calls: list[Call] = field(default_factory=list)
     script: dict[tuple[str, str], list[Callable[[], None]]] = field(default_factory=dict)
     gates: dict[tuple[str, str], asyncio.Event] = field(default_factory=dict)
+    arrived: dict[tuple[str, str], threading.Event] = field(default_factory=dict)
     configured: list[PropertyMap] = field(default_factory=list)
     running: int = 0
     most_running: int = 0
@@ -230,6 +232,8 @@ class InMemoryProvider:
     async def _enter(self, method: str, urn: str, id: str = "") -> None:
         name = urn.rpartition("::")[2]
         self._cloud.calls.append(Call(method, urn, id))
+        if (method, name) in self._cloud.arrived:
+            self._cloud.arrived[method, name].set()
         gate = self._cloud.gates.get((method, name))
         if gate is not None:
             await asyncio.wait_for(gate.wait(), 20)
@@ -251,16 +255,17 @@ def _with_replace(path: str, difference: PropertyDiff) -> PropertyDiff:
 
 @dataclass
 class FakeProviders:
-    """A ProviderSource with the one package `fake`."""
+    """A ProviderSource with one package."""
 
     cloud: InMemoryCloud
+    package: str = "fake"
     loaded: list[InMemoryProvider] = field(default_factory=list)
 
     def provides(self, package: str, type_: str) -> bool:
-        return package == "fake"
+        return package == self.package
 
     async def load(self, package: str, version: str) -> Provider:
-        if package != "fake":
+        if package != self.package:
             raise ProviderError(f"no provider for package {package}")
         self.loaded.append(InMemoryProvider(self.cloud))
         return self.loaded[-1]

@@ -6,15 +6,14 @@ After every update it checks what must hold after any: sound snapshots at every 
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
-import warnings
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import grpc
 import pulumi
@@ -25,7 +24,7 @@ from engine.deploy.journal import JournalEntry, Replay, replay
 from engine.deploy.resource import ResourceState
 from engine.deploy.snapshot import Snapshot
 from engine.deploy.source import LanguageRuntimeSource
-from engine.deploy.update import UpdateMode, UpdateOptions, UpdateResult, UpdateTarget, run_update
+from engine.deploy.update import ProgramSource, UpdateMode, UpdateOptions, UpdateResult, UpdateTarget, run_update
 from engine.model.clock import SystemClock
 from engine.model.fence import NoFence
 from tests.fakes.provider import FakeProviders, InMemoryCloud
@@ -159,23 +158,38 @@ class Run:
 
 
 @contextmanager
-def language_server(program: Program) -> Any:
+def language_server(program: Program) -> Iterator[str]:
     """The SDK's own server for inline programs, as the Automation API starts it."""
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=4))
+    pool = futures.ThreadPoolExecutor(max_workers=4)
+    server = grpc.server(pool)
     language_pb2_grpc.add_LanguageRuntimeServicer_to_server(LanguageServer(program), server)
     port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
+    with closed_loops():
+        server.start()
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.stop(None).wait(5)
+            pool.shutdown()
+
+
+@contextmanager
+def closed_loops() -> Iterator[None]:
+    """The SDK leaves its event loop unclosed when a pending task of a failed program ends in an error: close it."""
+    made: list[asyncio.AbstractEventLoop] = []
+    make = asyncio.new_event_loop
+
+    def remember() -> asyncio.AbstractEventLoop:
+        made.append(make())
+        return made[-1]
+
     try:
-        yield f"127.0.0.1:{port}"
+        with mock.patch.object(asyncio, "new_event_loop", remember):
+            yield
     finally:
-        server.stop(None).wait(5)
-
-
-def collect_abandoned_loops() -> None:
-    """The SDK leaves its event loop unclosed when a pending task of a failed program ends in an error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+        for loop in made:
+            if not loop.is_running():
+                loop.close()
 
 
 @dataclass
@@ -211,13 +225,14 @@ class Scenario:
         if program is None:
             return self.engine.run(self.update(mode, None, **options))
         with language_server(program) as address:
-            run = self.engine.run(self.update(mode, address, **options))
-        if not run.result.succeeded:
-            collect_abandoned_loops()
-        return run
+            return self.engine.run(self.update(mode, address, **options))
 
-    async def update(self, mode: UpdateMode, address: str | None, **options: Any) -> Run:
+    async def update(
+        self, mode: UpdateMode, address: str | None, *, source: ProgramSource | None = None, **options: Any
+    ) -> Run:
         """One update; the scenario's snapshot becomes its result."""
+        if address:
+            source = LanguageRuntimeSource(address, Path("/"))
         base = self.snapshot
         journal, sink = ListJournal(), ListSink()
         if self.journal_error:
@@ -228,7 +243,7 @@ class Scenario:
             target,
             UpdateOptions(mode, **options),
             base=base,
-            source=LanguageRuntimeSource(address, Path("/")) if address else None,
+            source=source,
             providers=self.providers or FakeProviders(self.cloud),
             journal=journal,
             events=sink,
