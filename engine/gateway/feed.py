@@ -87,8 +87,11 @@ class RouteFeed:
             try:
                 await asyncio.to_thread(self.poll)
             except SQLAlchemyError as err:
-                self._log.warning("the store does not answer; routes may be stale", age_seconds=self.age_seconds,
-                                  error=str(err.__cause__ or err))  # fmt: skip
+                self._log.warning(
+                    "the store does not answer", age_seconds=self.age_seconds, error=str(err.__cause__ or err)
+                )
+            except Exception:  # noqa: BLE001 (the loop's edge: a row we cannot read must not stop revocations)
+                self._log.exception("the change feed cannot be followed", age_seconds=self.age_seconds)
             for future in waiting:
                 if not future.done():
                     future.set_result(None)

@@ -19,6 +19,10 @@ from engine.gateway.metrics import GatewayMetrics
 from engine.model.errors import NotFound, StackyardError
 
 NewId = Callable[[str], str]
+
+FRESH_SECONDS = 1.0
+"""How long an accepted change may wait to be known to the routes; usually it is milliseconds."""
+
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -99,8 +103,21 @@ class FrontDoor:
             start: Headers = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
             await send({"type": "http.response.start", "status": 200, "headers": start})
             await send({"type": "http.response.body", "body": text})
-        else:
+        elif scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._api.answer(scope, receive, send, request_id)
+        else:
+            await self._api.answer(scope, receive, self._once_known(send), request_id)
+
+    def _once_known(self, send: Send) -> Send:
+        """`send` that holds a success back until the routes know the change: its reader may rely on it at once."""
+
+        async def held(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] < 300:
+                with contextlib.suppress(TimeoutError):  # a store that does not answer must not hold it for long
+                    await asyncio.wait_for(self._feed.fresh(), FRESH_SECONDS)
+            await send(message)
+
+        return held
 
     def _request_id(self, scope: Scope) -> str:
         """The client's `x-request-id` if it is a plain one, else a new one."""

@@ -238,7 +238,8 @@ def test_cost_adds_up_every_replicas_seconds(api: Any) -> None:
     with api.database.write() as session:
         for replica, ended in (("r1-0", None), ("r1-1", start + timedelta(hours=1))):
             row = UsageIntervalRow(id=ids.new_id("use"), org_id="org_1", deployment_id=dep, replica=replica,
-                                   gpu_type="h100", hourly_rate_usd="4.41", started_at=start, ended_at=ended)  # fmt: skip
+                                   gpu_type="h100", hourly_rate_usd="4.41", started_at=start,
+                                   ended_at=ended)  # fmt: skip
             assert usage.insert(session, row)
     api.clock.time += timedelta(hours=2)
     cost = api.call("GET", f"/deployments/{dep}/cost").json()
