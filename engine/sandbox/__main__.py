@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 import tempfile
 from pathlib import Path
 
-from engine.sandbox.server import Sandbox, SandboxSettings, run
+from engine.sandbox.server import Sandbox, SandboxSettings, check_host, run
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("engine.sandbox", description="A DigitalOcean API on this machine.")
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog, description="A DigitalOcean API on this machine.")
     parser.add_argument("--host", default="127.0.0.1", help="an address of 127.0.0.0/8")
     parser.add_argument("--port", type=int, default=0, help="0 = any free one")
     parser.add_argument("--port-file", type=Path, help="written with the port once requests are answered")
@@ -34,22 +35,40 @@ def write_port_file(path: Path, port: int) -> None:
     partial.replace(path)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Parse the command line and serve."""
-    args = _parser().parse_args(argv)
+def announce(line: str) -> None:
+    """Tell the user, at once also when the output is a file."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main(argv: list[str] | None = None, prog: str = "python -m engine.sandbox") -> None:
+    """Parse the command line and serve until SIGTERM or SIGINT."""
+    parser = _parser(prog)
+    args = parser.parse_args(argv)
+    try:
+        check_host(args.host)
+    except ValueError as err:
+        parser.error(str(err))
 
     def ready(sandbox: Sandbox) -> None:
+        announce(f"DigitalOcean API on {sandbox.url} (any bearer token; levers under /_sandbox)")
         if args.port_file:
             write_port_file(args.port_file, sandbox.port)
 
     with tempfile.TemporaryDirectory(prefix="stackyard-sandbox-") as temporary:
-        settings = SandboxSettings(
-            data_dir=args.data_dir or Path(temporary), host=args.host, port=args.port,
-            boot_seconds=args.boot_seconds, action_seconds=args.action_seconds, delete_seconds=args.delete_seconds,
-            machines=not args.no_machines, rate_limits=not args.no_rate_limits, droplet_limit=args.droplet_limit,
-            state_file=args.state, worker_command=shlex.split(args.worker_command),
-        )  # fmt: skip
-        run(settings, ready=ready)
+        try:
+            run(_settings(args, Path(temporary)), ready=ready)
+        except OSError as err:
+            parser.exit(1, f"{prog}: {err}\n")
+
+
+def _settings(args: argparse.Namespace, temporary: Path) -> SandboxSettings:
+    return SandboxSettings(
+        data_dir=args.data_dir or temporary, host=args.host, port=args.port,
+        boot_seconds=args.boot_seconds, action_seconds=args.action_seconds, delete_seconds=args.delete_seconds,
+        machines=not args.no_machines, rate_limits=not args.no_rate_limits, droplet_limit=args.droplet_limit,
+        state_file=args.state, worker_command=shlex.split(args.worker_command),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

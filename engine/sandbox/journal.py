@@ -6,8 +6,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-REQUESTS_KEPT = 200_000
-"""Enough for forty hours at DigitalOcean's hourly limit; older ones make room."""
+REQUESTS_KEPT = 50_000
+"""Enough for ten hours at DigitalOcean's hourly limit; older ones make room."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -166,9 +167,16 @@ async def test_only_loopback_is_bound(settings, host):
             pass
 
 
-def test_command_line_refuses_another_host(tmp_path):
-    with pytest.raises(ValueError, match=r"127\.0\.0\.0/8"):
-        main(["--host", "0.0.0.0", "--data-dir", str(tmp_path)])
+def test_command_line_refuses_another_host(capsys):
+    with pytest.raises(SystemExit):
+        main(["--host", "0.0.0.0"])
+    assert "127.0.0.0/8 only" in capsys.readouterr().err
+
+
+def test_command_line_says_when_the_port_is_taken(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SystemExit):
+        main(["--port", str(taken.getsockname()[1]), "--no-machines"])
+    assert "in use" in capsys.readouterr().err
 
 
 async def test_no_machines_for_scale(settings, worker_data):
