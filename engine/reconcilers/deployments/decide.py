@@ -272,10 +272,12 @@ def _tear_down(s: Snapshot, accepted_at: datetime, now: datetime, ids: Iterator[
     if s.replicas:
         actions.append(RecordReplicas(()))
     actions += [CloseUsage(u.replica, accepted_at) for u in s.open_usage]
+    is_destroyed = s.open_update is None and (s.last_update is None or _destroyed(s, accepted_at))
+    stack = None if is_destroyed else _stack_condition(s, UpdateKind.DESTROY, now, policy)
+    actions += _changed(s, [stack or _destroyed_condition(now), _replicas_leaving(now)])
     if s.open_update is not None:
-        return [*actions, *_changed(s, [_stack_condition(s, UpdateKind.DESTROY, now, policy)])]
-    if s.last_update is not None and not _destroyed(s, accepted_at):
-        actions += _changed(s, [_stack_condition(s, UpdateKind.DESTROY, now, policy)])
+        return actions
+    if not is_destroyed:
         retry_at = _retry_at(s, UpdateKind.DESTROY, policy) or now
         if retry_at <= now:
             return [*actions, StartUpdate(f"upd_{next(ids)}", UpdateKind.DESTROY, s.generation)]
@@ -304,6 +306,17 @@ def _settle_with_cloud(s: Snapshot, accepted_at: datetime, now: datetime, policy
 
 
 # Conditions
+
+
+def _destroyed_condition(now: datetime) -> Condition:
+    return Condition(
+        type=STACK_UPDATED, status=True, reason="Destroyed", message="the stack is destroyed", changed_at=now
+    )
+
+
+def _replicas_leaving(now: datetime) -> Condition:
+    message = "the deployment is being deleted"
+    return Condition(type=REPLICAS_READY, status=False, reason="Deleted", message=message, changed_at=now)
 
 
 def _conditions(

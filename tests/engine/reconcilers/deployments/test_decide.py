@@ -1,0 +1,348 @@
+"""Decisions about one deployment, scenario by scenario, in a simulated world."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from engine.model.deployment import Phase, ReplicaPhase, UpdateKind
+from engine.reconcilers.deployments.snapshot import (
+    CAPACITY_AVAILABLE,
+    REPLICAS_READY,
+    STACK_UPDATED,
+    CloseUsage,
+    Policy,
+    ProbeReplicas,
+    SetPhase,
+    StartUpdate,
+    Wait,
+)
+from tests.fakes.clock import START
+from tests.fakes.world import SPEC, World
+
+SECOND = timedelta(seconds=1)
+P = Phase
+
+
+def active(replicas: int = 1) -> World:
+    world = World(spec=SPEC.model_copy(update={"replicas": replicas}))
+    world.run(seconds=10)
+    assert world.snapshot.phase is Phase.ACTIVE
+    return world
+
+
+def condition(world: World, type_: str) -> tuple[bool, str]:
+    found = world.snapshot.condition(type_)
+    assert found is not None, f"no condition {type_}"
+    return found.status, found.reason
+
+
+def test_a_new_deployment_asks_for_an_up_at_its_first_look() -> None:
+    world = World()
+    assert [a for a in world.look() if isinstance(a, StartUpdate)] == [
+        StartUpdate("upd_0-0", UpdateKind.UP, generation=1)
+    ]
+    assert world.snapshot.phase is Phase.PROVISIONING
+    assert not [a for a in world.look() if isinstance(a, StartUpdate)], "one is open already"
+    assert condition(world, STACK_UPDATED) == (False, "Running")
+
+
+def test_it_is_active_when_all_replicas_answer_and_not_before() -> None:
+    world = World(spec=SPEC.model_copy(update={"replicas": 2}), boots=False)
+    world.run(seconds=5)
+    assert world.snapshot.phase is Phase.PROVISIONING
+    assert condition(world, REPLICAS_READY) == (False, "Booting")
+    next(iter(world.machines.values())).answers = True
+    world.run(seconds=5)
+    assert world.snapshot.phase is Phase.PROVISIONING
+    world.silence(True)
+    world.run(seconds=5)
+    assert world.snapshot.phase is Phase.ACTIVE
+    assert world.snapshot.observed_generation == 1
+    assert condition(world, REPLICAS_READY) == (True, "Ready")
+    assert condition(world, STACK_UPDATED) == (True, "UpToDate")
+    assert world.started == [UpdateKind.UP]
+
+
+@pytest.mark.parametrize("to", [3, 1])
+def test_an_edit_scales_and_ends_active_again(to: int) -> None:
+    world = active(replicas=2)
+    world.edit(replicas=to)
+    world.run(seconds=10)
+    assert world.phases == [P.ACTIVE, P.SCALING, P.ACTIVE]
+    assert len(world.machines) == to == len(world.snapshot.replicas)
+    assert world.snapshot.observed_generation == 2
+
+
+def test_nobody_is_sent_to_a_replica_that_is_about_to_go() -> None:
+    world = active(replicas=2)
+    world.edit(replicas=1)
+    world.look()
+    assert world.snapshot.open_update is not None, "the machine is still there"
+    assert [r.name for r in world.snapshot.replicas] == ["r1-0"]
+
+
+def test_old_replicas_serve_until_their_successors_exist() -> None:
+    world = active()
+    world.edit(gpu_type="mi300x")
+    world.look()
+    assert [r.name for r in world.snapshot.replicas] == ["r1-0"]
+    world.run(seconds=10)
+    assert [r.name for r in world.snapshot.replicas] == ["r2-0"]
+    assert world.snapshot.phase is Phase.ACTIVE
+
+
+def test_no_replicas_is_asleep_and_one_wakes_it() -> None:
+    world = active()
+    world.edit(replicas=0)
+    world.run(seconds=10)
+    assert world.snapshot.phase is Phase.ASLEEP and not world.machines
+    world.edit(replicas=1)
+    world.run(seconds=10)
+    assert world.phases == [P.ACTIVE, P.SCALING, P.ASLEEP, P.SCALING, P.ACTIVE]
+
+
+def test_failures_are_retried_with_growing_pauses() -> None:
+    world = World(failures=[("stack_operation_failed", "error: the cloud is away")] * 3)
+    world.look()
+    world.finish_update()
+    pauses = []
+    for _ in range(3):
+        waits = [a for a in world.look() if isinstance(a, Wait)]
+        pauses.append((waits[0].until - world.now) / SECOND)
+        assert condition(world, STACK_UPDATED) == (False, "Failed")
+        assert world.snapshot.open_update is None
+        world.now = waits[0].until
+        world.look()
+        world.finish_update()
+    assert pauses == [1.0, 2.0, 4.0]
+    world.run(seconds=10)
+    assert world.snapshot.phase is Phase.ACTIVE
+
+
+def test_many_failures_show_as_failed_with_the_reason_and_are_still_retried() -> None:
+    world = World(failures=[("stack_operation_failed", "Diagnostics:\n  error: no luck")] * 6)
+    world.run(seconds=30)
+    assert world.snapshot.phase is Phase.FAILED
+    assert world.snapshot.phase_reason == "no luck"
+    world.run(seconds=120)
+    assert world.snapshot.phase is Phase.ACTIVE
+    assert P.FAILED in world.phases
+
+
+def test_a_terminal_failure_is_not_retried_until_the_spec_changes() -> None:
+    world = World(failures=[("terminal", "this model does not fit")])
+    world.run(seconds=3600, step=30)
+    assert world.started == [UpdateKind.UP]
+    assert (world.snapshot.phase, world.snapshot.phase_reason) == (P.FAILED, "this model does not fit")
+    world.edit(gpu_type="mi300x")
+    world.run(seconds=10)
+    assert world.snapshot.phase is Phase.ACTIVE
+
+
+def test_what_serves_goes_on_serving_when_scaling_fails() -> None:
+    world = active()
+    world.failures = [("stack_operation_failed", "error: no capacity in nyc2")] * 8
+    world.edit(replicas=2)
+    world.run(seconds=60)
+    assert world.snapshot.phase is Phase.DEGRADED
+    assert [r.phase for r in world.snapshot.replicas] == [ReplicaPhase.READY]
+    assert condition(world, CAPACITY_AVAILABLE) == (False, "NoCapacity")
+    world.run(seconds=400)
+    assert world.snapshot.phase is Phase.ACTIVE
+    assert condition(world, CAPACITY_AVAILABLE) == (True, "Placed")
+
+
+def test_a_replica_that_never_answers_fails_at_the_boot_timeout_and_may_still_come() -> None:
+    world = World(policy=Policy(boot_timeout=60 * SECOND), boots=False)
+    world.run(seconds=59)
+    assert world.snapshot.phase is Phase.PROVISIONING
+    world.run(seconds=5)
+    assert world.snapshot.phase is Phase.FAILED
+    assert "boot timeout" in world.snapshot.phase_reason
+    world.silence(True)
+    world.run(seconds=10)
+    assert world.snapshot.phase is Phase.ACTIVE
+
+
+def test_one_missed_check_is_no_outage() -> None:
+    world = active()
+    world.silence(False)
+    world.boots = False
+    world.run(seconds=5)
+    assert world.snapshot.phase is Phase.ACTIVE
+    world.silence(True)
+    world.run(seconds=10)
+    assert world.snapshot.replicas[0].failed_checks == 0
+    assert world.started == [UpdateKind.UP]
+
+
+def test_three_missed_checks_degrade_and_an_answer_recovers() -> None:
+    world = active()
+    world.boots = False
+    world.silence(False)
+    world.run(seconds=20)
+    assert world.snapshot.phase is Phase.DEGRADED
+    assert "r1-0: does not answer" in world.snapshot.phase_reason
+    world.run(seconds=300)
+    assert world.started == [UpdateKind.UP, UpdateKind.REFRESH, UpdateKind.UP], "looked at once per outage"
+    world.silence(True)
+    world.run(seconds=10)
+    assert world.phases == [P.ACTIVE, P.DEGRADED, P.ACTIVE]
+
+
+def test_a_vanished_machine_is_made_again_under_its_name() -> None:
+    world = active(replicas=2)
+    lost = min(world.machines)
+    world.vanish()
+    world.run(seconds=60)
+    assert world.snapshot.phase is Phase.ACTIVE
+    assert sorted(m.name for m in world.machines.values()) == ["r1-0", "r1-1"]
+    assert lost not in world.machines
+    assert world.started == [UpdateKind.UP, UpdateKind.REFRESH, UpdateKind.UP]
+
+
+def test_health_is_asked_often_while_booting_and_calmly_afterwards() -> None:
+    world = World(boots=False)
+    world.look()
+    world.finish_update()
+    asked = 0
+    for _ in range(400):
+        asked += any(isinstance(a, ProbeReplicas) for a in world.look())
+        world.now += SECOND / 20
+    assert 60 <= asked <= 75, "four times a second for fifteen seconds, then once a second"
+    world.silence(True)
+    world.run(seconds=10)
+    asked = 0
+    for _ in range(60):
+        asked += any(isinstance(a, ProbeReplicas) for a in world.look())
+        world.now += SECOND
+    assert asked == 12
+
+
+# Deleting
+
+
+@pytest.mark.parametrize("phase", [P.ACTIVE, P.SCALING, P.DEGRADED, P.ASLEEP, P.FAILED, P.PROVISIONING])
+def test_a_delete_ends_gone_from_every_phase(phase: Phase) -> None:
+    world = in_phase(phase)
+    world.delete()
+    assert SetPhase(P.TEARDOWN, "deletion was requested") in world.look()
+    world.run(seconds=30)
+    assert world.snapshot.phase is Phase.INACTIVE
+    assert not world.machines and not world.snapshot.replicas and not world.snapshot.open_usage
+    assert condition(world, STACK_UPDATED) == (True, "Destroyed")
+    assert world.look() == []
+
+
+def in_phase(phase: Phase) -> World:
+    world = World(boots=False)
+    if phase is Phase.FAILED:
+        world.failures = [("terminal", "no")]
+    elif phase is not Phase.PROVISIONING:
+        world = active()
+    if phase is Phase.SCALING:
+        world.edit(replicas=2)
+        world.look()
+    elif phase is Phase.DEGRADED:
+        world.boots = False
+        world.silence(False)
+    elif phase is Phase.ASLEEP:
+        world.edit(replicas=0)
+    if phase is not Phase.SCALING:
+        world.run(seconds=20)
+    assert world.snapshot.phase is phase
+    return world
+
+
+def test_a_delete_waits_for_the_running_operation_and_then_destroys() -> None:
+    world = active()
+    world.edit(replicas=2)
+    world.look()
+    world.delete()
+    for _ in range(3):
+        assert not [a for a in world.look() if isinstance(a, StartUpdate)]
+    world.finish_update()
+    world.look()
+    assert world.started[-1] is UpdateKind.DESTROY
+
+
+def test_a_delete_before_anything_was_created_needs_no_operation() -> None:
+    world = World()
+    world.delete()
+    world.run(seconds=5)
+    assert world.started == [] and world.snapshot.phase is Phase.INACTIVE
+
+
+def test_it_is_not_over_before_the_cloud_says_gone() -> None:
+    world = active()
+    world.leftovers = 1
+    world.delete()
+    world.run(seconds=4)
+    assert world.snapshot.phase is Phase.TEARDOWN
+    world.run(seconds=10)  # what the stack did not know is deleted one by one
+    assert world.snapshot.phase is Phase.INACTIVE and world.leftovers == 0
+
+
+def test_a_destroy_is_retried_until_it_works() -> None:
+    world = active()
+    world.failures = [("stack_operation_failed", "error: 500")] * 7
+    world.delete()
+    world.run(seconds=300)
+    assert world.snapshot.phase is Phase.INACTIVE
+    assert world.started.count(UpdateKind.DESTROY) == 8
+
+
+# Money
+
+
+def test_billing_runs_from_the_operation_to_the_accepted_edit_or_delete() -> None:
+    world = World(spec=SPEC.model_copy(update={"replicas": 2}))
+    world.run(seconds=100)
+    world.edit(replicas=1)
+    edited_at = world.now
+    world.run(seconds=50)
+    world.delete()
+    deleted_at = world.now
+    world.run(seconds=50)
+    assert sorted(world.intervals) == [("r1-0", START, deleted_at), ("r1-1", START, edited_at)]
+
+
+def test_what_could_not_be_created_is_not_billed() -> None:
+    world = World(failures=[("stack_operation_failed", "error: no")] * 3)
+    world.run(seconds=5)
+    assert world.intervals == []
+    world.run(seconds=20)
+    assert [(name, end) for name, _, end in world.intervals] == [("r1-0", None)]
+    assert world.intervals[0][1] > START
+
+
+def test_a_replica_taken_away_and_given_back_is_billed_for_both_times_only() -> None:
+    world = active(replicas=2)
+    world.edit(replicas=1)
+    away_at = world.now
+    world.look()
+    world.now += 3 * SECOND
+    world.edit(replicas=2)
+    back_at = world.now
+    world.run(seconds=20)
+    mine = [(b, e) for name, b, e in world.intervals if name == "r1-1"]
+    assert mine == [(START, away_at), (back_at, None)] or (mine[0] == (START, away_at) and mine[1][0] >= back_at)
+
+
+def test_the_time_a_vanished_machine_was_away_is_not_billed() -> None:
+    world = active()
+    world.vanish()
+    world.run(seconds=60)
+    (_, began, ended), (_, again, still) = world.intervals
+    assert ended is not None and began == START and still is None
+    assert ended < again
+
+
+def test_closing_uses_the_time_of_acceptance_however_late_it_is_seen() -> None:
+    world = active()
+    world.delete()
+    accepted_at = world.now
+    world.now += 30 * SECOND
+    assert CloseUsage("r1-0", accepted_at) in world.look()

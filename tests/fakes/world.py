@@ -1,0 +1,272 @@
+"""A simulated installation around `decide`: a row, a stack, machines, and a user. Applies actions as `apply` would."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import assert_never
+
+from engine.model.deployment import (
+    Condition,
+    DeploymentSpec,
+    Phase,
+    Replica,
+    UpdateKind,
+    UpdateState,
+    advance,
+)
+from engine.model.stack import StackOutputs
+from engine.reconcilers.deployments.decide import decide
+from engine.reconcilers.deployments.health import Measurement, measured
+from engine.reconcilers.deployments.snapshot import (
+    RESOURCES_PRESENT,
+    Action,
+    CloseUsage,
+    DeleteLeftovers,
+    MarkDeleted,
+    Observed,
+    OpenUsage,
+    Policy,
+    ProbeReplicas,
+    RecordReplicas,
+    SetConditions,
+    SetPhase,
+    Snapshot,
+    StartUpdate,
+    UpdateView,
+    Usage,
+    VerifyGone,
+    Wait,
+)
+from tests.fakes.clock import START
+
+SPEC = DeploymentSpec(name="chat", model_id="m", gpu_type="h100", region="nyc2")
+
+
+@dataclass
+class Machine:
+    """One Droplet: `answers` is what a health check would find."""
+
+    id: str
+    name: str
+    answers: bool = False
+
+
+@dataclass
+class World:
+    """Everything outside `decide`. Time stands still unless `run` moves it.
+
+    Attributes:
+        failures: (code, message) of the next operations, in order; then they succeed.
+        intervals: replica → billed (start, end) pairs; end None while open.
+        started: kinds of operations in the order they were asked for.
+    """
+
+    policy: Policy = field(default_factory=Policy)
+    now: datetime = START
+    boots: bool = True
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    machines: dict[str, Machine] = field(default_factory=dict)
+    state: dict[str, str] = field(default_factory=dict)
+    intervals: list[tuple[str, datetime, datetime | None]] = field(default_factory=list)
+    started: list[UpdateKind] = field(default_factory=list)
+    phases: list[Phase] = field(default_factory=list)
+    leftovers: int = 0
+    spec: DeploymentSpec = SPEC
+    _ids: int = 0
+
+    def __post_init__(self) -> None:
+        self.snapshot = Snapshot(
+            deployment_id="dep_1",
+            spec=self.spec,
+            generation=1,
+            revision=1,
+            phase=Phase.PROVISIONING,
+            created_at=self.now,
+        )
+        self._ended: list[UpdateView] = []
+
+    # What a user and the cloud do
+
+    def edit(self, **fields: object) -> None:
+        """Accept an edit of the spec, if it still may be edited."""
+        s = self.snapshot
+        if s.delete_requested_at is not None:
+            return
+        replaced = bool({"gpu_type", "model_id", "region", "preset"} & fields.keys())
+        self.snapshot = replace(
+            s,
+            spec=s.spec.model_copy(update=fields),
+            generation=s.generation + 1,
+            revision=s.revision + replaced,
+            spec_changed_at=self.now,
+        )
+
+    def delete(self) -> None:
+        """Accept a DELETE."""
+        if self.snapshot.delete_requested_at is None:
+            self.snapshot = replace(self.snapshot, delete_requested_at=self.now)
+
+    def vanish(self) -> None:
+        """A machine disappears from the cloud."""
+        if self.machines:
+            del self.machines[min(self.machines)]
+
+    def silence(self, answers: bool) -> None:
+        """All machines stop (or begin) to answer."""
+        for machine in self.machines.values():
+            machine.answers = answers
+
+    # What the system does
+
+    def look(self) -> list[Action]:
+        """One observe, decide, apply. Returns the actions."""
+        s = self.snapshot
+        ids = [f"{self._ids}-{n}" for n in range(2 + s.spec.replicas)]
+        self._ids += 1
+        actions = decide(s, now=self.now, new_ids=ids, policy=self.policy)
+        for action in actions:
+            self._apply(action)
+        problems = self.snapshot.verify_integrity()
+        assert not problems, problems
+        return actions
+
+    def finish_update(self) -> None:
+        """Let the open operation run and end."""
+        update = self.snapshot.open_update
+        if update is None:
+            return
+        if update.kind is not UpdateKind.DESTROY and self.snapshot.delete_requested_at is not None:
+            self._end(update, ("cancelled", "the deployment is being deleted"))
+        else:
+            self._end(update, self.failures.pop(0) if self.failures else None)
+
+    def run(self, *, seconds: float, step: float = 1.0) -> None:
+        """Let everything go on for a while: look, let operations end, let time pass."""
+        until = self.now + timedelta(seconds=seconds)
+        while self.now < until:
+            for _ in range(10):
+                moves = self._moves(self.look())
+                if not moves and self.snapshot.open_update is None:
+                    break
+                self.finish_update()
+            if self.boots:
+                self.silence(True)
+            self.now += timedelta(seconds=step)
+
+    @staticmethod
+    def _moves(actions: list[Action]) -> bool:
+        return any(not isinstance(a, Wait | ProbeReplicas) for a in actions)
+
+    def _apply(self, action: Action) -> None:
+        s = self.snapshot
+        match action:
+            case StartUpdate(update_id, kind, generation):
+                assert s.open_update is None, "two operations at once"
+                if s.delete_requested_at is not None:
+                    assert kind is UpdateKind.DESTROY, "something is created after the delete"
+                self.started.append(kind)
+                update = UpdateView(update_id, kind, UpdateState.RUNNING, generation, self.now, started_at=self.now)
+                self.snapshot = replace(s, open_update=update)
+            case SetPhase(phase, reason):
+                self.snapshot = replace(s, phase=advance(s.phase, phase), phase_reason=reason)
+                if phase is not s.phase:
+                    self.phases.append(phase)
+            case Observed(generation):
+                self.snapshot = replace(s, observed_generation=generation)
+            case RecordReplicas(replicas):
+                self.snapshot = replace(s, replicas=replicas)
+            case ProbeReplicas(names):
+                self.snapshot = replace(s, replicas=tuple(self._probed(r, names) for r in s.replicas))
+            case OpenUsage(_, replica, started_at):
+                assert all(u.replica != replica for u in s.open_usage), "billed twice"
+                self.intervals.append((replica, started_at, None))
+                self.snapshot = replace(s, open_usage=(*s.open_usage, Usage(replica, started_at)))
+            case CloseUsage(replica, ended_at):
+                self.intervals = [
+                    (r, b, max(b, ended_at) if r == replica and e is None else e) for r, b, e in self.intervals
+                ]
+                self.snapshot = replace(s, open_usage=tuple(u for u in s.open_usage if u.replica != replica))
+            case SetConditions(conditions):
+                self._set(*conditions)
+            case VerifyGone():
+                left = len(self.machines) + self.leftovers
+                reason = "Listed" if left else "Gone"
+                self._set(Condition(type=RESOURCES_PRESENT, status=bool(left), reason=reason, changed_at=self.now))
+            case DeleteLeftovers():
+                self.leftovers = 0
+                self.machines.clear()
+            case MarkDeleted():
+                assert not self.machines and not self.leftovers, "marked deleted while the cloud has something"
+                self.snapshot = replace(s, phase=advance(s.phase, Phase.INACTIVE))
+                self.phases.append(Phase.INACTIVE)
+            case Wait(until, _):
+                assert until > self.now or s.phase is Phase.TEARDOWN, "a wait that is over already"
+            case _:
+                assert_never(action)
+
+    def _set(self, *conditions: Condition) -> None:
+        kept = {c.type: c for c in self.snapshot.conditions} | {c.type: c for c in conditions}
+        self.snapshot = replace(self.snapshot, conditions=tuple(kept.values()))
+
+    def _probed(self, replica: Replica, names: tuple[str, ...]) -> Replica:
+        if replica.name not in names:
+            return replica
+        machine = self.machines.get(replica.id)
+        healthy = machine is not None and machine.answers
+        answer = Measurement(healthy, "" if healthy else "does not answer")
+        return measured(replica, answer, now=self.now, unhealthy_after=self.policy.unhealthy_after)
+
+    def _end(self, update: UpdateView, failure: tuple[str, str] | None) -> None:
+        if failure is not None:
+            ended = replace(
+                update,
+                state=UpdateState.FAILED,
+                finished_at=self.now,
+                error_code=failure[0],
+                message=failure[1],
+            )
+        else:
+            outputs = getattr(self, f"_{update.kind.value}")()
+            ended = replace(update, state=UpdateState.SUCCEEDED, finished_at=self.now, outputs=outputs)
+        self._ended.append(ended)
+        self._publish(ended)
+
+    def _publish(self, ended: UpdateView) -> None:
+        failures = 0
+        for update in reversed(self._ended):
+            if update.state is UpdateState.SUCCEEDED or (update.kind, update.generation) != (
+                ended.kind,
+                ended.generation,
+            ):
+                break
+            failures += 1
+        fields: dict[str, object] = {"open_update": None, "last_update": ended, "failures": failures}
+        if ended.state is UpdateState.SUCCEEDED:
+            fields[f"last_{ended.kind.value}"] = ended
+        self.snapshot = replace(self.snapshot, **fields)  # type: ignore[arg-type]
+
+    def _up(self) -> StackOutputs:
+        """`state` is the stack's checkpoint: name → machine id. What it holds is believed to exist."""
+        wanted = self.snapshot.desired_names
+        for name in list(self.state):
+            if name not in wanted:
+                self.machines.pop(self.state.pop(name), None)
+        for name in wanted:
+            if name not in self.state:
+                self._ids += 1
+                self.state[name] = str(self._ids)
+                self.machines[str(self._ids)] = Machine(str(self._ids), name)
+        replicas = [{"id": self.state[n], "name": n, "address": "127.1.1.1"} for n in wanted]
+        endpoints = [f"https://127.1.1.1:{r['id']}" for r in replicas]
+        return StackOutputs(endpoints=endpoints, replicas=replicas, generation=self.snapshot.generation)
+
+    def _refresh(self) -> StackOutputs:
+        self.state = {name: id for name, id in self.state.items() if id in self.machines}
+        return StackOutputs()
+
+    def _destroy(self) -> StackOutputs:
+        for id in self.state.values():
+            self.machines.pop(id, None)
+        self.state.clear()
+        return StackOutputs()
