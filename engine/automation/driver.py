@@ -125,7 +125,7 @@ class StackDriver:
         with self._mapped(request.stack, "destroy") as started:
             try:
                 stack = self._selected(request.stack, fence, request.program)
-            except NotFound:
+            except StackNotFoundError:
                 return self._result(started, {}, {})
             result = stack.destroy(on_event=on_event, remove=remove)
             if remove:

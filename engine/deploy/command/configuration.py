@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from engine.deploy.command.arguments import UsageError
+from engine.deploy.command.arguments import SWITCH, UsageError
 from engine.deploy.command.deployments import config_row
 from engine.deploy.command.session import Session
 from engine.deploy.secrets import PassphraseSecrets
@@ -15,6 +15,8 @@ from engine.deploy.stack_config import ConfigError, parse_key, parse_path, path_
 
 def show(session: Session) -> None:
     """`config [--json] [--show-secrets]`."""
+    if operands := session.arguments.operands:
+        raise UsageError(f"`pulumi config {operands[0]}` is not implemented here; {SWITCH}")
     entries = session.entries(show_secrets=session.arguments.has("show-secrets"))
     if session.arguments.has("json"):
         rows = {key: config_row(entry) for key, entry in entries.items()}
