@@ -220,8 +220,8 @@ class Installation:
         return answer.json() if answer.content else None
 
     def droplets(self) -> list[dict[str, Any]]:
-        """The Droplets that exist now, as the cloud lists them."""
-        return list(self.cloud("/v2/droplets?per_page=200")["droplets"])
+        """The GPU Droplets that exist now, as the cloud lists them (without `type` it leaves them out)."""
+        return list(self.cloud("/v2/droplets?type=gpus&per_page=200")["droplets"])
 
     def worker_pid(self) -> int:
         """The pid of the worker process that the supervisor runs now; 0 while there is none."""
