@@ -252,9 +252,13 @@ class FakeDigitalOcean:
         raise AssertionError(f"the fake has no GET {parts}")
 
     def _matching_droplets(self, params: dict[str, str]) -> Iterator[Json]:
-        assert not ("name" in params and "tag_name" in params), "the API refuses both filters at once"
+        """GPU Droplets are only in listings that ask for them, also (the worse reading) in those of a tag."""
+        filters = params.keys() & {"name", "type", "tag_name"}
+        assert "tag_name" not in filters or len(filters) == 1, "the API refuses a tag with other filters"
         for droplet in self.droplets.values():
             if params.get("name", droplet["name"]).lower() != droplet["name"].lower():
+                continue
+            if (params.get("type") == "gpus") != droplet["size"]["slug"].startswith("gpu-"):
                 continue
             if "tag_name" not in params or params["tag_name"] in droplet["tags"]:
                 yield droplet

@@ -243,8 +243,15 @@ class DigitalOceanApi:
     # What the sweeper needs: whole listings, without a resource's state.
 
     async def droplets_by_tag(self, tag: str) -> list[dict[str, Any]]:
-        """All Droplets that carry a tag, as the API describes them."""
-        return await self.pages("/v2/droplets", "droplets", deadline=self._soon(), params={"tag_name": tag})
+        """All Droplets that carry a tag, as the API describes them.
+
+        The documents do not say whether a tag's listing has GPU Droplets, and it cannot be asked for them; the most
+        expensive machines must not be overlooked, so their own listing is read too.
+        """
+        tagged = await self.pages("/v2/droplets", "droplets", deadline=self._soon(), params={"tag_name": tag})
+        gpus = await self.pages("/v2/droplets", "droplets", deadline=self._soon(), params={"type": "gpus"})
+        found = {droplet["id"]: droplet for droplet in (*tagged, *gpus) if tag in (droplet.get("tags") or [])}
+        return list(found.values())
 
     async def listing(self, path: str, key: str) -> list[dict[str, Any]]:
         """All members of one of the account's collections (`/v2/firewalls`, `firewalls`)."""

@@ -13,7 +13,14 @@ from typing import Any
 from engine.deploy.property import PropertyMap, strip_secrets
 from engine.deploy.provider import DiffKind
 from engine.deploy.providers.digitalocean.adopting import post_once
-from engine.deploy.providers.digitalocean.droplet_changes import change, wait_for, wait_until_active, wait_until_gone
+from engine.deploy.providers.digitalocean.droplet_changes import (
+    change,
+    droplets_named,
+    wait_for,
+    wait_until_active,
+    wait_until_gone,
+    wait_while_locked,
+)
 from engine.deploy.providers.digitalocean.resource_type import Cloud, TypeFailure, Values
 from engine.deploy.providers.digitalocean.schema import Kind, Property, Schema, not_empty, output, stored_inputs, text
 from engine.deploy.providers.digitalocean.tag import tag_set
@@ -123,7 +130,7 @@ class Droplet:
         return values_of(droplet, new)
 
     async def delete(self, cloud: Cloud, id: str, outputs: PropertyMap) -> None:
-        if await wait_for(cloud, id, lambda droplet: not droplet["locked"], "unlocked for destroy") is None:
+        if await wait_while_locked(cloud, id) is None:
             return
         if outputs.get("gracefulShutdown"):
             await cloud.post(f"/v2/droplets/{id}/actions", {"type": "shutdown"}, idempotent=True)
@@ -146,9 +153,9 @@ def _owner_tags(inputs: PropertyMap) -> list[str]:
 
 
 async def _find_owned(cloud: Cloud, inputs: PropertyMap) -> str | None:
-    """By exact name and all tags. The API filters by name or by tag, not both; by name the answer is one page."""
+    """By exact name and all tags. The API filters by name or by tag, not both; by name the answer is short."""
     wanted = set(inputs.get("tags") or [])
-    droplets = await cloud.pages("/v2/droplets", "droplets", name=inputs["name"])
+    droplets = await droplets_named(cloud, inputs["name"])
     found = [
         str(d["id"])
         for d in droplets

@@ -12,9 +12,17 @@ from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, 
 
 DropletJson = dict[str, Any]
 
+LOCK_PATIENCE_SECONDS = 60.0  # the official provider's delete timeout, after which it gives up
+
 IN_PLACE_CHANGES = (
     "size", "name", "backups", "backupPolicy", "privateNetworking", "ipv6", "tags", "volumeIds",
 )  # fmt: skip
+
+
+async def droplets_named(cloud: Cloud, name: str) -> list[DropletJson]:
+    """All Droplets of a name (in any case); GPU Droplets are in no listing that does not ask for them."""
+    ordinary = await cloud.pages("/v2/droplets", "droplets", name=name, type="droplets")
+    return ordinary + await cloud.pages("/v2/droplets", "droplets", name=name, type="gpus")
 
 
 async def wait_until_active(cloud: Cloud, id: str, name: str) -> DropletJson:
@@ -65,7 +73,7 @@ async def _get_created(cloud: Cloud, id: str) -> dict[str, Any] | None:
 
 async def _confirm_placed(cloud: Cloud, id: str, name: str) -> None:
     try:
-        droplets = await cloud.pages("/v2/droplets", "droplets", name=name)
+        droplets = await droplets_named(cloud, name)
     except ApiError as err:
         raise HalfDone(_not_ready(id, str(err)), id=id) from err
     if not any(str(d["id"]) == id for d in droplets):
@@ -90,6 +98,18 @@ async def wait_for(cloud: Cloud, id: str, ready: Callable[[DropletJson], bool], 
             return dict(answer["droplet"])
         if not await waiter.again():
             raise TypeFailure(f"Error waiting for droplet ({id}) to become {words}: timeout")
+
+
+async def wait_while_locked(cloud: Cloud, id: str) -> DropletJson | None:
+    """The Droplet once no action holds it; as it is after a while, because a stuck one has to go too; None if gone."""
+    now = cloud.api.clock.monotonic()
+    waiter = cloud.waiter(now + min(LOCK_PATIENCE_SECONDS, (cloud.deadline - now) / 2))
+    while True:
+        answer = await cloud.get(f"/v2/droplets/{id}")
+        if answer is None:
+            return None
+        if not answer["droplet"]["locked"] or not await waiter.again():
+            return dict(answer["droplet"])
 
 
 async def wait_until_gone(cloud: Cloud, id: str) -> None:

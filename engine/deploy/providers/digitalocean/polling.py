@@ -16,13 +16,13 @@ class Polling:
     """How long to wait between looks, and for what.
 
     Attributes:
-        first_seconds, factor, longest_seconds: 0.05, 0.1, 0.2 … 10 s.
+        first_seconds, factor, longest_seconds: 0.01, 0.025, 0.0625 … 10 s; eight looks in the first ten seconds.
         placement_grace_seconds: how long a Droplet whose creation was accepted may answer 404 before its placement
             counts as failed.
     """
 
-    first_seconds: float = 0.05
-    factor: float = 2.0
+    first_seconds: float = 0.01
+    factor: float = 2.5
     longest_seconds: float = 10.0
     placement_grace_seconds: float = 60.0
 

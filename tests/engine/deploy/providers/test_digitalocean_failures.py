@@ -31,7 +31,7 @@ async def test_an_instant_cloud_is_not_waited_for(desk: Any, cloud: FakeDigitalO
 async def test_polling_starts_fast_and_backs_off_to_ten_seconds(desk: Any, cloud: FakeDigitalOcean, clock: Any) -> None:
     cloud.boot_polls = 10
     await desk.create(DROPLET, OWNED)
-    assert clock.sleeps == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0])
+    assert clock.sleeps == pytest.approx([0.01 * 2.5**n for n in range(8)] + [10.0, 10.0])
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,13 @@ async def test_422_is_not_repeated_and_keeps_the_clouds_words(desk: Any, cloud: 
     assert len(cloud.requests) == 1
 
 
+@pytest.mark.parametrize("size", ["s-1vcpu-1gb", "gpu-h100x1-80gb"])
 @pytest.mark.parametrize("status", [0, 500, 503])
-async def test_a_lost_answer_makes_exactly_one_droplet(desk: Any, cloud: FakeDigitalOcean, status: int) -> None:
+async def test_a_lost_answer_makes_exactly_one_droplet(
+    desk: Any, cloud: FakeDigitalOcean, status: int, size: str
+) -> None:
     cloud.faults = [Fault("POST", "/v2/droplets", status, after_effect=True)]
-    created = await desk.create(DROPLET, OWNED)
+    created = await desk.create(DROPLET, {**OWNED, "size": size})
     assert [str(id) for id in cloud.droplets] == [created.id]
     assert len(cloud.seen("POST", "/v2/droplets")) == 1
 
@@ -129,7 +132,7 @@ async def test_404_forever_is_a_failed_placement_and_nothing_exists(
 
 async def test_404_while_the_listing_shows_it_is_waited_out(desk: Any, cloud: FakeDigitalOcean, clock: Any) -> None:
     cloud.unplaced_polls = 20
-    created = await desk.create(DROPLET, OWNED)
+    created = await desk.create(DROPLET, {**OWNED, "size": "gpu-h100x1-80gb"})
     assert created.outputs["status"] == "active"
     assert clock.monotonic() > 60
 
@@ -221,18 +224,25 @@ async def test_a_delete_returns_when_the_cloud_says_gone(desk: Any, cloud: FakeD
     created = await desk.create(DROPLET, OWNED)
     cloud.gone_polls = 3
     await desk.provider.delete("u", DROPLET, created.id, {}, created.outputs, 0)
-    assert clock.sleeps == pytest.approx([0.05, 0.1, 0.2])
+    assert clock.sleeps == pytest.approx([0.01, 0.025, 0.0625])
     assert cloud.droplets == {}
 
 
-async def test_a_delete_waits_while_the_droplet_is_locked_and_fails_in_time(
+async def test_a_locked_droplet_is_waited_for_and_then_deleted_all_the_same(
     desk: Any, cloud: FakeDigitalOcean, clock: Any
 ) -> None:
     created = await desk.create(DROPLET, OWNED)
     cloud.droplets[int(created.id)]["locked"] = True
-    with pytest.raises(ProviderError, match="unlocked for destroy"):
+    await desk.provider.delete("u", DROPLET, created.id, {}, created.outputs, 0)
+    assert clock.monotonic() == pytest.approx(60)
+    assert cloud.droplets == {}
+
+
+async def test_a_delete_that_never_ends_is_an_error(desk: Any, cloud: FakeDigitalOcean, clock: Any) -> None:
+    created = await desk.create(DROPLET, OWNED)
+    cloud.gone_polls = 1000
+    with pytest.raises(ProviderError, match="Error deleting droplet"):
         await desk.provider.delete("u", DROPLET, created.id, {}, created.outputs, 20)
-    assert cloud.seen("DELETE") == []
     assert clock.monotonic() == pytest.approx(20)
 
 
