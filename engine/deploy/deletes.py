@@ -5,7 +5,7 @@ Not the deletion itself. Source: pulumi `step_generator.go`, GenerateDeletes and
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from engine.deploy.graph import references
 from engine.deploy.resource import ResourceState
@@ -50,19 +50,23 @@ def _dependents(steps: Sequence[Step]) -> dict[int, set[int]]:
         by_urn.setdefault(step.urn, []).append(number)
     dependents: dict[int, set[int]] = {n: set() for n in range(len(steps))}
     for number, step in enumerate(steps):
-        state = step.state
-        provider = parse_reference(state.provider) if state.provider else None
-        for urn in references(state):
-            for target in by_urn.get(urn, ()):
-                other = steps[target].state
-                if provider and provider[0] == urn and other.id != provider[1]:
-                    continue
-                # An old copy names its dependencies by URN and may mean the old or the live copy: it goes before both.
-                # A live resource never depends on an old copy that has a live successor being deleted too.
-                if target != number and not (other.delete and not state.delete and _has_live(by_urn[urn], steps)):
-                    dependents[target].add(number)
+        for target in _targets(step.state, by_urn, steps):
+            if target != number:
+                dependents[target].add(number)
     return dependents
 
 
-def _has_live(numbers: Sequence[int], steps: Sequence[Step]) -> bool:
-    return any(not steps[n].state.delete for n in numbers)
+def _targets(state: ResourceState, by_urn: Mapping[str, Sequence[int]], steps: Sequence[Step]) -> Iterator[int]:
+    """The steps that delete what `state` names.
+
+    A provider is named by URN and id. Everything else is named by URN alone: an old copy may mean the old or the live
+    one, so it goes before both; a live resource never means an old copy that has a live successor.
+    """
+    provider = parse_reference(state.provider) if state.provider else ("", "")
+    for urn in references(state):
+        numbers = by_urn.get(urn, ())
+        if urn == provider[0]:
+            yield from (n for n in numbers if steps[n].state.id == provider[1])
+            continue
+        some_live = any(not steps[n].state.delete for n in numbers)
+        yield from (n for n in numbers if state.delete or not steps[n].state.delete or not some_live)

@@ -1,7 +1,7 @@
 """Property values: what flows between programs, the engine, providers and checkpoints.
 
-Plain values are `None`, `bool`, `float`/`int`, `str`, `list` and `dict[str, …]`. The marked ones are here. The wire form
-(google.protobuf.Struct with signature keys) and the checkpoint form are in `wire.py` and `checkpoint.py`.
+Plain values are `None`, `bool`, `float`/`int`, `str`, `list` and `dict[str, …]`. The marked ones are here. The wire
+form (google.protobuf.Struct with signature keys) and the checkpoint form are in `wire.py` and `checkpoint.py`.
 Source: pulumi `sdk/go/common/resource/properties.go`.
 """
 

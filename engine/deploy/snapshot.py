@@ -1,6 +1,7 @@
 """The engine's view of a stack: resources in dependency order, and effects that never ended.
 
-In memory and decrypted; its stored JSON is the checkpoint (`checkpoint.py`). Source: pulumi `pkg/resource/deploy/snapshot.go`.
+In memory and decrypted; its stored JSON is the checkpoint (`checkpoint.py`). Source: pulumi
+`pkg/resource/deploy/snapshot.go`.
 """
 
 from __future__ import annotations

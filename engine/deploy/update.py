@@ -265,7 +265,8 @@ class _Update:
     async def _program_end(self, source: ProgramSource, running: asyncio.Future[str]) -> str:
         """Wait for the program; one that was turned away gets some time to end by itself, then it is abandoned."""
         turned_away = asyncio.ensure_future(self._deployment.stopping.wait())
-        await asyncio.wait({running, turned_away}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {running, turned_away}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         turned_away.cancel()
         if not running.done():
             await self._deployment.wait_for_running()

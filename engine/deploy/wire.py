@@ -44,8 +44,11 @@ _MAX_EXACT = 2**53  # beyond this a double does not hold every integer, so 1e300
 
 
 def decode_struct(struct: struct_pb2.Struct) -> PropertyMap:
-    """The property map in a Struct. Output values become secrets, unknowns or plain values."""
-    return {key: decode_value(value) for key, value in struct.fields.items()}
+    """The property map in a Struct. Output values become secrets, unknowns or plain values.
+
+    Keys come sorted: protobuf keeps no order, and equal programs are to leave equal records.
+    """
+    return {key: decode_value(value) for key, value in sorted(struct.fields.items())}
 
 
 def decode_value(value: struct_pb2.Value) -> PropertyValue:
@@ -58,7 +61,7 @@ def decode_value(value: struct_pb2.Value) -> PropertyValue:
         fields = value.struct_value.fields
         if SIGNATURE in fields:
             return _decode_marked(fields)
-        return {k: decode_value(v) for k, v in fields.items()}
+        return {k: decode_value(v) for k, v in sorted(fields.items())}
     if kind == "list_value":
         return [decode_value(v) for v in value.list_value.values]
     if kind == "bool_value":

@@ -1,0 +1,144 @@
+"""Whatever is abandoned, wherever: the journal's replay is sound, nothing is forgotten and nothing made twice.
+
+A power cut is simulated at a journal position: from there on nothing is durable, running effects are abandoned. The
+next update starts from the replay of what was durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.deploy.journal import replay
+from engine.deploy.snapshot import Snapshot
+from engine.deploy.update import UpdateMode
+from engine.model.errors import StaleLease
+from tests.fakes.program import Declared, StubProgram
+from tests.fakes.scenario import EngineLoop, Run, Scenario
+
+NAMES = "abcd"
+RUNS = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> list[Declared]:
+    """Up to four things; later ones may take an earlier one's address, in ways that update or replace."""
+    names = [n for n in NAMES if draw(st.booleans())]
+    declared: list[Declared] = []
+    for position, name in enumerate(names):
+        properties = {key: draw(st.integers(1, 2)) for key in ("size", "kind", "slot") if draw(st.booleans())}
+        uses = {}
+        if position and draw(st.booleans()):
+            key = draw(st.sampled_from(["peer", "kind", "slot"]))
+            properties.pop(key, None)
+            uses[key] = draw(st.sampled_from(names[:position]))
+        after = [draw(st.sampled_from(names[:position]))] if position and draw(st.booleans()) else []
+        declared.append(Declared(name, dict(properties), uses, after))
+    return declared
+
+
+def up(scenario: Scenario, program: Sequence[Declared], cut: int = -1) -> Run | None:
+    """One update; with `cut`, the power goes at that journal position and only what was durable is left."""
+    scenario.journal_error = (cut, StaleLease("power cut")) if cut >= 0 else None
+    base = scenario.snapshot
+    try:
+        run: Run = scenario.engine.run(scenario.update(UpdateMode.UP, None, source=StubProgram(program)))
+    except StaleLease:
+        durable = scenario.last_entries
+        scenario.snapshot = replay(base, durable)
+        scenario.snapshot.verify_integrity()
+        return None
+    return run
+
+
+def check_inventory(scenario: Scenario, program: Sequence[Declared]) -> None:
+    """The cloud holds exactly what the state says, and the state what the program says."""
+    live = {s.id for s in scenario.snapshot.resources if s.type == "fake:index:Thing"}
+    assert live == set(scenario.cloud.things), "cloud and state disagree"
+    assert sorted(t.urn.rpartition("::")[2] for t in scenario.cloud.things.values()) == [d.name for d in program]
+    assert not scenario.snapshot.pending_operations
+
+
+@RUNS
+@given(steps=st.lists(st.tuples(programs(), st.one_of(st.just(-1), st.integers(0, 25))), min_size=1, max_size=4))
+def test_inventory_equals_state_after_any_cuts(
+    engine_loop: EngineLoop, steps: list[tuple[list[Declared], int]]
+) -> None:
+    scenario = Scenario(engine_loop)
+    program: list[Declared] = []
+    for program, cut in steps:
+        run = up(scenario, program, cut)
+        assert run is None or run.result.succeeded, run.errors
+    final = up(scenario, program)
+    assert final is not None and final.result.succeeded, final and final.errors
+    check_inventory(scenario, program)
+    assert up(scenario, program).result.resource_changes.keys() <= {"same"}  # type: ignore[union-attr]
+    scenario.engine.run(scenario.update(UpdateMode.DESTROY, None))
+    assert not scenario.cloud.things and not scenario.snapshot.resources
+
+
+BEFORE = [Declared("a", {"slot": 1}), Declared("b", {}, {"kind": "a"}), Declared("c", {"size": 1}), Declared("d")]
+AFTER = [Declared("a", {"slot": 2}), Declared("b", {}, {"kind": "a"}), Declared("c", {"size": 2}), Declared("e")]
+
+
+def test_every_journal_position_of_a_mixed_update(engine_loop: EngineLoop) -> None:
+    """Delete-first replacement with a dependent, update, create and delete in one."""
+    whole = Scenario(engine_loop)
+    up(whole, BEFORE)
+    run = up(whole, AFTER)
+    assert run is not None and len(run.entries) > 10
+    for cut in range(len(run.entries)):
+        scenario = Scenario(engine_loop)
+        up(scenario, BEFORE)
+        assert up(scenario, AFTER, cut) is None, "the power was to go"
+        final = up(scenario, AFTER)
+        assert final is not None and final.result.succeeded, final and final.errors
+        check_inventory(scenario, AFTER)
+
+
+@RUNS
+@given(
+    program=programs(),
+    method=st.sampled_from(["create", "created"]),
+    name=st.sampled_from(NAMES),
+    times=st.integers(1, 3),
+)
+def test_unanswered_creates_never_duplicate(
+    engine_loop: EngineLoop, program: list[Declared], method: str, name: str, times: int
+) -> None:
+    scenario = Scenario(engine_loop)
+    for _ in range(times):
+        scenario.cloud.break_(method, name, TimeoutError("no answer"))
+    for _ in range(times + 1):
+        run = up(scenario, program)
+        assert len(scenario.cloud.made(name)) <= 1, "made twice"
+    assert run is not None and run.result.succeeded, run and run.errors
+    check_inventory(scenario, program)
+
+
+@RUNS
+@given(first=programs(), second=programs(), method=st.sampled_from(["create", "update", "delete"]), data=st.data())
+def test_provider_failures_lose_nothing(
+    engine_loop: EngineLoop, first: list[Declared], second: list[Declared], method: str, data: Any
+) -> None:
+    scenario = Scenario(engine_loop)
+    up(scenario, first)
+    scenario.cloud.fail(method, data.draw(st.sampled_from(NAMES)))
+    failed = up(scenario, second)
+    assert failed is not None
+    ids = {s.id for s in scenario.snapshot.resources if s.type == "fake:index:Thing" and not s.pending_replacement}
+    assert ids == set(scenario.cloud.things), "cloud and state disagree after a failure"
+    scenario.cloud.script.clear()
+    final = up(scenario, second)
+    assert final is not None and final.result.succeeded, final and final.errors
+    check_inventory(scenario, second)
+
+
+def test_replay_of_nothing_is_the_base() -> None:
+    base = Snapshot()
+    assert replay(base, []) == Snapshot([], [], {})
