@@ -53,8 +53,13 @@ class Bench:
 def one_droplet() -> None:
     """The program that is measured: one Droplet, two outputs."""
     droplet = digitalocean.Droplet(
-        "droplet", name=pulumi.get_stack(), image="gpu-h100x1-base", size="gpu-h100x1-80gb", region="nyc2", tags=["bench"]
-    )  # fmt: skip
+        "droplet",
+        name=pulumi.get_stack(),
+        image="gpu-h100x1-base",
+        size="gpu-h100x1-80gb",
+        region="nyc2",
+        tags=["bench"],
+    )
     pulumi.export("id", droplet.id)
     pulumi.export("address", droplet.ipv4_address)
 

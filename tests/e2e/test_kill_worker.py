@@ -29,14 +29,14 @@ class Place:
     """Where the worker dies.
 
     Attributes:
-        kind: the sandbox's fault that holds the request: `delay` before the effect, `timeout_after_effect` after it.
+        kind: the sandbox's fault that holds the request and then drops it: without its effect, or after it.
         skip: how many such requests pass first.
     """
 
     name: str
     method: str
     path: str
-    kind: str = "delay"
+    kind: str = "timeout_before_effect"
     skip: int = 0
 
 
