@@ -5,7 +5,7 @@ Blocking; for worker threads. Knows no deployments, no queue and no leases beyon
 
 from __future__ import annotations
 
-import threading
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +20,6 @@ from pulumi.automation import (
     EngineEvent,
     LocalWorkspace,
     OutputMap,
-    ProjectSettings,
     Stack,
     StackNotFoundError,
     StackSettings,
@@ -31,6 +30,7 @@ from engine.automation.request import StackRequest, StackResult
 from engine.model.clock import Clock, SystemClock
 from engine.model.errors import NotFound, StackError
 from engine.model.fence import Fence, NoFence
+from engine.model.ids import random_text
 
 OnEvent = Callable[[EngineEvent], Any]
 _ERROR_LINES = 40  # enough for a provider's message with its request; the whole text stays in `details`
@@ -80,7 +80,6 @@ class StackDriver:
             "PULUMI_CONFIG_PASSPHRASE": passphrase,
             "PULUMI_SKIP_UPDATE_CHECK": "true",
         }
-        self._guard = threading.Lock()
 
     # -- operations ------------------------------------------------------------------------------------------------
 
@@ -192,18 +191,24 @@ class StackDriver:
 
     def _workspace(self, stack: str, fence: Fence, program: Callable[[], None] | None = None) -> LocalWorkspace:
         folder = self.work_folder(stack)
-        settings = None
-        if not (folder / "Pulumi.yaml").exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            settings = ProjectSettings(name=self._project, runtime="python", main=str(folder))
-        with self._guard:  # two threads may ask about the same new folder
-            return LocalWorkspace(
-                work_dir=str(folder),
-                program=program,
-                env_vars=self._env,
-                project_settings=settings,
-                pulumi_command=self._command_for(fence),
-            )
+        self._write_project(folder)
+        return LocalWorkspace(
+            work_dir=str(folder),
+            program=program,
+            env_vars=self._env,
+            pulumi_command=self._command_for(fence),
+        )
+
+    def _write_project(self, folder: Path) -> None:
+        """Put a `Pulumi.yaml` where there is none; whole at once, because others may be reading it."""
+        path = folder / "Pulumi.yaml"
+        if path.exists():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {"name": self._project, "runtime": "python", "main": str(folder)}
+        draft = folder / f".Pulumi.yaml.{random_text(8)}"
+        draft.write_text("".join(f"{key}: {json.dumps(value)}\n" for key, value in settings.items()), encoding="utf-8")
+        draft.replace(path)
 
     def _selected(self, stack: str, fence: Fence, program: Callable[[], None] | None = None) -> Stack:
         return Stack.select(stack, self._workspace(stack, fence, program))

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 _META = b"version: 1\n"
-_STACK_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _CLI_HINT = "use the official CLI for it (STACKYARD_PULUMI=cli)"
 
 
@@ -57,13 +57,19 @@ def parse_reference(text: str, project: str) -> StackReference:
             raise BackendError(f"invalid stack name {text!r}: it may read name, organization/name or org/project/name")
     if organization != "organization":
         raise BackendError("organization name must be 'organization'")
-    if not _STACK_NAME.fullmatch(name) or name in (".", ".."):
+    if not _is_name(name):
         raise BackendError(
             f"invalid stack name {text!r}: a stack name has 1 to 100 letters, digits, hyphens, underscores and periods"
         )
+    if project and not _is_name(project):
+        raise BackendError(f"invalid project name {project!r}: it has letters, digits, hyphens, underscores, periods")
     if not project:
         raise BackendError("the project's name is needed to find a stack: run inside a project, or name it fully")
     return StackReference(project, name)
+
+
+def _is_name(text: str) -> bool:
+    return bool(_NAME.fullmatch(text)) and text not in (".", "..")
 
 
 class FileBackend:
@@ -241,12 +247,16 @@ def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The process id keeps two processes' drafts apart; within a process one stack has one writer.
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(draft, "wb") as file:
-        file.write(data)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(draft, path)
+    try:
+        with open(draft, "wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def remove_blob(path: Path) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from engine.deploy.backend.file import BackendError, remove_blob
+from engine.deploy.backend.file import BackendError, StackReference, remove_blob
 from engine.deploy.backend.file_journal import journal_path
 from engine.deploy.backend.locks import lock_files
 from engine.deploy.checkpoint import CheckpointCodec, CheckpointError, parse_versioned, salt_of, verified, versioned
@@ -157,17 +157,15 @@ def _check_stack(snapshot: Snapshot, session: Session, where: str) -> None:
 def cancel(session: Session) -> None:
     """`cancel [NAME] --yes`: stop an update of this process, free the stack from any other."""
     operands = session.arguments.operands
-    if operands:
-        session.__dict__["stack"] = session.existing(operands[0])
-    stack = session.stack
-    if not session.services.loop.cancel(running_key(session)):
+    stack = session.existing(operands[0]) if operands else session.stack
+    if not session.services.loop.cancel(running_key(session, stack)):
         for path in lock_files(session.backend, stack):
             remove_blob(path)
         if journal_path(session.backend, stack).exists():
-            session.store.load()
+            session.store_of(stack).load()
     session.console.out(f"The currently running update for '{stack.name}' has been canceled!")
 
 
-def running_key(session: Session) -> str:
-    """Under which name the loop knows an update of this stack."""
-    return f"{session.backend.root.resolve()}/{session.stack.qualified}"
+def running_key(session: Session, stack: StackReference) -> str:
+    """Under which name the loop knows an update of a stack."""
+    return f"{session.backend.root.resolve()}/{stack.qualified}"

@@ -104,8 +104,10 @@ def _update(session: Session, mode: UpdateMode) -> UpdateResult:
         except BaseException as err:
             _abandon(journal, err)
             raise
-        _record(session, mode, result, raw, started)
-        journal.close(stored=True)
+        try:
+            _record(session, mode, result, raw, started)
+        finally:
+            journal.close(stored=True)
     finally:
         lock.release()
     if not result.succeeded:
@@ -184,7 +186,7 @@ def _run(
             )
 
     display.start()
-    key = running_key(session)
+    key = running_key(session, session.stack)
     if mode is UpdateMode.PREVIEW:
         return services.loop.run(perform())
     services.loop.enter(key, cancellation)
