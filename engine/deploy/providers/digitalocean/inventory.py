@@ -75,6 +75,9 @@ class DigitalOceanInventory:
 
 
 def _is_owned(resource: OwnedResource, installation_tag: str) -> bool:
+    """The installation's own tag is no finding: to delete it would take it off every machine."""
+    if resource.kind == TAG and resource.name == installation_tag:
+        return False
     return any(tag == installation_tag or tag.startswith(OWNER_PREFIX) for tag in resource.tags)
 
 
