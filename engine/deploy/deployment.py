@@ -103,6 +103,7 @@ class Deployment:
         self._condemned: dict[str, Dependent] = {}
         self._lost: set[str] = set()
         self._aliases: dict[str, list[str]] = {}
+        self._claimed: dict[str, str] = {}  # former URN → who took it over by an alias
         self._root = ""
         self._stack_outputs: PropertyMap | None = None
         self.failed = False
@@ -337,8 +338,16 @@ class Deployment:
         parent_aliases = self._aliases.get(goal.parent, [])
         former = alias_urns(goal, self._names.stack, self._names.project, parent_aliases)
         self._aliases[urn] = former
+        if urn in self._claimed:
+            raise self._error(
+                urn,
+                f"Duplicate resource URN '{urn}' conflicting with alias on resource with URN '{self._claimed[urn]}'",
+            )
         for candidate in (urn, *former):
-            if (old := self._olds.get(candidate)) is not None and (candidate == urn or candidate not in self._seen):
+            old = self._olds.get(candidate)
+            if old is not None and (candidate == urn or candidate not in self._seen | self._claimed.keys()):
+                if candidate != urn:
+                    self._claimed[candidate] = urn
                 return old
         return None
 

@@ -21,8 +21,10 @@ from engine.deploy.urn import is_provider_type
 class Refresher:
     """Reads resources and records what became of them."""
 
-    def __init__(self, execution: Execution, executor: StepExecutor, parallel: int) -> None:
+    def __init__(self, execution: Execution, executor: StepExecutor, parallel: int, *, counting: bool) -> None:
+        """`counting`: the refresh is the update itself, not what comes before one, and its results are its changes."""
         self._x = execution
+        self._counting = counting
         self._executor = executor
         self._slots = asyncio.Semaphore(max(1, parallel))
 
@@ -47,10 +49,12 @@ class Refresher:
         if new != old:
             self._x.ledger.succeed(Op.REFRESH, self._x.ledger.next_step(), old, new)
         op = Op.DELETE if new is None else Op.UPDATE if diff.changes else Op.SAME
-        done = replace(step, op=op, new=new, diffs=tuple(diff.changed_keys), detailed_diff=diff.detailed_diff)
+        shown = op if self._counting else Op.REFRESH
+        done = replace(step, op=shown, new=new, diffs=tuple(diff.changed_keys), detailed_diff=diff.detailed_diff)
         self._x.events.outputs(done)
         self._executor.steps_done += 1
-        self._executor.count(op, old.urn)
+        if self._counting:
+            self._executor.count(op, old.urn)
 
     async def read(self, old: ResourceState) -> tuple[ResourceState | None, DiffResult]:
         """The state as the cloud has it (None: gone), and how it differs from what the program last asked."""

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from engine.deploy.deletes import generate_deletes, schedule_deletes
 from engine.deploy.deployment import Deployment, Names
 from engine.deploy.events import EngineEvents
+from engine.deploy.graph import references
 from engine.deploy.journal import Journal
 from engine.deploy.ledger import Ledger
 from engine.deploy.monitor import MonitorServer
@@ -21,6 +22,7 @@ from engine.deploy.registry import ProviderRegistry
 from engine.deploy.resource import ResourceState
 from engine.deploy.settle import CannotSettle, Settler
 from engine.deploy.snapshot import Snapshot
+from engine.deploy.step import Step
 from engine.deploy.step_executor import Execution
 from engine.deploy.urn import ROOT_STACK_TYPE
 from engine.model.clock import Clock
@@ -171,7 +173,9 @@ class _Update:
         self._deployment = Deployment(
             names, execution, parallel=options.parallel, continue_on_error=options.continue_on_error
         )
-        self._refresher = Refresher(execution, self._deployment.executor, options.parallel)
+        self._refresher = Refresher(
+            execution, self._deployment.executor, options.parallel, counting=options.mode is UpdateMode.REFRESH
+        )
         self._program_failed = False
         self._cancelled = False
 
@@ -281,7 +285,14 @@ class _Update:
         for antichain in schedule_deletes(steps):
             if not self._going_on:
                 return
-            await self._deployment.run_all([self._deployment.executor.run_chain([s]) for s in antichain])
+            await self._deployment.run_all([self._deployment.executor.run_chain([s]) for s in self._free(antichain)])
+
+    def _free(self, antichain: Sequence[Step]) -> Sequence[Step]:
+        """The steps whose resources nobody needs any more; after a failed delete its dependencies must stay."""
+        if not self._deployment.failed:
+            return antichain
+        needed = {urn for state in self._ledger.resources() for urn in references(state)}
+        return [step for step in antichain if step.urn not in needed]
 
     async def _watch_cancellation(self) -> None:
         seen = 0

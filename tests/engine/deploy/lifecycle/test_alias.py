@@ -61,3 +61,14 @@ def test_failed_program_after_a_rename_leaves_no_dangling_reference(scenario: Sc
     run = scenario.up(after)
     assert not run.result.succeeded and run.has("b")
     assert list(run.state("b").dependencies) == [run.state("new").urn]
+
+
+def test_former_name_taken_by_another(scenario: Scenario) -> None:
+    def after() -> None:
+        new = Thing("new", {"name": "n"}, pulumi.ResourceOptions(aliases=[pulumi.Alias(name="old")]))
+        Thing("old", {"name": "n"}, pulumi.ResourceOptions(depends_on=[new]))
+
+    scenario.up(lambda: (Thing("old", {"name": "n"}), None)[1])
+    run = scenario.up(after)
+    assert not run.result.succeeded and "conflicting with alias on resource" in run.errors
+    assert len(scenario.cloud.things) == 1

@@ -140,3 +140,16 @@ def test_parallel_creates_and_their_limit(scenario: Scenario) -> None:
     run = scenario.up(program, parallel=3)
     assert run.result.succeeded, run.errors
     assert scenario.cloud.most_running == 3
+
+
+def test_continue_on_error_in_deletes_keeps_what_is_still_needed(scenario: Scenario) -> None:
+    def program() -> None:
+        a = Thing("a")
+        Thing("b", {"peer": a.address})
+        Thing("c")
+
+    scenario.up(program)
+    scenario.cloud.fail("delete", "b")
+    run = scenario.destroy(continue_on_error=True)
+    assert not run.result.succeeded
+    assert run.has("a") and run.has("b") and not run.has("c")

@@ -50,6 +50,7 @@ def test_up_with_refresh(scenario: Scenario) -> None:
     del scenario.cloud.things[id]
     run = scenario.up(program, refresh=True)
     assert run.result.succeeded and run.ops["a"] == ["refresh", "create"]
+    assert run.result.resource_changes == {"create": 1, "same": 2, "update": 1}, "what the refresh saw does not count"
     assert len(scenario.cloud.made("a")) == 1
 
 
