@@ -23,12 +23,14 @@ class Child:
         parent_pid: the supervisor; 0 when started by hand.
         fd: an inherited listening socket; -1 where there is none.
         executor_id: name of a worker in the lease table.
+        replaces: name of the worker that ran before it here, and is dead.
     """
 
     settings: Settings
     parent_pid: int
     fd: int
     executor_id: str
+    replaces: str
 
 
 def begin(name: str) -> Child:
@@ -37,12 +39,17 @@ def begin(name: str) -> Child:
     parser.add_argument("--parent-pid", type=int, default=0)
     parser.add_argument("--fd", type=int, default=-1)
     parser.add_argument("--executor-id", default="")
+    parser.add_argument("--replaces", default="")
+    parser.add_argument("--gate", type=int, default=-1, help="a pipe that is closed when the database is ready")
     given = parser.parse_args()
     if given.parent_pid:
         die_with(given.parent_pid)
     settings = load()
     logs.configure(settings.data_dir, name, settings.log_level)
-    return Child(settings, given.parent_pid, given.fd, given.executor_id)
+    if given.gate >= 0:
+        os.read(given.gate, 1)
+        os.close(given.gate)
+    return Child(settings, given.parent_pid, given.fd, given.executor_id, given.replaces)
 
 
 def die_with(parent_pid: int) -> None:

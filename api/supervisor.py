@@ -25,8 +25,6 @@ from engine.identity import installation_secret
 from engine.model import ids
 from engine.model.clock import Clock
 from engine.model.errors import Conflict, Unavailable
-from engine.store import leases, migrate
-from engine.store.database import Database
 
 FIRST_BACKOFF_SECONDS = 0.1
 LONGEST_BACKOFF_SECONDS = 10.0
@@ -44,13 +42,12 @@ class ChildSpec:
     """One kind of child process.
 
     Attributes:
-        command: makes the command line for one start, given the name of this run (`worker-8x3k…`).
-        died: told the name of the run after each exit.
+        command: makes the command line for one start, given the names of this run (`worker-8x3k…`) and of the one
+            before it ("" at first).
     """
 
     name: str
-    command: Callable[[str], Sequence[str]]
-    died: Callable[[str], None] = lambda run: None
+    command: Callable[[str, str], Sequence[str]]
 
 
 class Supervisor:
@@ -78,9 +75,11 @@ class Supervisor:
 
     async def _keep(self, child: ChildSpec, stop: asyncio.Event) -> None:
         backoff = FIRST_BACKOFF_SECONDS
+        run = ""
         while not stop.is_set():
             started = self._clock.monotonic()
-            code = await self._run_once(child, stop)
+            previous, run = run, f"{child.name}-{ids.random_text(10)}"
+            code = await self._run_once(child, child.command(run, previous), stop)
             if stop.is_set():
                 return
             if self._clock.monotonic() - started > HEALTHY_SECONDS:
@@ -90,12 +89,11 @@ class Supervisor:
                 await asyncio.wait_for(stop.wait(), backoff)
             backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
 
-    async def _run_once(self, child: ChildSpec, stop: asyncio.Event) -> int:
+    async def _run_once(self, child: ChildSpec, command: Sequence[str], stop: asyncio.Event) -> int:
         """Start a child, wait until it ends or `stop` is set (then end it); returns its exit code."""
-        run = f"{child.name}-{ids.random_text(10)}"
         pid_file = self._run_dir / f"{child.name}.pid"
         process = await asyncio.create_subprocess_exec(
-            *child.command(run), env=self._environment, pass_fds=self._fds, stdin=asyncio.subprocess.DEVNULL,
+            *command, env=self._environment, pass_fds=self._fds, stdin=asyncio.subprocess.DEVNULL,
             process_group=0,  # Ctrl-C is ours alone: we stop them in order
         )  # fmt: skip
         pid_file.write_text(f"{process.pid}\n")
@@ -106,7 +104,6 @@ class Supervisor:
         if not exited.done():
             await self._end(child, process)
         pid_file.write_text("")
-        await asyncio.to_thread(child.died, run)
         return await exited
 
     async def _end(self, child: ChildSpec, process: asyncio.subprocess.Process) -> None:
@@ -133,57 +130,91 @@ def serve(
 
     Raises:
         Conflict: another `stackyard serve` uses this data folder.
-        Unavailable: the address is taken.
+        Unavailable: the address is taken, or the database cannot be used.
     """
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with _only_one(settings.data_dir), _listening(settings.host, settings.port) as public:
         port = public.getsockname()[1]
         settings = settings.model_copy(update={"port": port})
         installation_secret.load_or_create(settings.data_dir, settings.secret_key)
-        database = Database(settings.resolved_database_url)
-        try:
-            migrate.migrate(database)
-            if port_file:
-                _write_whole(port_file, str(port))
-            asyncio.run(_serve(settings, clock, database, public, with_worker=with_worker, announce=announce))
-        finally:
-            database.close()
+        if port_file:
+            _write_whole(port_file, str(port))
+        asyncio.run(_serve(settings, clock, public, with_worker=with_worker, announce=announce))
 
 
 async def _serve(
-    settings: Settings,
-    clock: Clock,
-    database: Database,
-    public: socket.socket,
-    *,
-    with_worker: bool,
-    announce: Callable[[str], None],
+    settings: Settings, clock: Clock, public: socket.socket, *, with_worker: bool, announce: Callable[[str], None]
 ) -> None:
-    def expire(run: str) -> None:
-        with database.write() as session:
-            leases.expire_executor(session, run, clock.now())
-
-    parent = ["--parent-pid", str(os.getpid())]
-    children = [
-        ChildSpec("gateway", lambda run: [*_module("api.gateway"), *parent, "--fd", str(public.fileno())]),
-        ChildSpec("api", lambda run: [*_module("api.server"), *parent]),
-    ]
-    if with_worker:
-        command = [*_module("api.worker_process"), *parent, "--executor-id"]
-        children.append(ChildSpec("worker", lambda run: [*command, run], died=expire))
-    environment = dict(os.environ) | _as_environment(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    supervisor = Supervisor(
-        children, run_dir=settings.data_dir, environment=environment, fds=[public.fileno()], clock=clock
+    environment = dict(os.environ) | _as_environment(settings)
+    with _gate() as gate:
+        supervisor = Supervisor(
+            _children(public.fileno(), gate.waits, with_worker=with_worker), run_dir=settings.data_dir,
+            environment=environment, fds=[public.fileno(), gate.waits], clock=clock,
+        )  # fmt: skip
+        running = asyncio.ensure_future(supervisor.run(stop))
+        announcing = asyncio.ensure_future(_announce_when_ready(settings, clock, announce))
+        try:
+            migrated = await _migrate(environment)
+            gate.open()
+            if not migrated:
+                stop.set()
+            await running
+        finally:
+            announcing.cancel()
+    if not migrated:
+        raise Unavailable("the database cannot be used; the reason is above, `stackyard doctor` may say more")
+
+
+def _children(public_fd: int, gate_fd: int, *, with_worker: bool) -> list[ChildSpec]:
+    common = ["--parent-pid", str(os.getpid()), "--gate", str(gate_fd)]
+    children = [
+        ChildSpec("gateway", lambda run, previous: [*_module("api.gateway"), *common, "--fd", str(public_fd)]),
+        ChildSpec("api", lambda run, previous: [*_module("api.server"), *common]),
+    ]
+    if with_worker:
+        worker = _module("api.worker_process")
+        children.append(
+            ChildSpec("worker", lambda run, previous: [*worker, *common, "--executor-id", run, "--replaces", previous])
+        )
+    return children
+
+
+async def _migrate(environment: Mapping[str, str]) -> bool:
+    """Bring the database up to date in a process that takes its memory with it; False when that failed."""
+    process = await asyncio.create_subprocess_exec(
+        *_module("api.migrate_process"), env=dict(environment), stdin=asyncio.subprocess.DEVNULL
     )
-    announcing = asyncio.ensure_future(_announce_when_ready(settings, clock, announce))
+    return await process.wait() == 0
+
+
+class _Gate:
+    """Holds the children back, once they have imported everything, until the database is ready.
+
+    A pipe that nobody writes to: reading it ends when the writing end is closed, also by this process's death.
+    """
+
+    def __init__(self) -> None:
+        self.waits, self._closes = os.pipe()
+        self._is_open = False
+
+    def open(self) -> None:
+        if not self._is_open:
+            os.close(self._closes)
+            self._is_open = True
+
+
+@contextmanager
+def _gate() -> Iterator[_Gate]:
+    gate = _Gate()
     try:
-        await supervisor.run(stop)
+        yield gate
     finally:
-        announcing.cancel()
+        gate.open()
+        os.close(gate.waits)
 
 
 def _as_environment(settings: Settings) -> dict[str, str]:

@@ -17,8 +17,12 @@ import httpx
 import pytest
 
 from api import supervisor
+from api.settings import Settings
 from api.supervisor import ChildSpec, Supervisor
+from api.worker_process import bury
 from engine.model.clock import SystemClock
+from engine.store import leases, migrate
+from engine.store.database import Database
 
 SLEEPER = [sys.executable, "-c", "import signal; signal.pause()"]
 DEAF = [
@@ -53,19 +57,24 @@ def new_supervisor(folder: Path, *children: ChildSpec) -> Supervisor:
     return Supervisor(children, run_dir=folder, environment=os.environ, fds=[], clock=SystemClock())
 
 
-async def test_child_that_dies_is_mourned_and_started_again(tmp_path: Path) -> None:
-    mourned: list[str] = []
+async def test_child_that_dies_is_started_again_and_told_whom_it_replaces(tmp_path: Path) -> None:
+    runs: list[tuple[str, str]] = []
     stop = asyncio.Event()
-    child = ChildSpec("worker", lambda run: [*SLEEPER, run], died=mourned.append)
+
+    def command(run: str, previous: str) -> list[str]:
+        runs.append((run, previous))
+        return SLEEPER
+
+    child = ChildSpec("worker", command)
     running = asyncio.create_task(new_supervisor(tmp_path, child).run(stop))
     first = await eventually(lambda: pid_of(tmp_path, "worker"))
     os.kill(first, signal.SIGKILL)
     second = await eventually(lambda: pid_of(tmp_path, "worker") not in (0, first) and pid_of(tmp_path, "worker"))
-    assert len(mourned) == 1 and mourned[0].startswith("worker-")
-    assert not is_alive(first)
+    assert runs[0][0].startswith("worker-") and runs[0][1] == ""
+    assert runs[1][1] == runs[0][0] != runs[1][0] and not is_alive(first)
     stop.set()
     await asyncio.wait_for(running, 10)
-    assert not is_alive(second) and len(set(mourned)) == 2 and pid_of(tmp_path, "worker") == 0
+    assert not is_alive(second) and pid_of(tmp_path, "worker") == 0
 
 
 async def test_child_that_ignores_the_request_to_stop_is_killed(
@@ -73,7 +82,7 @@ async def test_child_that_ignores_the_request_to_stop_is_killed(
 ) -> None:
     monkeypatch.setattr(supervisor, "STOP_SECONDS", 0.2)
     stop = asyncio.Event()
-    running = asyncio.create_task(new_supervisor(tmp_path, ChildSpec("deaf", lambda run: DEAF)).run(stop))
+    running = asyncio.create_task(new_supervisor(tmp_path, ChildSpec("deaf", lambda run, previous: DEAF)).run(stop))
     pid = await eventually(lambda: pid_of(tmp_path, "deaf"))
     await eventually(lambda: ignored_signals(pid) & 1 << signal.SIGTERM - 1)
     stop.set()
@@ -85,7 +94,7 @@ async def test_child_that_always_fails_is_started_less_and_less_often(tmp_path: 
     starts: list[float] = []
     clock = SystemClock()
 
-    def command(run: str) -> list[str]:
+    def command(run: str, previous: str) -> list[str]:
         starts.append(clock.monotonic())
         return [sys.executable, "-S", "-c", "raise SystemExit(1)"]
 
@@ -96,6 +105,19 @@ async def test_child_that_always_fails_is_started_less_and_less_often(tmp_path: 
     await asyncio.wait_for(running, 10)
     gaps = [b - a for a, b in itertools.pairwise(starts)]
     assert gaps[1] > 0.2 and gaps[2] > 0.4
+
+
+def test_replaced_worker_has_no_leases_any_more(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    database = Database(settings.resolved_database_url)
+    migrate.migrate(database)
+    now = SystemClock().now()
+    with database.write() as session:
+        assert leases.acquire(session, "stack:dep-x", "worker-dead", 30, now)
+    bury(settings, "worker-dead")
+    with database.write() as session:
+        assert leases.acquire(session, "stack:dep-x", "worker-new", 30, SystemClock().now())
+    database.close()
 
 
 class Serve:
@@ -167,3 +189,12 @@ async def test_children_die_with_a_killed_supervisor_and_a_second_one_can_start(
     serve.process.kill()
     serve.process.wait(10)
     await eventually(lambda: not any(map(is_alive, pids)))
+
+
+def test_serve_says_why_when_the_database_cannot_be_used(tmp_path: Path) -> None:
+    environment = os.environ | {"STACKYARD_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
+    command = [sys.executable, "-m", "api.cli.main", "serve", "--port", "0", "--no-worker", "--data-dir", str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "the database does not answer" in done.stderr and "STACKYARD_DATABASE_URL" in done.stderr
+    assert "Traceback" not in done.stderr
