@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,14 +146,18 @@ class FileBackend:
         """
         return self._stack_path(stack).read_bytes()
 
-    def write(self, stack: StackReference, checkpoint: bytes) -> None:
-        """Put the checkpoint, durably; the one before stays as `.bak`."""
+    def write(self, stack: StackReference, checkpoint: bytes, check: Callable[[], None]) -> None:
+        """Put the checkpoint, durably; the one before stays as `.bak`.
+
+        Args:
+            check: raises if the caller may not write; asked last of all before the new file takes the old one's place.
+        """
         if not (self.folder / "meta.yaml").exists():
             write_blob(self.folder / "meta.yaml", _META)
         path = self._stack_path(stack)
         if path.exists():
             write_blob(path.with_name(path.name + ".bak"), path.read_bytes())
-        write_blob(path, checkpoint, durable=True)
+        write_blob(path, checkpoint, durable=True, check=check)
 
     def remove(self, stack: StackReference, *, remove_backups: bool = False) -> None:
         """Take the stack away: its checkpoint stays as `.bak`, its history goes."""
@@ -225,7 +229,11 @@ def encode(data: Mapping[str, Any]) -> bytes:
     return json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def write_blob(path: Path, data: bytes, *, durable: bool = False) -> None:
+def _nothing() -> None:
+    return None
+
+
+def write_blob(path: Path, data: bytes, *, durable: bool = False, check: Callable[[], None] = _nothing) -> None:
     """Write a file whole or not at all, with the `.attrs` file gocloud keeps beside each."""
     attributes = {
         "user.cache_control": "",
@@ -236,13 +244,13 @@ def write_blob(path: Path, data: bytes, *, durable: bool = False) -> None:
         "user.metadata": None,
         "md5": base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode(),
     }
-    replace_file(path, data, durable=durable)
+    replace_file(path, data, durable=durable, check=check)
     replace_file(path.with_name(path.name + ".attrs"), encode(attributes) + b"\n")
     if durable:
         sync_folder(path.parent)
 
 
-def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:
+def replace_file(path: Path, data: bytes, *, durable: bool = False, check: Callable[[], None] = _nothing) -> None:
     """Write a file whole or not at all, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The process id keeps two processes' drafts apart; within a process one stack has one writer.
@@ -253,6 +261,7 @@ def replace_file(path: Path, data: bytes, *, durable: bool = False) -> None:
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
+        check()
         os.replace(draft, path)
     except BaseException:
         draft.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from typing import IO, Any
 from engine.deploy.backend.file import FileBackend, StackReference, encode, sync_folder
 from engine.deploy.checkpoint import CheckpointCodec, CheckpointError
 from engine.deploy.journal import EntryKind, JournalEntry
+from engine.model.errors import StaleLease
 from engine.model.fence import Fence
 
 _VERSION = 1
@@ -82,15 +83,25 @@ class FileJournal:
     def close(self, *, stored: bool) -> None:
         """End the journal; `stored`: the checkpoint has everything in it and the file can go."""
         if self._file is not None:
+            if stored and self._is_ours(self._file):
+                self._path.unlink()
             self._file.close()
             self._file = None
-            if stored:
-                self._path.unlink(missing_ok=True)
+
+    def _is_ours(self, file: IO[bytes]) -> bool:
+        # Whoever took the stack over meanwhile has removed this file and may have made one of the same name.
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), os.stat(self._path))
+        except FileNotFoundError:
+            return False
 
     def _write(self, lines: bytes) -> None:
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._path, "xb")  # noqa: SIM115 — open for the length of the update
+            try:
+                self._file = open(self._path, "xb")  # noqa: SIM115 — open for the length of the update
+            except FileExistsError as err:
+                raise StaleLease(f"{self._path} is another update's journal: this one has stopped") from err
             lines = encode(self._header) + b"\n" + lines
         self._file.write(lines)
         self._file.flush()

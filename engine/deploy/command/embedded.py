@@ -29,7 +29,7 @@ from engine.model.fence import Fence, NoFence
 
 _GENERAL_ERROR = 1
 _STACK_NOT_FOUND = 6  # as recorded
-_EXPECTED = (BackendError, CheckpointError, SecretsError, ConfigError, UsageError)
+_EXPECTED = (BackendError, CheckpointError, SecretsError, ConfigError, UsageError, OSError)
 
 
 def _flags(switches: str = "", values: str = "", ignored: str = "") -> Flags:

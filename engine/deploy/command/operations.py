@@ -105,6 +105,7 @@ def _update(session: Session, mode: UpdateMode) -> UpdateResult:
             _abandon(journal, err)
             raise
         try:
+            lock.check()
             _record(session, mode, result, raw, started)
         finally:
             journal.close(stored=True)

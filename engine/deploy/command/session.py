@@ -86,7 +86,7 @@ class Session:
         Raises:
             StackNotFound: it does not.
         """
-        text = self.arguments.text("stack") or self.env.get("PULUMI_STACK", "") or self.selected()
+        text = self.arguments.text("stack") or self.selected()
         if not text:
             raise BackendError("no stack selected; please use `pulumi stack select` to choose one, or pass --stack")
         return self.existing(text)

@@ -43,8 +43,8 @@ def _create(session: Session, stack: StackReference) -> None:
     if not config.salt:
         config.set_salt(secrets.state)
         config.save()
-    session.services.fence.check()
-    session.backend.write(stack, encode({"version": 3, "checkpoint": {"stack": stack.qualified}}))
+    empty = encode({"version": 3, "checkpoint": {"stack": stack.qualified}})
+    session.backend.write(stack, empty, session.services.fence.check)
     session.console.error(f"Created stack '{stack.name}'")
 
 

@@ -147,7 +147,7 @@ class StackStore:
         data = self.encode(deployment, codec or stored.codec)
         lock.check()
         announce(data)
-        self._backend.write(self._stack, data)
+        self._backend.write(self._stack, data, lock.check)
         return data
 
     def encode(self, deployment: Deployment, codec: CheckpointCodec) -> bytes:

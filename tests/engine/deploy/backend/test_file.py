@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 
 from engine.deploy.backend.file import BackendError, FileBackend, StackReference, parse_reference, write_blob
+from engine.model.errors import StaleLease
 
 STACK = StackReference("golden", "dev")
+
+
+def allowed() -> None:
+    return None
 
 
 @pytest.fixture
@@ -67,8 +72,8 @@ def test_compressed_checkpoint_is_refused(backend: FileBackend, extension: str) 
 
 
 def test_checkpoint_before_the_last_is_kept(backend: FileBackend) -> None:
-    backend.write(STACK, b"first")
-    backend.write(STACK, b"second")
+    backend.write(STACK, b"first", allowed)
+    backend.write(STACK, b"second", allowed)
     assert backend.read(STACK) == b"second"
     assert (backend.folder / "stacks/golden/dev.json.bak").read_bytes() == b"first"
     assert (backend.folder / "meta.yaml").read_bytes() == b"version: 1\n"
@@ -78,14 +83,14 @@ def test_checkpoint_before_the_last_is_kept(backend: FileBackend) -> None:
 def test_failed_write_leaves_the_old_file(
     backend: FileBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    backend.write(STACK, b"first")
+    backend.write(STACK, b"first", allowed)
 
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("engine.deploy.backend.file.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
-        backend.write(STACK, b"second")
+        backend.write(STACK, b"second", allowed)
     assert backend.read(STACK) == b"first"
     assert not list(tmp_path.rglob("*.tmp"))
 
@@ -111,3 +116,15 @@ def test_tags_are_stored_as_the_official_engine_stores_them(backend: FileBackend
     assert stored == {"version": 1, "tags": {"a": "1", "b": "2"}}
     backend.write_tags(STACK, {})
     assert backend.tags(STACK) == {}
+
+
+def test_writer_that_lost_its_lease_replaces_nothing(backend: FileBackend, tmp_path: Path) -> None:
+    backend.write(STACK, b"first", allowed)
+
+    def stale() -> None:
+        raise StaleLease("somebody else works on this stack")
+
+    with pytest.raises(StaleLease):
+        backend.write(STACK, b"second", stale)
+    assert backend.read(STACK) == b"first"
+    assert not list(tmp_path.rglob("*.tmp"))
