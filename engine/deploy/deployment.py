@@ -208,6 +208,8 @@ class Deployment:
             self.failed = True
         except StaleLease as err:
             self._lose_lease(err)
+        except Exception as err:  # noqa: BLE001 - the same, where nobody waits for an answer
+            self.fail(f"{type(err).__name__}: {err}")
 
     def finalize_stack_outputs(self, *, succeeded: bool) -> PropertyMap:
         """Store the root stack's outputs; after a failure old outputs nobody replaced stay."""
@@ -241,6 +243,12 @@ class Deployment:
             raise UpdateStopped(err.message) from err
         except (StepFailed, asyncio.CancelledError) as err:
             self.failed = True
+            self.stop()
+            raise UpdateStopped("the update has failed") from err
+        except (UpdateStopped, Refused, ProviderError):
+            raise
+        except Exception as err:
+            self.fail(f"{type(err).__name__}: {err}")
             self.stop()
             raise UpdateStopped("the update has failed") from err
 

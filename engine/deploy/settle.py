@@ -13,6 +13,7 @@ from engine.deploy.resource import PendingOperation, ResourceState
 from engine.deploy.snapshot import Snapshot
 from engine.deploy.step import Op
 from engine.deploy.urn import is_provider_type
+from engine.model.errors import StaleLease
 
 
 class CannotSettle(Exception):
@@ -38,11 +39,13 @@ class Settler:
         for operation in self._base.pending_operations:
             try:
                 said.append(await self._settle(operation))
-            except ProviderError as err:
+            except StaleLease:
+                raise
+            except Exception as err:  # also a provider's bug leaves the question open
                 raise CannotSettle(
                     f"an earlier update was interrupted while {operation.type} {operation.resource.urn}, and the "
-                    f"provider cannot say what became of it: {err}\nLook for the resource by hand; then delete its "
-                    "entry from pending_operations with `stack export`, an editor and `stack import`, or import the "
+                    f"provider cannot say what became of it: {_words(err)}\nLook for the resource by hand; then "
+                    "delete its entry from pending_operations with `stack export`, an editor and `stack import`, or import the "
                     "resource, and run the update again"
                 ) from err
         return said
@@ -88,3 +91,7 @@ class Settler:
 
     def _drop(self, state: ResourceState) -> None:
         self._ledger.fail(Op.CREATE, self._ledger.next_step(), None, state)
+
+
+def _words(err: Exception) -> str:
+    return str(err) if isinstance(err, ProviderError) else f"{type(err).__name__}: {err}"

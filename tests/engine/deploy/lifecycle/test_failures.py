@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pulumi
+import pytest
 
 from tests.fakes.scenario import Scenario, Thing
 
@@ -153,3 +154,15 @@ def test_continue_on_error_in_deletes_keeps_what_is_still_needed(scenario: Scena
     run = scenario.destroy(continue_on_error=True)
     assert not run.result.succeeded
     assert run.has("a") and run.has("b") and not run.has("c")
+
+
+@pytest.mark.parametrize("method", ["check", "diff", "update", "read", "delete"])
+def test_a_providers_bug_ends_the_update_with_its_words(scenario: Scenario, method: str) -> None:
+    def program(size: int) -> Any:
+        return lambda: (Thing("a", {"size": size}), None)[1]
+
+    scenario.up(program(1))
+    scenario.cloud.break_(method, "a", KeyError("oops"))
+    run = {"read": scenario.refresh, "delete": scenario.destroy}.get(method, lambda: scenario.up(program(2)))()
+    assert not run.result.succeeded and "KeyError: 'oops'" in run.errors
+    assert scenario.up(program(2)).result.succeeded and len(scenario.cloud.things) == 1

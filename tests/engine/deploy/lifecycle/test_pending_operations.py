@@ -114,3 +114,13 @@ def test_journal_alone_brings_the_pending_create_back(scenario: Scenario) -> Non
     scenario.snapshot = replay(base, failed.entries[: begin + 1])
     run = scenario.up(program())
     assert run.result.succeeded and run.state("a").id == "id-1" and len(scenario.cloud.things) == 1
+
+
+def test_lookup_with_a_bug_leaves_the_question_open(scenario: Scenario) -> None:
+    scenario.cloud.break_("created", "a", Killed("no answer"))
+    scenario.up(program())
+    scenario.cloud.break_("lookup", "a", KeyError("oops"))
+    run = scenario.up(program())
+    assert not run.result.succeeded and "KeyError" in run.errors
+    assert run.result.snapshot.pending_operations and scenario.up(program()).result.succeeded
+    assert len(scenario.cloud.things) == 1
