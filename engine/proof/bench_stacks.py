@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -91,7 +92,7 @@ def _one_stack(bench: Bench, driver: StackDriver, rounds: int) -> dict[str, floa
             ("preview_s", driver.preview), ("up_create_s", driver.up),
             ("up_same_s", driver.up), ("destroy_s", driver.destroy),
         ):  # fmt: skip
-            times[name].append(_seconds(bench.clock, lambda run=operation, one=one: run(one, fence=NoFence())))
+            times[name].append(_seconds(bench.clock, partial(operation, one, fence=NoFence())))
     return {name: statistics.median(values) for name, values in times.items()}
 
 
