@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import dataclass
 
@@ -63,10 +62,12 @@ class HealthProbe:
                 return Measurement(False, _reason(response.status, body))
         except aiohttp.ServerFingerprintMismatch:
             return Measurement(False, "presents another certificate than the one made for this deployment")
+        except TimeoutError:  # before OSError, which it is one of
+            return Measurement(False, "does not answer in time")
+        except aiohttp.ClientConnectorError:
+            return Measurement(False, "accepts no connections")
         except (aiohttp.ClientError, OSError) as err:
             return Measurement(False, f"does not answer ({type(err).__name__})")
-        except asyncio.TimeoutError:  # noqa: UP041  named as asyncio's because aiohttp raises that one
-            return Measurement(False, "does not answer in time")
 
 
 def _reason(status: int, body: str) -> str:
