@@ -247,7 +247,7 @@ class Deployment:
             raise UpdateStopped("the update has failed") from err
         except (UpdateStopped, Refused, ProviderError):
             raise
-        except Exception as err:
+        except Exception as err:  # a provider's bug must end the update with its words, not the engine
             self.fail(f"{type(err).__name__}: {err}")
             self.stop()
             raise UpdateStopped("the update has failed") from err

@@ -44,9 +44,9 @@ class Settler:
             except Exception as err:  # also a provider's bug leaves the question open
                 raise CannotSettle(
                     f"an earlier update was interrupted while {operation.type} {operation.resource.urn}, and the "
-                    f"provider cannot say what became of it: {_words(err)}\nLook for the resource by hand; then "
-                    "delete its entry from pending_operations with `stack export`, an editor and `stack import`, or import the "
-                    "resource, and run the update again"
+                    f"provider cannot say what became of it: {_words(err)}\nLook for the resource by hand; then delete "
+                    "its entry from pending_operations with `stack export`, an editor and `stack import`, or import "
+                    "the resource, and run the update again"
                 ) from err
         return said
 

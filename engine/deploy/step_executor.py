@@ -86,17 +86,16 @@ class StepExecutor:
                 number = x.ledger.begin(step.op, step.old, step.new)
                 x.fence.check()
             new = await self._apply(step)
-        except PartialFailure as err:
-            partial = self._partial(step, err)
-            x.ledger.succeed(step.op, number or x.ledger.next_step(), step.old, partial.new)
-            raise self._failed(partial, str(err), partial=True) from err
         except ProviderError as err:
-            if number is not None:
+            partial = self._partial(step, err) if isinstance(err, PartialFailure) else None
+            if partial is not None:
+                x.ledger.succeed(step.op, number or x.ledger.next_step(), step.old, partial.new)
+            elif number is not None:
                 x.ledger.fail(step.op, number, step.old, step.new)
-            raise self._failed(step, str(err)) from err
+            raise self._failed(partial or step, str(err), partial=partial is not None) from err
         except StaleLease:
             raise
-        except Exception as err:
+        except Exception as err:  # a provider's bug: how far it got is unknown, so the step stays pending
             raise self._failed(step, f"{type(err).__name__}: {err}") from err
         done = replace(step, new=new)
         x.ledger.succeed(step.op, number if number is not None else x.ledger.next_step(), step.old, new)
@@ -115,10 +114,11 @@ class StepExecutor:
         self._x.events.failed(step, partial=partial, steps_done=self.steps_done)
         return StepFailed(message)
 
-    def _partial(self, step: Step, err: PartialFailure) -> Step:
+    def _partial(self, step: Step, err: PartialFailure) -> Step | None:
+        """The step as far as it got; None where a half-done step leaves the old state, as a delete does."""
         old, new = step.old, step.new
-        if new is None:
-            return step
+        if new is None or self._x.dry_run:
+            return None
         created = old.created if old and step.op is Op.UPDATE else self._now()
         state = new.with_(
             id=err.id,

@@ -79,6 +79,10 @@ class InMemoryCloud:
 
         self.script.setdefault((method, name), []).append(raise_it)
 
+    def fail_half_way(self, method: str, name: str) -> None:
+        """The next such call fails and says that the thing is still there."""
+        self.break_(method, name, PartialFailure("half done", id="id-1", outputs={}))
+
     def made(self, name: str) -> list[Thing]:
         """Everything that exists for the resource of this name."""
         return [t for t in self.things.values() if t.urn.endswith(f"::{name}")]

@@ -166,3 +166,14 @@ def test_a_providers_bug_ends_the_update_with_its_words(scenario: Scenario, meth
     run = {"read": scenario.refresh, "delete": scenario.destroy}.get(method, lambda: scenario.up(program(2)))()
     assert not run.result.succeeded and "KeyError: 'oops'" in run.errors
     assert scenario.up(program(2)).result.succeeded and len(scenario.cloud.things) == 1
+
+
+def test_half_done_delete_keeps_the_state(scenario: Scenario) -> None:
+    def program() -> None:
+        Thing("a")
+
+    before = scenario.up(program).state("a")
+    scenario.cloud.fail_half_way("delete", "a")
+    run = scenario.destroy()
+    assert not run.result.succeeded and run.state("a") == before
+    assert scenario.destroy().result.succeeded and not scenario.cloud.things
