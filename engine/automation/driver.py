@@ -81,8 +81,6 @@ class StackDriver:
             "PULUMI_SKIP_UPDATE_CHECK": "true",
         }
 
-    # -- operations ------------------------------------------------------------------------------------------------
-
     def up(self, request: StackRequest, *, fence: Fence, on_event: OnEvent | None = None) -> StackResult:
         """Create or update a stack until it is what its program says.
 
@@ -140,8 +138,6 @@ class StackDriver:
         with self._mapped(stack, "cancel"):
             self._selected(stack, fence or NoFence()).cancel()
 
-    # -- questions -------------------------------------------------------------------------------------------------
-
     def outputs(self, stack: str) -> dict[str, Any]:
         """A stack's plain outputs, secrets opened.
 
@@ -182,8 +178,6 @@ class StackDriver:
         except NotFound:
             return False
         return True
-
-    # -- workspaces ------------------------------------------------------------------------------------------------
 
     def work_folder(self, stack: str) -> Path:
         """The folder a stack's settings are in; "" is the project's own, for questions about no stack."""
@@ -236,8 +230,6 @@ class StackDriver:
             (folder / name).unlink(missing_ok=True)
         if folder.exists() and not any(folder.iterdir()):
             folder.rmdir()
-
-    # -- results ---------------------------------------------------------------------------------------------------
 
     def _result(self, started: float, outputs: dict[str, Any], changes: Mapping[Any, int] | None) -> StackResult:
         counts = {str(getattr(op, "value", op)): int(n) for op, n in (changes or {}).items()}

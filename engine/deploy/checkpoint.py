@@ -122,8 +122,6 @@ class CheckpointCodec:
         self._secrets = secrets
         self._known: dict[tuple[str, ...], tuple[str, str]] = {}
 
-    # -- deployment ------------------------------------------------------------------------------------------------
-
     def load(self, deployment: Mapping[str, Any]) -> Deployment:
         """Read a deployment object (the `latest` of a checkpoint, the `deployment` of an export).
 
@@ -174,8 +172,6 @@ class CheckpointCodec:
         data["metadata"] = dict(snapshot.metadata)
         return {**data, **deployment.extra}
 
-    # -- resources -------------------------------------------------------------------------------------------------
-
     def load_resource(self, data: Mapping[str, Any], *, place: str = "live") -> ResourceState:
         """One resource object of a checkpoint."""
         urn = str(data["urn"])
@@ -217,8 +213,6 @@ class CheckpointCodec:
             members["deleteBeforeReplace"] = state.delete_before_replace
         ordered = {key: members.pop(key) for key in _ORDER if key in members}
         return {**ordered, **members}
-
-    # -- property values -------------------------------------------------------------------------------------------
 
     def dump_properties(
         self, values: PropertyMap, place: tuple[str, ...], *, show_secrets: bool = False

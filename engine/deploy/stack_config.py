@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from engine.deploy.backend.file import replace_file
 from engine.deploy.secrets import PassphraseSecrets
 
 _EXTENSIONS = (".yaml", ".yml", ".json")
@@ -201,8 +201,6 @@ class StackConfig:
         raw = self.raw(project)
         return {key: open_value(raw[key], secrets) for key in sorted(raw)}
 
-    # -- changes ---------------------------------------------------------------------------------------------------
-
     def _document(self) -> Any:
         if self._edited is None:
             try:
@@ -256,10 +254,7 @@ class StackConfig:
         text = self._render()
         if text == self._text:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        draft.write_text(text, encoding="utf-8")
-        os.replace(draft, self.path)
+        replace_file(self.path, text.encode())
         self._adopt(text)
 
     def _render(self) -> str:

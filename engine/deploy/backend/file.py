@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,8 +120,6 @@ class FileBackend:
         if meta.strip() != _META.strip():
             raise BackendError(f"{self.folder}/meta.yaml names a newer layout than version 1; {_CLI_HINT}")
 
-    # -- stacks ----------------------------------------------------------------------------------------------------
-
     def _stack_path(self, stack: StackReference) -> Path:
         return self.folder / "stacks" / stack.project / f"{stack.name}.json"
 
@@ -172,8 +171,6 @@ class FileBackend:
         remove_blob(self._tags_path(stack))
         shutil.rmtree(self.folder / "history" / stack.project / stack.name, ignore_errors=True)
 
-    # -- history ---------------------------------------------------------------------------------------------------
-
     def add_history(
         self, stack: StackReference, update: Mapping[str, Any], checkpoint: bytes, nanoseconds: int
     ) -> None:
@@ -202,8 +199,6 @@ class FileBackend:
             return dict(json.loads(path.read_bytes()))
         except ValueError as err:
             raise BackendError(f"reading history file {path}: {err}; delete the file to go on without it") from err
-
-    # -- tags ------------------------------------------------------------------------------------------------------
 
     def _tags_path(self, stack: StackReference) -> Path:
         return self.folder / "stacks" / stack.project / f"{stack.name}.pulumi-tags"
@@ -253,8 +248,8 @@ def write_blob(path: Path, data: bytes, *, durable: bool = False, check: Callabl
 def replace_file(path: Path, data: bytes, *, durable: bool = False, check: Callable[[], None] = _nothing) -> None:
     """Write a file whole or not at all, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two processes' drafts apart; within a process one stack has one writer.
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Process and thread keep drafts apart: several may make the same file at once (meta.yaml in a new folder).
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with open(draft, "wb") as file:
             file.write(data)

@@ -124,6 +124,12 @@ def lock_files(backend: FileBackend, stack: StackReference) -> list[Path]:
     return sorted(p for p in lock_folder(backend, stack).glob("*.json") if not p.name.startswith("."))
 
 
+def break_locks(backend: FileBackend, stack: StackReference) -> None:
+    """Take every lock of the stack away, also half-written ones: `pulumi cancel`."""
+    for path in lock_folder(backend, stack).glob("*"):
+        path.unlink(missing_ok=True)
+
+
 def acquire(
     backend: FileBackend, stack: StackReference, *, holder: LockHolder, lock_id: str, fence: Fence
 ) -> StackLock:

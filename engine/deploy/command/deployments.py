@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from engine.deploy.backend.file import BackendError, StackReference, remove_blob
+from engine.deploy.backend.file import BackendError, StackReference
 from engine.deploy.backend.file_journal import journal_path
-from engine.deploy.backend.locks import lock_files
+from engine.deploy.backend.locks import break_locks
 from engine.deploy.checkpoint import CheckpointCodec, CheckpointError, parse_versioned, salt_of, verified, versioned
 from engine.deploy.command.session import Session
 from engine.deploy.property import PropertyMap, PropertyValue, Secret, strip_secrets, transform
@@ -159,8 +159,7 @@ def cancel(session: Session) -> None:
     operands = session.arguments.operands
     stack = session.existing(operands[0]) if operands else session.stack
     if not session.services.loop.cancel(running_key(session, stack)):
-        for path in lock_files(session.backend, stack):
-            remove_blob(path)
+        break_locks(session.backend, stack)
         if journal_path(session.backend, stack).exists():
             session.store_of(stack).load()
     session.console.out(f"The currently running update for '{stack.name}' has been canceled!")

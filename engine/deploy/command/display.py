@@ -94,8 +94,6 @@ class ProgressDisplay:
         elif summary := event.get("summaryEvent"):
             self._end(summary)
 
-    # -- rows ------------------------------------------------------------------------------------------------------
-
     def _row(self, urn: str) -> _Row:
         urn = urn or self._root_urn
         if urn not in self._rows:
@@ -177,8 +175,6 @@ class ProgressDisplay:
             first = message.strip().split("\n")[0]
             parts.append(f"{severity}: {first}" if severity in ("error", "warning") else first)
         return "; ".join([*parts[:-2], "; ".join(parts[-2:])]) if parts else ""
-
-    # -- the end ---------------------------------------------------------------------------------------------------
 
     def _end(self, summary: Mapping[str, Any]) -> None:
         self._done = True

@@ -115,8 +115,6 @@ class Session:
             executor=services.executor,
         )
 
-    # -- configuration and secrets ---------------------------------------------------------------------------------
-
     @cached_property
     def config(self) -> StackConfig:
         """The stack's configuration file."""
@@ -170,8 +168,6 @@ class Session:
             "passphrase must be set with PULUMI_CONFIG_PASSPHRASE or PULUMI_CONFIG_PASSPHRASE_FILE "
             "environment variables"
         )
-
-    # -- the current stack -----------------------------------------------------------------------------------------
 
     def selected(self) -> str:
         """The stack selected for this project, "" if none is."""

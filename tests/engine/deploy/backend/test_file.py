@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,24 @@ def test_writer_that_lost_its_lease_replaces_nothing(backend: FileBackend, tmp_p
         backend.write(STACK, b"second", stale)
     assert backend.read(STACK) == b"first"
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_many_threads_may_make_the_same_file_at_once(tmp_path: Path) -> None:
+    start = threading.Barrier(8)
+    errors: list[OSError] = []
+
+    def write() -> None:
+        start.wait(10)
+        try:
+            for _ in range(50):
+                write_blob(tmp_path / "meta.yaml", b"version: 1\n")
+        except OSError as err:
+            errors.append(err)
+
+    threads = [threading.Thread(target=write) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert not errors
+    assert (tmp_path / "meta.yaml").read_bytes() == b"version: 1\n"

@@ -279,3 +279,38 @@ def test_error_of_an_update_is_the_sdks_own(place: Any) -> None:
         stack.up()
     assert stack.info().result == "failed"
     assert [r["urn"].rpartition("::")[2] for r in stack.export_stack().deployment["resources"]][-1:] == ["first"]
+
+
+def test_program_that_hangs_does_not_hold_up_an_update_that_lost_its_lease(place: Any) -> None:
+    """The update ends at once; the program's thread finds out at its next call of the engine."""
+    fence = DeadExecutor()
+    hanging, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def hangs() -> None:
+        try:
+            Thing("first", {"size": 1})
+            hanging.set()
+            assert go_on.wait(WAIT_SECONDS)
+            Thing("never", {"size": 1})
+        finally:
+            ended.set()
+
+    stack = place.stack(hangs, command=place.command(fence=fence))
+    errors: list[BaseException] = []
+
+    def update() -> None:
+        try:
+            stack.up()
+        except StaleLease as err:
+            errors.append(err)
+
+    thread = threading.Thread(target=update)
+    thread.start()
+    assert hanging.wait(WAIT_SECONDS)
+    fence.closed = True
+    thread.join(WAIT_SECONDS)
+    assert not thread.is_alive()
+    assert len(errors) == 1
+    go_on.set()
+    assert ended.wait(WAIT_SECONDS)
+    assert not place.cloud.made("never")

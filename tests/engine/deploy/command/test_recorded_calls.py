@@ -190,6 +190,8 @@ def test_every_recorded_command_is_answered_as_recorded(place: Any, recorded: li
     replayed.run()
     calls = replayed.recorder.calls
     assert [_args(args) for args, _, _ in calls] == [_args(c["args"]) for c in recorded]
+    updates = [c for c in recorded if "--event-log" in c["args"]]
+    assert sum(1 for e in replayed.events if e.cancel_event) == len(updates)  # every stream came to its end
     for (args, stdout, stderr), call in zip(calls, recorded, strict=True):
         where = f"{call['step']}: pulumi {' '.join(args)}"
         normal = _normaliser(args)
