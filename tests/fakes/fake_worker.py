@@ -63,7 +63,7 @@ class FakeWorker:
 
     async def _serve(self) -> None:
         app = web.Application(client_max_size=64 * 1024 * 1024)
-        app.router.add_route("*", "/v1/{call:.*}", self._handle)
+        self._routes(app)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=self._tls())
@@ -76,6 +76,9 @@ class FakeWorker:
             transport.abort()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
+
+    def _routes(self, app: web.Application) -> None:
+        app.router.add_route("*", "/v1/{call:.*}", self._handle)
 
     def _tls(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

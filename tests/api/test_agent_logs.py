@@ -1,0 +1,88 @@
+"""Logs are read from the agent over TLS that trusts one certificate only; checkpoints from where Pulumi puts them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from api.agent_logs import AgentLogs
+from api.checkpoints import FileCheckpoints, NoCheckpoints, checkpoints_at
+from engine.identity.worker_identity import new_worker_identity
+from engine.model.clock import SystemClock
+from engine.model.deployment import Replica
+from engine.model.errors import Unavailable
+from engine.store.sealing import Sealer
+from engine.store.tables import DeploymentRow
+from tests.fakes.fake_worker import FakeWorker
+
+SEALER = Sealer(b"0123456789abcdef0123456789abcdef")
+
+
+class LoggingWorker(FakeWorker):
+    """Answers `/logs` as the agent does."""
+
+    async def _logs(self, request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") != f"Bearer {self.identity.token}":
+            return web.json_response({"error": "no"}, status=401)
+        lines = [f"line {i}" for i in range(10)][-int(request.query["tail"]) :]
+        return web.Response(text="\n".join(lines) + "\n")
+
+    def _routes(self, app: web.Application) -> None:
+        super()._routes(app)
+        app.router.add_get("/logs", self._logs)
+
+
+@pytest.fixture
+def worker() -> Iterator[LoggingWorker]:
+    made = LoggingWorker(new_worker_identity("dep_x", SystemClock().now()))
+    yield made
+    made.close()
+
+
+def row_of(worker: FakeWorker, **changed: str) -> DeploymentRow:
+    values: dict[str, Any] = {
+        "worker_token_sealed": SEALER.seal(worker.identity.token),
+        "worker_certificate_pem": worker.identity.certificate_pem,
+    }
+    return DeploymentRow(id="dep_x", **(values | changed))
+
+
+def replica_of(worker: FakeWorker) -> Replica:
+    return Replica(id="1", name="r1-0", address="127.0.0.1", endpoint=worker.endpoint)
+
+
+def test_last_lines_come_with_the_deployments_token(worker: LoggingWorker) -> None:
+    assert AgentLogs(SEALER).tail(row_of(worker), replica_of(worker), 2) == ["line 8", "line 9"]
+
+
+def test_wrong_token_and_wrong_certificate_are_said(worker: LoggingWorker) -> None:
+    other = new_worker_identity("dep_y", SystemClock().now())
+    with pytest.raises(Unavailable, match=r"r1-0 does not answer.*401"):
+        AgentLogs(SEALER).tail(row_of(worker, worker_token_sealed=SEALER.seal("x")), replica_of(worker), 2)
+    with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
+        AgentLogs(SEALER).tail(row_of(worker, worker_certificate_pem=other.certificate_pem), replica_of(worker), 2)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_checkpoint_is_read_from_a_file_backend(tmp_path: Path, packed: bool) -> None:
+    folder = tmp_path / ".pulumi" / "stacks" / "stackyard"
+    folder.mkdir(parents=True)
+    text = json.dumps(
+        {"version": 3, "checkpoint": {"stack": "dep-x", "latest": {"resources": [{"urn": "u"}]}}}
+    ).encode()
+    path = folder / ("dep-x.json.gz" if packed else "dep-x.json")
+    path.write_bytes(gzip.compress(text) if packed else text)
+    reader = checkpoints_at(f"file://{tmp_path}")
+    assert isinstance(reader, FileCheckpoints)
+    assert reader.resources("dep-x") == [{"urn": "u"}] and reader.resources("dep-y") is None
+
+
+def test_other_backends_are_not_read() -> None:
+    reader = checkpoints_at("s3://bucket")
+    assert isinstance(reader, NoCheckpoints) and reader.resources("dep-x") is None
