@@ -19,7 +19,6 @@ COMMANDS: Mapping[str, str] = {
     "sandbox": "Run a DigitalOcean API in a process, whose Droplets boot.",
     "demo": "Create, use, scale and destroy a deployment on a sandbox cloud.",
     "bench": "Measure this machine.",
-    "bench": "Measure this machine, beside the official engine where there is one.",
     "deployments": "Create, list, watch, scale and delete deployments.",
     "stacks": "Look at the Pulumi stacks behind deployments.",
     "keys": "Create, list and revoke API keys, directly in the store.",
