@@ -25,9 +25,10 @@ from engine.model.clock import Clock, SystemClock
 from engine.model.stack import installation_tag
 from engine.reconcilers.cloud import DigitalOceanCloud
 from engine.reconcilers.deployments.snapshot import Policy
+from engine.reconcilers.inventory import SharedListings
 from engine.reconcilers.leader import LeaderParts, lead_when_possible
 from engine.reconcilers.operations import DeploymentOperations
-from engine.store.database import Database
+from engine.store.database import Database, normalise
 from engine.store.migrate import migrate
 from engine.store.sealing import Sealer
 from stacks.catalog import hourly_usd
@@ -154,7 +155,7 @@ class _Worker:
             clock=self._clock,
             sealer=sealer,
             controller=controller,
-            inventory=DigitalOceanCloud(DigitalOceanInventory(api)),
+            inventory=SharedListings(DigitalOceanCloud(DigitalOceanInventory(api)), self._clock),
             installation_tag=installation_tag(installation.id),
             hourly_usd=hourly_usd,
             policy=Policy(
@@ -203,5 +204,5 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
 def _system_database_url(settings: Settings) -> str:
     """DBOS's database: PostgreSQL where the installation has one, so that workers on other machines share it."""
     if settings.database_url and not settings.database_url.startswith("sqlite"):
-        return settings.database_url
+        return normalise(settings.database_url)
     return f"sqlite:///{settings.data_dir.resolve()}/dbos.db"

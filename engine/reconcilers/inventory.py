@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Protocol
+
+from engine.model.clock import Clock
+
+LISTING_SPACING_SECONDS = 1.0
+"""A hundred deployments deleted at once ask "am I gone?" a hundred times: they share one listing a second."""
 
 
 class Resource(Protocol):
@@ -38,3 +44,35 @@ class Inventory(Protocol):
     async def delete(self, resource: Resource) -> None:
         """Delete one; no error when it is gone already."""
         ...
+
+
+class SharedListings:
+    """An `Inventory` whose simultaneous callers share a listing that began after the last of them asked."""
+
+    def __init__(self, inner: Inventory, clock: Clock, *, spacing_seconds: float = LISTING_SPACING_SECONDS) -> None:
+        self._inner = inner
+        self._clock = clock
+        self._spacing = spacing_seconds
+        self._coming: dict[str, asyncio.Task[Sequence[Resource]]] = {}
+        self._began_at = -spacing_seconds
+
+    async def resources(self, installation_tag: str) -> Sequence[Resource]:
+        """See `Inventory.resources`."""
+        coming = self._coming.get(installation_tag)
+        if coming is None:
+            coming = self._coming[installation_tag] = asyncio.create_task(self._list(installation_tag))
+        return await asyncio.shield(coming)
+
+    async def delete(self, resource: Resource) -> None:
+        """See `Inventory.delete`."""
+        await self._inner.delete(resource)
+
+    async def _list(self, installation_tag: str) -> Sequence[Resource]:
+        try:
+            early = self._began_at + self._spacing - self._clock.monotonic()
+            if early > 0:
+                await self._clock.sleep(early)
+            self._began_at = self._clock.monotonic()
+        finally:
+            del self._coming[installation_tag]  # who asks from now on needs a later listing
+        return await self._inner.resources(installation_tag)

@@ -87,7 +87,7 @@ class SharedCallBudget:
                 self._waiting[priority] -= 1
 
     def observe(self, *, limit: int, remaining: int, retry_after_seconds: float | None) -> None:
-        """See `CallBudget.observe`. An answer that says "nothing left" is believed even without a 429."""
+        """See `CallBudget.observe`. Only a 429 matters: what remains is counted here, for all processes."""
         if retry_after_seconds is None:
             return
         with self._lock:
