@@ -148,6 +148,10 @@ class Session:
 
     def config_secrets(self) -> PassphraseSecrets:
         """The manager of the stack's configuration: the file's salt, else its checkpoint's, else a new stack's."""
+        return self._config_secrets
+
+    @cached_property
+    def _config_secrets(self) -> PassphraseSecrets:
         return self.secrets_for_new(self.config.salt or self.store.salt())
 
     def secrets_for_new(self, salt: str = "") -> PassphraseSecrets:
