@@ -6,8 +6,9 @@ It knows neither gRPC (`monitor.py`) nor the update's phases (`update.py`). Sour
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from engine.deploy.dependents import dependents_to_replace
@@ -44,6 +45,8 @@ from engine.model.errors import StaleLease
 from engine.model.ids import random_hex
 
 _T = TypeVar("_T")
+# A function, not a coroutine: a task that is cancelled before it starts must leave nothing unawaited.
+Work = Callable[[], Coroutine[Any, Any, _T]]
 
 
 class UpdateStopped(Exception):
@@ -129,11 +132,11 @@ class Deployment:
         Raises:
             UpdateStopped: this update takes no more registrations, or this one failed.
         """
-        return await self._guarded(self._register(goal))
+        return await self._guarded(partial(self._register, goal))
 
     async def read(self, goal: Goal, id: str) -> Registered:
         """Read an existing resource into the stack without managing it."""
-        return await self._guarded(self._read(goal, id))
+        return await self._guarded(partial(self._read, goal, id))
 
     async def register_outputs(self, urn: str, outputs: PropertyMap) -> None:
         """Take a component's outputs; the root stack's wait for the end of the update."""
@@ -144,7 +147,7 @@ class Deployment:
         if step.new.type == ROOT_STACK_TYPE:
             self._stack_outputs = outputs
             return
-        await self._guarded(self._set_outputs(urn, step, outputs))
+        await self._guarded(partial(self._set_outputs, urn, step, outputs))
 
     async def invoke(self, token: str, args: PropertyMap, reference: str, version: str) -> PropertyMap:
         """Call a provider's function.
@@ -152,7 +155,7 @@ class Deployment:
         Raises:
             ProviderError: the function failed.
         """
-        return await self._guarded(self._invoke(token, args, reference, version))
+        return await self._guarded(partial(self._invoke, token, args, reference, version))
 
     def state_of(self, urn: str) -> ResourceState | None:
         """The state of a resource registered in this update."""
@@ -197,13 +200,13 @@ class Deployment:
         if not task.cancelled():
             task.exception()  # taken, because a program that gave up its call never asks for it
 
-    async def run_all(self, works: Sequence[Coroutine[Any, Any, Any]]) -> None:
+    async def run_all(self, works: Sequence[Work[Any]]) -> None:
         """Run work nobody waits for an answer of, in parallel; failures are remembered, not raised."""
         await asyncio.gather(*(self.run(self._remembering(work)) for work in works), return_exceptions=True)
 
-    async def _remembering(self, work: Coroutine[Any, Any, Any]) -> None:
+    async def _remembering(self, work: Work[Any]) -> None:
         try:
-            await work
+            await work()
         except StepFailed:
             self.failed = True
         except StaleLease as err:
@@ -226,18 +229,14 @@ class Deployment:
 
     # -- registration ------------------------------------------------------------------------------------------------
 
-    async def _guarded(self, work: Coroutine[Any, Any, _T]) -> _T:
-        try:
-            self._check_running()
-        except UpdateStopped:
-            work.close()
-            raise
+    async def _guarded(self, work: Work[_T]) -> _T:
+        self._check_running()
         # Shielded: a program that gives up a call must not interrupt the effect behind it.
         return await asyncio.shield(self.run(self._reporting(work)))
 
-    async def _reporting(self, work: Coroutine[Any, Any, _T]) -> _T:
+    async def _reporting(self, work: Work[_T]) -> _T:
         try:
-            return await work
+            return await work()
         except StaleLease as err:
             self._lose_lease(err)
             raise UpdateStopped(err.message) from err

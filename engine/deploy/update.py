@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from typing import Any, Protocol
 
 from engine.deploy.deletes import generate_deletes, schedule_deletes
@@ -237,7 +238,7 @@ class _Update:
         return True
 
     async def _refresh(self) -> None:
-        await self._deployment.run_all([self._refresh_one(s) for s in self._ledger.snapshot().resources])
+        await self._deployment.run_all([partial(self._refresh_one, s) for s in self._ledger.snapshot().resources])
         self._deployment.start()
 
     async def _refresh_one(self, state: ResourceState) -> None:
@@ -285,7 +286,8 @@ class _Update:
         for antichain in schedule_deletes(steps):
             if not self._going_on:
                 return
-            await self._deployment.run_all([self._deployment.executor.run_chain([s]) for s in self._free(antichain)])
+            run_chain = self._deployment.executor.run_chain
+            await self._deployment.run_all([partial(run_chain, [step]) for step in self._free(antichain)])
 
     def _free(self, antichain: Sequence[Step]) -> Sequence[Step]:
         """The steps whose resources nobody needs any more; after a failed delete its dependencies must stay."""
