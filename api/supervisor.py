@@ -251,7 +251,8 @@ def _is_ready(host: str, port: int) -> bool:
 @contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
     try:
-        listening = socket.create_server((host, port), backlog=LISTEN_BACKLOG)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family, backlog=LISTEN_BACKLOG)
     except OSError as err:
         raise Unavailable(
             f"cannot listen on {host}:{port} ({err.strerror}): stop what uses it, or choose another with --port"
