@@ -85,6 +85,7 @@ class World:
             created_at=self.now,
         )
         self._ended: list[UpdateView] = []
+        self._next_sweep = self.now + timedelta(seconds=60)
 
     # What a user and the cloud do
 
@@ -141,6 +142,17 @@ class World:
         else:
             self._end(update, self.failures.pop(0) if self.failures else None)
 
+    def sweep(self) -> None:
+        """What the sweeper does for this deployment: ask for a refresh when a machine of the stack is gone."""
+        s = self.snapshot
+        settled = s.open_update is None and s.last_update is not None and s.last_update == s.last_up
+        if settled and s.delete_requested_at is None and not set(self.state.values()) <= self.machines.keys():
+            update = UpdateView(
+                f"sweep-{self.now}", UpdateKind.REFRESH, UpdateState.QUEUED, s.generation, requested_at=self.now
+            )
+            self.started.append(UpdateKind.REFRESH)
+            self.snapshot = replace(s, open_update=update)
+
     def run(self, *, seconds: float, step: float = 1.0) -> None:
         """Let everything go on for a while: look, let operations end, let time pass."""
         until = self.now + timedelta(seconds=seconds)
@@ -152,6 +164,9 @@ class World:
                 self.finish_update()
             if self.boots:
                 self.silence(True)
+            if self.now >= self._next_sweep:
+                self._next_sweep = self.now + timedelta(seconds=60)
+                self.sweep()
             self.now += timedelta(seconds=step)
 
     @staticmethod

@@ -203,6 +203,18 @@ def test_a_vanished_machine_is_made_again_under_its_name() -> None:
     assert world.started == [UpdateKind.UP, UpdateKind.REFRESH, UpdateKind.UP]
 
 
+def test_a_machine_that_vanishes_while_booting_is_found_by_the_sweep() -> None:
+    world = World(boots=False)
+    world.look()
+    world.finish_update()
+    world.vanish()
+    world.boots = True
+    world.run(seconds=59)
+    assert world.snapshot.phase is Phase.PROVISIONING
+    world.run(seconds=10)
+    assert world.snapshot.phase is Phase.ACTIVE
+
+
 def test_health_is_asked_often_while_booting_and_calmly_afterwards() -> None:
     world = World(boots=False)
     world.look()
