@@ -43,7 +43,7 @@ class ChildSpec:
 
     Attributes:
         command: makes the command line for one start, given the names of this run (`worker-8x3k…`) and of the one
-            before it ("" at first).
+            before it, also under an earlier supervisor ("" at the very first).
     """
 
     name: str
@@ -53,7 +53,8 @@ class ChildSpec:
 class Supervisor:
     """Keeps one process of each kind running until `stop` is set.
 
-    While a child runs its pid is in `<run_dir>/<name>.pid`; between two runs the file is empty.
+    While a child runs its pid is in `<run_dir>/<name>.pid`; between two runs the file is empty. The name of its newest
+    run is in `<name>.run`, so that the first child after a power cut too is told whom it replaces.
     """
 
     def __init__(
@@ -75,10 +76,12 @@ class Supervisor:
 
     async def _keep(self, child: ChildSpec, stop: asyncio.Event) -> None:
         backoff = FIRST_BACKOFF_SECONDS
-        run = ""
+        run_file = self._run_dir / f"{child.name}.run"
+        run = run_file.read_text().strip() if run_file.exists() else ""
         while not stop.is_set():
             started = self._clock.monotonic()
             previous, run = run, f"{child.name}-{ids.random_text(10)}"
+            run_file.write_text(f"{run}\n")
             code = await self._run_once(child, child.command(run, previous), stop)
             if stop.is_set():
                 return

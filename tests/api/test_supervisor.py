@@ -76,6 +76,13 @@ async def test_child_that_dies_is_started_again_and_told_whom_it_replaces(tmp_pa
     await asyncio.wait_for(running, 10)
     assert not is_alive(second) and pid_of(tmp_path, "worker") == 0
 
+    stop.clear()
+    later = asyncio.create_task(new_supervisor(tmp_path, child).run(stop))
+    await eventually(lambda: pid_of(tmp_path, "worker"))
+    assert runs[2][1] == runs[1][0]
+    stop.set()
+    await asyncio.wait_for(later, 10)
+
 
 async def test_child_that_ignores_the_request_to_stop_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
