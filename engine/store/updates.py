@@ -51,9 +51,15 @@ def list_for_deployment(session: Session, deployment_id: str, *, limit: int = 20
     return session.exec(query.order_by(col(UpdateRow.requested_at).desc(), col(UpdateRow.id).desc()).limit(limit)).all()
 
 
-def last_finished(session: Session, deployment_id: str) -> UpdateRow | None:
-    """The operation that ended last, whichever way."""
-    ended = and_(col(UpdateRow.deployment_id) == deployment_id, col(UpdateRow.finished_at).is_not(None))
+def last_finished(
+    session: Session, deployment_id: str, kinds: Sequence[UpdateKind] = tuple(UpdateKind)
+) -> UpdateRow | None:
+    """The operation of one of these kinds that ended last, whichever way."""
+    ended = and_(
+        col(UpdateRow.deployment_id) == deployment_id,
+        col(UpdateRow.finished_at).is_not(None),
+        col(UpdateRow.kind).in_([k.value for k in kinds]),
+    )
     query = select(UpdateRow).where(ended)
     return session.exec(query.order_by(col(UpdateRow.finished_at).desc(), col(UpdateRow.id).desc()).limit(1)).first()
 

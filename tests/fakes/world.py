@@ -145,7 +145,8 @@ class World:
     def sweep(self) -> None:
         """What the sweeper does for this deployment: ask for a refresh when a machine of the stack is gone."""
         s = self.snapshot
-        settled = s.open_update is None and s.last_update is not None and s.last_update == s.last_up
+        changed = [u for u in self._ended if u.kind is not UpdateKind.REFRESH]
+        settled = s.open_update is None and bool(changed) and changed[-1] == s.last_up
         if settled and s.delete_requested_at is None and not set(self.state.values()) <= self.machines.keys():
             update = UpdateView(
                 f"sweep-{self.now}", UpdateKind.REFRESH, UpdateState.QUEUED, s.generation, requested_at=self.now

@@ -141,7 +141,8 @@ def owner_of(resource: Resource) -> str | None:
 def _owner(session: Session, row: DeploymentRow, busy: frozenset[str]) -> Owner:
     stack = stack_name(row.id)
     last_up = updates.last_succeeded(session, row.id, [UpdateKind.UP])
-    last_change = updates.last_finished(session, row.id)
+    # A refresh changes nothing in the cloud: one that failed must not keep the next sweep from asking again.
+    last_change = updates.last_finished(session, row.id, [UpdateKind.UP, UpdateKind.DESTROY])
     machines = None
     if last_up is not None:
         machines = frozenset(r["id"] for r in StackOutputs.from_outputs(last_up.outputs).replicas)

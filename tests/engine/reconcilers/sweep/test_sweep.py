@@ -184,6 +184,16 @@ async def test_an_owner_that_lost_its_machine_is_refreshed_once(rig: Rig) -> Non
         assert update is not None and update.kind == UpdateKind.REFRESH and update.id == rig.submitted[0][0]
 
 
+async def test_a_refresh_that_failed_is_asked_for_again(rig: Rig) -> None:
+    rig.cloud.things.clear()
+    await rig.sweeper.sweep()
+    with rig.database.write() as session:
+        updates.fail(session, rig.submitted[0][0], lease_token=1, code="x", message="y", now=rig.clock.advance(1))
+    rig.clock.advance(60)
+    await rig.sweeper.sweep()
+    assert len(rig.submitted) == 2
+
+
 async def test_an_unreachable_cloud_settles_nothing(rig: Rig) -> None:
     rig.cloud.unreachable = True
     with pytest.raises(CloudError):
