@@ -19,7 +19,7 @@ from engine.deploy.monitor import MonitorServer
 from engine.deploy.property import PropertyMap
 from engine.deploy.provider import Provider
 from engine.deploy.refresh import Refresher
-from engine.deploy.registry import ProviderRegistry
+from engine.deploy.registry import SWITCH_TO_CLI, ProviderRegistry
 from engine.deploy.resource import ResourceState
 from engine.deploy.settle import CannotSettle, Settler
 from engine.deploy.snapshot import Snapshot
@@ -61,13 +61,38 @@ class UpdateTarget:
 
 @dataclass(frozen=True)
 class UpdateOptions:
-    """The flags of one update. Flags that are not here are refused by name in `command/`."""
+    """The flags of one update. Flags that are not here are refused by name in `command/`.
+
+    Attributes:
+        targets, excludes: URNs, `*` and `**` stand for parts of one; only what matches, or what does not, is touched.
+        replace_targets: URNs of resources to replace though nothing differs; narrows nothing.
+        target_dependents, exclude_dependents: also what depends on the targets, or on the excluded.
+        plan: what the update may do, as an earlier preview wrote it; whatever is not in it fails.
+    """
 
     mode: UpdateMode
     parallel: int = 16
     continue_on_error: bool = False
     refresh: bool = False
     expect_no_changes: bool = False
+    targets: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ()
+    replace_targets: tuple[str, ...] = ()
+    target_dependents: bool = False
+    exclude_dependents: bool = False
+    plan: Mapping[str, Any] | None = None
+
+    def refused(self) -> str:
+        """The flags this engine does not implement, by name; "" if there are none."""
+        flags = {
+            "--target": self.targets,
+            "--exclude": self.excludes,
+            "--replace": self.replace_targets,
+            "--target-dependents": self.target_dependents,
+            "--exclude-dependents": self.exclude_dependents,
+            "--plan": self.plan is not None,
+        }
+        return ", ".join(flag for flag, used in flags.items() if used)
 
 
 class ProviderSource(Protocol):
@@ -200,6 +225,9 @@ class _Update:
         return self._finish()
 
     async def _phases(self, source: ProgramSource | None) -> None:
+        if refused := self._options.refused():
+            self._deployment.fail(f"{refused}: not supported by the embedded engine; {SWITCH_TO_CLI}")
+            return
         if not await self._settle():
             return
         self._deployment.start()
