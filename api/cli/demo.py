@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -71,9 +72,10 @@ class TerminalNarrator:
 def demo(
     keep: Annotated[bool, typer.Option(envvar="DEMO", parser=lambda v: str(v).lower() in ("keep", "1", "true"),
                                        metavar="keep", help="leave it running and print the URLs")] = False,
-    boot_seconds: Annotated[float, typer.Option(help="how long a sandbox Droplet boots")] = 1.0,
+    boot_seconds: Annotated[float, typer.Option(help="how long a sandbox Droplet boots")] = 0.5,
 ) -> None:  # fmt: skip
     """Create, use, scale and destroy a deployment on a cloud in a process, and check each step."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is stopped
     console = Console()
     clock = SystemClock()
     narrator = TerminalNarrator(console, clock)

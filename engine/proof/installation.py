@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -145,12 +146,13 @@ class Installation:
         self.stop()
 
     def start(self) -> None:
-        """Start the sandbox, the server, and make the first key."""
+        """Start the sandbox, the server, and make the first key meanwhile."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self.start_sandbox()
-        self.start_server()
-        made = self.command("keys", "create", "demo", "--output", "json")
-        self.api_key = str(json.loads(made)["key"])
+        with ThreadPoolExecutor(1) as pool:
+            made = pool.submit(self.command, "keys", "create", "demo", "--output", "json")
+            self.start_server()
+            self.api_key = str(json.loads(made.result())["key"])
 
     def start_sandbox(self) -> None:
         """Start the cloud; its state lives as long as its process."""
