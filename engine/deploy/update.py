@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from engine.deploy.deletes import generate_deletes, schedule_deletes
 from engine.deploy.deployment import Deployment, Names
@@ -111,17 +111,36 @@ class ProviderSource(Protocol):
         ...
 
 
+class ProgramBailed(Exception):
+    """The program failed and has told the engine why: there is nothing to add."""
+
+
+OutputListener = Callable[[str, str, int], None]
+"""Takes what a program prints: severity, one line, and the number of the stream it came from."""
+
+
 class ProgramSource(Protocol):
     """Something that runs the user's program against a monitor: the SDK's language host behind `--client`."""
 
     async def run(self, *, monitor_address: str, engine_address: str, target: UpdateTarget, dry_run: bool,
                   parallel: int) -> str:  # fmt: skip
-        """Run the program to its end; returns its error ("" = it succeeded)."""
+        """Run the program to its end; returns its error ("" = it succeeded).
+
+        Raises:
+            ProgramBailed: it failed and has told the engine why.
+        """
         ...
 
     async def cancel(self) -> None:
         """Ask it to stop."""
         ...
+
+
+@runtime_checkable
+class PrintingProgram(Protocol):
+    """A ProgramSource whose program's output is not this process's own."""
+
+    def listen(self, on_output: OutputListener) -> None: ...
 
 
 class EventSink(Protocol):
@@ -276,6 +295,8 @@ class _Update:
     async def _run_program(self, source: ProgramSource) -> None:
         server = MonitorServer(self._deployment, self._events)
         await server.start()
+        if isinstance(source, PrintingProgram):
+            source.listen(lambda severity, line, stream: self._events.diagnostic(severity, line, stream_id=stream))
         running = asyncio.ensure_future(
             source.run(
                 monitor_address=server.address,
@@ -288,6 +309,9 @@ class _Update:
         try:
             error = await self._program_end(source, running)
             await self._deployment.wait_for_running()
+        except ProgramBailed:
+            error = ""
+            self._program_failed = self._deployment.failed = True
         finally:
             running.cancel()
             await server.stop()

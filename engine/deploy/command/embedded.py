@@ -20,6 +20,7 @@ from engine.deploy.command.arguments import Flags, UsageError, parse
 from engine.deploy.command.console import Console
 from engine.deploy.command.loop import EngineLoop
 from engine.deploy.command.session import CommandFailed, Services, Session, StackNotFound
+from engine.deploy.local_program import DEADLINE_SECONDS
 from engine.deploy.secrets import SecretsError
 from engine.deploy.source import LanguageRuntimeSource
 from engine.deploy.stack_config import ConfigError
@@ -93,6 +94,7 @@ class EmbeddedPulumi(PulumiCommand):
         executor_id: this process in the lease table, written into locks so that others can tell whether it lives.
         loop: the process's engine loop; without one, the object makes its own (and derives its own keys).
         programs: how to reach the program behind `--client`.
+        program_deadline_seconds: how long a program in a folder may take before it is killed.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class EmbeddedPulumi(PulumiCommand):
         executor_id: str = "",
         loop: EngineLoop | None = None,
         programs: Callable[[str, Path], ProgramSource] = LanguageRuntimeSource,
+        program_deadline_seconds: float = DEADLINE_SECONDS,
     ) -> None:
         # The base class's own constructor looks for the binary; nothing of it is wanted.
         self.command = "pulumi (embedded)"
@@ -119,6 +122,7 @@ class EmbeddedPulumi(PulumiCommand):
             loop=loop or EngineLoop(),
             passphrase_salt=passphrase_salt,
             executor=executor_id,
+            program_deadline_seconds=program_deadline_seconds,
         )
 
     def run(

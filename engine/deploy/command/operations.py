@@ -20,6 +20,7 @@ from engine.deploy.command.loop import UpdateCancellation
 from engine.deploy.command.session import CommandFailed, Session
 from engine.deploy.command.stored_stack import StoredStack
 from engine.deploy.journal import Journal, JournalEntry
+from engine.deploy.local_program import LocalProgram, read_local_project
 from engine.deploy.update import (
     ProgramSource,
     UpdateMode,
@@ -126,14 +127,15 @@ def _abandon(journal: FileJournal, err: BaseException) -> None:
 
 
 def _program(session: Session, mode: UpdateMode) -> ProgramSource | None:
-    """The program behind `--client`; refresh and destroy work without it, as the official engine does."""
+    """The program behind `--client` or in the project's folder; refresh and destroy work without it, as officially."""
     arguments = session.arguments
     if arguments.text("run-program", "false") != "false" and mode in (UpdateMode.REFRESH, UpdateMode.DESTROY):
         raise UsageError(f"--run-program: {SWITCH}")
     if mode in (UpdateMode.REFRESH, UpdateMode.DESTROY):
         return None
     if not arguments.text("client"):
-        raise UsageError(f"a program in a folder (without --client, not inline): {SWITCH}")
+        project = read_local_project(session.project.path)
+        return LocalProgram(project, session.env, deadline_seconds=session.services.program_deadline_seconds)
     return session.services.programs(arguments.text("client"), session.project.path.parent)
 
 

@@ -17,6 +17,7 @@ from engine.deploy.command.arguments import SWITCH, Arguments
 from engine.deploy.command.console import Console
 from engine.deploy.command.loop import EngineLoop
 from engine.deploy.command.stored_stack import StackStore
+from engine.deploy.local_program import DEADLINE_SECONDS
 from engine.deploy.secrets import PassphraseSecrets, SecretsError
 from engine.deploy.stack_config import ConfigEntry, ConfigError, Project, StackConfig, config_path, find_project
 from engine.deploy.update import ProgramSource, ProviderSource
@@ -40,6 +41,7 @@ class Services:
         programs: address of a language host and the project's folder → the program behind it.
         passphrase_salt: salt for stacks created here; "" makes a new one for each.
         executor: id of this process in the lease table.
+        program_deadline_seconds: how long a program in a folder may take.
     """
 
     providers: ProviderSource
@@ -49,6 +51,7 @@ class Services:
     loop: EngineLoop
     passphrase_salt: str = ""
     executor: str = ""
+    program_deadline_seconds: float = DEADLINE_SECONDS
 
 
 class Session:

@@ -1,0 +1,1 @@
+"""Programs that run in somebody else's interpreter; they import nothing of this project."""
