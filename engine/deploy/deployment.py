@@ -14,12 +14,13 @@ from typing import Any, TypeVar
 from engine.deploy.dependents import dependents_to_replace
 from engine.deploy.diff import apply_ignore_changes, diff_inputs
 from engine.deploy.goal import Goal, alias_urns
-from engine.deploy.property import PropertyMap, Secret
+from engine.deploy.graph import references
+from engine.deploy.property import PropertyMap, PropertyValue, Secret, contains_secret
 from engine.deploy.provider import CheckFailure, CheckResult, DiffResult, ProviderError
 from engine.deploy.registry import SWITCH_TO_CLI, ask_diff, own_config
 from engine.deploy.resource import ResourceState
 from engine.deploy.secret_outputs import annotate
-from engine.deploy.step import Step
+from engine.deploy.step import Op, Step
 from engine.deploy.step_executor import Execution, StepExecutor, StepFailed
 from engine.deploy.step_generator import (
     CannotReplace,
@@ -27,10 +28,13 @@ from engine.deploy.step_generator import (
     Facts,
     deletes_before_replace,
     effective_diff,
+    generate_import,
     generate_read,
     generate_steps,
+    is_import,
     needs_replacement,
 )
+from engine.deploy.targets import Selection
 from engine.deploy.urn import (
     PROVIDER_TYPE_PREFIX,
     ROOT_STACK_TYPE,
@@ -59,12 +63,18 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Registered:
-    """The answer to a registration. `succeeded` False: it or something it depends on failed, and the update goes on."""
+    """The answer to a registration.
+
+    Attributes:
+        succeeded: False means that it or something it depends on failed, and the update goes on.
+        unknown: the update's targets leave it out and it does not exist, so nobody knows its outputs.
+    """
 
     urn: str
     id: str
     outputs: PropertyMap
     succeeded: bool = True
+    unknown: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,8 +99,11 @@ class Names:
 class Deployment:
     """The state of one update, on the engine's event loop; called by the monitor and the update."""
 
-    def __init__(self, names: Names, execution: Execution, *, parallel: int, continue_on_error: bool) -> None:
+    def __init__(
+        self, names: Names, execution: Execution, selection: Selection, *, parallel: int, continue_on_error: bool
+    ) -> None:
         self._names = names
+        self._selection = selection
         self._x = execution
         self._continue_on_error = continue_on_error
         self.executor = StepExecutor(execution, parallel)
@@ -105,6 +118,7 @@ class Deployment:
         self._replaced: set[str] = set()
         self._condemned: dict[str, Dependent] = {}
         self._lost: set[str] = set()
+        self._skipped: set[str] = set()
         self._aliases: dict[str, list[str]] = {}
         self._claimed: dict[str, str] = {}  # former URN → who took it over by an alias
         self._root = ""
@@ -277,17 +291,68 @@ class Deployment:
 
     async def _realise(self, urn: str, goal: Goal, old: ResourceState | None) -> Registered:
         condemned = self._condemned.get(urn) or (self._condemned.get(old.urn) if old else None)
+        if not condemned and self._selection.narrows and not self._selection.includes(goal.new_state(urn, {}, old)):
+            return await self._leave_alone(urn, goal, old)
+        self._check_nothing_skipped(urn, goal)
+        imported: Step | None = None
+        if is_import(goal, old):
+            imported = await self._import(urn, goal, old)
+            old, condemned = imported.state, None
         comparable = old if condemned is None and old is not None and not old.external else None
-        inputs = await self._check(urn, goal, comparable)
+        inputs = await self._check(urn, goal, None if self._selection.replaces(urn) else comparable)
         diff = await self._diff(urn, goal, comparable, inputs) if comparable else None
         async with self._generating:
             self._check_running()
             steps = await self._generate(urn, goal, inputs, old, diff)
             self._operated.add(urn)
+        if imported is not None and steps[0].op is Op.SAME:
+            return self._answer(urn, imported)
         return await self._run_registration(urn, steps)
 
+    async def _import(self, urn: str, goal: Goal, old: ResourceState | None) -> Step:
+        async with self._generating:
+            self._check_running()
+            condemned = self._condemned.pop(old.urn, None) if old is not None else None
+            self._operated.add(urn)
+        before = condemned.state if condemned else old
+        new = goal.new_state(urn, {}, None)
+        steps = generate_import(new, before, recreating=condemned is not None)
+        return replace(await self.executor.run_chain(steps), old=before)
+
+    async def _leave_alone(self, urn: str, goal: Goal, old: ResourceState | None) -> Registered:
+        """What the update's targets leave out stays as it is; what does not exist is not made."""
+        if old is None:
+            new = goal.new_state(urn, goal.properties, None)
+            step = Step(Op.SAME, urn, new, new)
+            self.executor.skip(step)
+            self._made[urn] = step
+            self._skipped.add(urn)
+            return Registered(urn, "", {}, unknown=True)
+        if old.custom and old.provider and not self._x.registry.is_active(old.provider):
+            raise self._error(
+                urn,
+                f"provider {old.provider} for resource {urn} has not been registered yet, this is due to a change of "
+                "providers mixed with --target. Change your program back to the original providers",
+            )
+        self._seen.add(old.urn)
+        self._operated.add(urn)
+        made = await self.executor.run_chain([Step(Op.SAME, old.urn, old, old)])
+        self._made[urn] = self._made[old.urn] = made
+        return Registered(old.urn, old.id, old.outputs)
+
+    def _check_nothing_skipped(self, urn: str, goal: Goal) -> None:
+        """Whoever takes part needs everything it depends on."""
+        for needed in sorted(self._skipped.intersection(references(goal.new_state(urn, {}, None)))):
+            message = f"Resource '{urn}' depends on '{needed}' which was was not specified in --target list."
+            if not self._x.dry_run:
+                raise self._error(urn, message)
+            self.fail(message, urn)  # a preview goes on, so that the user hears of everything at once
+            self._skipped.discard(needed)
+
     async def _run_registration(self, urn: str, steps: Sequence[Step]) -> Registered:
-        made = await self.executor.run_chain(steps)
+        return self._answer(urn, await self.executor.run_chain(steps))
+
+    def _answer(self, urn: str, made: Step) -> Registered:
         self._made[urn] = made
         state = made.state
         return Registered(urn, state.id, state.outputs)
@@ -385,8 +450,7 @@ class Deployment:
         for failure in failures:
             subject = f"{goal.type} resource '{urn_name(urn)}'"
             if failure.property:
-                value = news.get(failure.property)
-                text = "[secret]" if isinstance(value, Secret) else value
+                text = _shown(news.get(failure.property))
                 what = f"{subject}: property {failure.property} value {{{text}}} has a problem: {failure.reason}"
             else:
                 what = f"{subject} has a problem: {failure.reason}"
@@ -394,9 +458,13 @@ class Deployment:
 
     async def _diff(self, urn: str, goal: Goal, old: ResourceState, inputs: PropertyMap) -> DiffResult:
         if not goal.custom or not old.custom:
+            if self._selection.replaces(urn):
+                return DiffResult(True, replace_keys=["id"])
             if goal.custom != old.custom:
                 return DiffResult(True, replace_keys=["provider"])
             return diff_inputs(old.inputs, inputs)
+        if self._selection.replaces(urn):
+            return DiffResult(True, replace_keys=["id"])
         if goal.deleted_with and goal.deleted_with in self._replaced:
             return DiffResult(True, replace_keys=["deletedWith"])
         return await self._asking(urn, self._provider_diff(urn, goal, old, inputs))
@@ -463,8 +531,10 @@ class Deployment:
         diff = effective_diff(facts)
         if not needs_replacement(old, diff):
             return facts, []
-        self._replaced.add(urn)
         goal = facts.goal
+        if goal.import_id:
+            self._refuse_to_replace_import(urn, facts, old, diff)
+        self._replaced.add(urn)
         if goal.custom:
             facts = replace(facts, new=facts.new.with_(inputs=await self._check(urn, goal, None)))
         if not deletes_before_replace(goal, diff):
@@ -473,6 +543,19 @@ class Deployment:
             urn, dependents_to_replace(self._x.registry, self._olds_in_order, old, self._operated | {urn})
         )
         return facts, [d for d in found if d.state.urn not in self._condemned]
+
+    def _refuse_to_replace_import(self, urn: str, facts: Facts, old: ResourceState, diff: DiffResult) -> None:
+        """A replacement would have another id than the one the program names."""
+        changes = [
+            f"{key}: {_shown(old.inputs.get(key))} => {_shown(facts.new.inputs.get(key))}" for key in diff.replace_keys
+        ]
+        message = (
+            "previously-imported resources that still specify an ID may not be replaced; please remove the `import` "
+            "declaration from your program;\n" + "\n".join(changes)
+        )
+        if not self._x.dry_run:
+            raise self._error(urn, message)
+        self._x.events.diagnostic("warning", message, urn=urn)
 
     # -- reads, outputs, invokes -------------------------------------------------------------------------------------
 
@@ -485,7 +568,8 @@ class Deployment:
         return await self._run_registration(urn, generate_read(new, old))
 
     async def _set_outputs(self, urn: str, step: Step, outputs: PropertyMap) -> None:
-        self._store_outputs(urn, step, outputs)
+        if urn not in self._skipped:
+            self._store_outputs(urn, step, outputs)
 
     def _store_outputs(self, urn: str, step: Step, outputs: PropertyMap) -> None:
         before = step.state
@@ -514,3 +598,7 @@ class Deployment:
     def _error(self, urn: str, message: str) -> StepFailed:
         self._x.events.diagnostic("error", message, urn=urn)
         return StepFailed(message)
+
+
+def _shown(value: PropertyValue) -> str:
+    return "[secret]" if contains_secret(value) else str(value)

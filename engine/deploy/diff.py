@@ -186,6 +186,5 @@ def _comparable(state: ResourceState) -> ResourceState:
         replace_on_changes=list(state.replace_on_changes),
         replace_with=list(state.replace_with),
         custom_timeouts=dict(state.custom_timeouts),
-        import_id="",
         extra={},
     )

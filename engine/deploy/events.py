@@ -29,6 +29,7 @@ from engine.deploy.step import Op, Step
 from engine.model.clock import Clock
 
 _HIDDEN = {SIGNATURE: SECRET_SIGNATURE, "ciphertext": "[secret]"}
+_WITHOUT_OLD = frozenset({Op.CREATE, Op.IMPORT, Op.IMPORT_REPLACEMENT})
 _PREFIXES = {"error": "error: ", "warning": "warning: ", "debug": "debug: "}
 
 
@@ -101,7 +102,7 @@ def step_metadata(step: Step) -> dict[str, Any]:
         "op": str(step.op),
         "urn": step.urn,
         "type": state.type,
-        "old": state_metadata(step.old) if step.old and step.op not in (Op.CREATE,) else None,
+        "old": state_metadata(step.old) if step.old and step.op not in _WITHOUT_OLD else None,
         "new": state_metadata(step.new) if step.new and step.op not in (Op.DELETE, Op.DELETE_REPLACED) else None,
         "detailedDiff": {
             path: {"diffKind": d.kind.value, "inputDiff": d.input_diff} for path, d in step.detailed_diff.items()

@@ -48,6 +48,7 @@ class Goal:
     custom_timeouts: Mapping[str, float] = field(default_factory=dict)
     retain_on_delete: bool = False
     deleted_with: str = ""
+    import_id: str = ""
 
     def new_state(self, urn: str, inputs: PropertyMap, old: ResourceState | None) -> ResourceState:
         """The state this goal leads to, before its id and outputs are known."""
@@ -66,6 +67,7 @@ class Goal:
             custom_timeouts=dict(self.custom_timeouts),
             retain_on_delete=self.retain_on_delete,
             deleted_with=self.deleted_with,
+            import_id=self.import_id,
             ignore_changes=tuple(self.ignore_changes),
             replace_on_changes=tuple(self.replace_on_changes),
             created=old.created if old else "",

@@ -90,6 +90,7 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
                 made.outputs, keep_secrets=request.acceptSecrets, keep_resources=request.acceptResources
             ),
             result=result,
+            unknown=made.unknown,
         )
 
     async def RegisterResourceOutputs(self, request: Any, context: Any) -> empty_pb2.Empty:
@@ -205,7 +206,6 @@ def _refused_options(request: Any) -> str:
     """The first option of a registration this engine does not implement; "" if there is none."""
     options = {
         "remote": "a remote component (`remote`)",
-        "importId": "`import`",
         "packageRef": "a parameterized package",
         "transforms": "`transforms`",
         "state_migrations": "`state_migrations`",
@@ -243,6 +243,7 @@ def _goal(request: Any) -> Goal:
         custom_timeouts=_timeouts(request),
         retain_on_delete=request.retainOnDelete,
         deleted_with=request.deletedWith,
+        import_id=request.importId,
     )
 
 

@@ -74,6 +74,10 @@ class ProviderRegistry:
         """Make a checked provider findable under its reference."""
         self._slots[make_reference(urn, id)] = _Slot(self._checked.pop(urn), inputs)
 
+    def is_active(self, reference: str) -> bool:
+        """Whether this update has registered, or already used, the provider behind a reference."""
+        return reference in self._slots
+
     async def get(self, reference: str) -> Provider:
         """The configured provider behind a reference: of this update, or of the state it began with.
 

@@ -26,6 +26,8 @@ class Op(StrEnum):
     DELETE_REPLACED = "delete-replaced"
     READ = "read"
     READ_REPLACEMENT = "read-replacement"
+    IMPORT = "import"
+    IMPORT_REPLACEMENT = "import-replacement"
     REFRESH = "refresh"
     REMOVE_PENDING_REPLACE = "remove-pending-replace"
 

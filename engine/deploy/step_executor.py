@@ -15,7 +15,7 @@ from datetime import datetime
 from engine.deploy.events import EngineEvents
 from engine.deploy.ledger import Ledger
 from engine.deploy.property import UNKNOWN_VALUE, PropertyMap
-from engine.deploy.provider import PartialFailure, ProviderError
+from engine.deploy.provider import PartialFailure, ProviderError, ReadResult
 from engine.deploy.registry import ProviderRegistry, provider_outputs
 from engine.deploy.resource import ResourceState
 from engine.deploy.secret_outputs import mark_secrets
@@ -29,6 +29,7 @@ from engine.model.ids import random_uuid
 _DELETES = frozenset({Op.DELETE, Op.DELETE_REPLACED})
 _CREATES = frozenset({Op.CREATE, Op.CREATE_REPLACEMENT})
 _READS = frozenset({Op.READ, Op.READ_REPLACEMENT})
+_IMPORTS = frozenset({Op.IMPORT, Op.IMPORT_REPLACEMENT})
 
 
 class StepFailed(Exception):
@@ -76,6 +77,11 @@ class StepExecutor:
         """Count a finished step for the summary; providers nobody asked for do not count."""
         if not is_default_provider(urn):
             self.changes[str(op)] += 1
+
+    def skip(self, step: Step) -> None:
+        """Show a step nobody performs: what the update's targets leave out."""
+        self._x.events.before(step)
+        self._finish(step)
 
     async def _run(self, step: Step) -> Step:
         x = self._x
@@ -161,6 +167,8 @@ class StepExecutor:
             return await self._create(new)
         if step.op in _READS:
             return await self._read(step, new)
+        if step.op in _IMPORTS:
+            return await self._import(new)
         return await self._update(step, new)
 
     def _same(self, step: Step, new: ResourceState) -> ResourceState:
@@ -224,6 +232,19 @@ class StepExecutor:
             return state.with_(modified=self._now())
         changed = old.inputs != state.inputs or old.outputs != state.outputs
         return state.with_(created=old.created, modified=self._now() if changed else old.modified)
+
+    async def _import(self, new: ResourceState) -> ResourceState:
+        provider = await self._x.registry.get(new.provider)
+        errors: tuple[str, ...] = ()
+        try:
+            result = await provider.read(new.urn, new.type, new.import_id, {}, {})
+        except PartialFailure as err:
+            errors, result = tuple(err.reasons), ReadResult(err.id, err.outputs, err.inputs or {})
+        if not result.id:
+            raise ProviderError(f"resource '{new.import_id}' does not exist")
+        now = self._now()
+        state = new.with_(id=result.id, inputs=result.inputs, outputs=mark_secrets(new, result.outputs))
+        return state.with_(init_errors=errors, created=now, modified=now)
 
     async def _delete(self, step: Step) -> ResourceState | None:
         old = step.state

@@ -156,6 +156,20 @@ def _replacement_pair(facts: Facts, old: ResourceState | None, diff: DiffResult)
     return create, Step(Op.REPLACE, facts.new.urn, old, facts.new, keys, diffs, diff.detailed_diff)
 
 
+def is_import(goal: Goal, old: ResourceState | None) -> bool:
+    """Whether the program wants what exists under an id of its own, and the stack does not hold just that already."""
+    if not goal.custom or not goal.import_id:
+        return False
+    return old is None or old.external or (old.import_id or old.id) != goal.import_id
+
+
+def generate_import(new: ResourceState, old: ResourceState | None, *, recreating: bool) -> list[Step]:
+    """The steps that take over what exists; what differs from the program is updated after them."""
+    if old is None or recreating:
+        return [Step(Op.IMPORT, new.urn, old, new)]
+    return [Step(Op.IMPORT_REPLACEMENT, new.urn, old, new, logical=False), Step(Op.REPLACE, new.urn, old, new)]
+
+
 def generate_read(new: ResourceState, old: ResourceState | None) -> list[Step]:
     """The steps of a ReadResource; a managed resource with another id is given up and its old copy deleted later."""
     if old is not None and not old.external and old.id != new.id:

@@ -23,8 +23,9 @@ from engine.deploy.registry import SWITCH_TO_CLI, ProviderRegistry
 from engine.deploy.resource import ResourceState
 from engine.deploy.settle import CannotSettle, Settler
 from engine.deploy.snapshot import Snapshot
-from engine.deploy.step import Step
+from engine.deploy.step import Op, Step
 from engine.deploy.step_executor import Execution
+from engine.deploy.targets import Narrowing, Selection
 from engine.deploy.urn import ROOT_STACK_TYPE
 from engine.model.clock import Clock
 from engine.model.errors import StaleLease
@@ -82,16 +83,15 @@ class UpdateOptions:
     exclude_dependents: bool = False
     plan: Mapping[str, Any] | None = None
 
+    def narrowing(self) -> Narrowing:
+        """The flags that say which resources take part."""
+        return Narrowing(
+            self.targets, self.excludes, self.replace_targets, self.target_dependents, self.exclude_dependents
+        )
+
     def refused(self) -> str:
         """The flags this engine does not implement, by name; "" if there are none."""
-        flags = {
-            "--target": self.targets,
-            "--exclude": self.excludes,
-            "--replace": self.replace_targets,
-            "--target-dependents": self.target_dependents,
-            "--exclude-dependents": self.exclude_dependents,
-            "--plan": self.plan is not None,
-        }
+        flags = {"--plan": self.plan is not None}
         return ", ".join(flag for flag, used in flags.items() if used)
 
 
@@ -215,8 +215,9 @@ class _Update:
         self._registry = ProviderRegistry(providers, base.resources)
         execution = Execution(self._ledger, self._registry, self._events, fence, clock, self._dry_run)
         names = Names(target.project, target.stack, target.config, target.secret_keys)
+        self._selection = Selection(options.narrowing())
         self._deployment = Deployment(
-            names, execution, parallel=options.parallel, continue_on_error=options.continue_on_error
+            names, execution, self._selection, parallel=options.parallel, continue_on_error=options.continue_on_error
         )
         self._refresher = Refresher(
             execution, self._deployment.executor, options.parallel, counting=options.mode is UpdateMode.REFRESH
@@ -254,6 +255,8 @@ class _Update:
             await self._refresh()
         if self._options.mode is UpdateMode.REFRESH or not self._going_on:
             return
+        if self._report(self._selection.missing_replace_targets(self._known())):
+            return
         if source is not None:
             await self._run_program(source)
         if self._going_on and not self._program_failed:
@@ -285,8 +288,22 @@ class _Update:
         return True
 
     async def _refresh(self) -> None:
-        await self._deployment.run_all([partial(self._refresh_one, s) for s in self._ledger.snapshot().resources])
+        known = self._known()
+        missing = [*self._selection.missing_targets(known), *self._selection.missing_excludes(known)]
+        if self._report(missing):
+            return
+        resources = self._selection.refreshable(self._ledger.snapshot().resources)
+        await self._deployment.run_all([partial(self._refresh_one, s) for s in resources])
         self._deployment.start()
+
+    def _known(self) -> set[str]:
+        """Every URN of the stack and of the program so far."""
+        return {s.urn for s in self._base.resources} | self._deployment.registered
+
+    def _report(self, sentences: Sequence[str]) -> bool:
+        for sentence in sentences:
+            self._deployment.fail(sentence)
+        return bool(sentences)
 
     async def _refresh_one(self, state: ResourceState) -> None:
         if not self._deployment.stopped:
@@ -333,13 +350,31 @@ class _Update:
         return await running
 
     async def _delete(self) -> None:
-        steps = generate_deletes(self._ledger.snapshot().resources, self._deployment.registered)
+        missing = self._selection.missing_targets(self._known())
+        await self._delete_what_is_left()
+        self._report(missing)
+
+    async def _delete_what_is_left(self) -> None:
+        resources = self._ledger.snapshot().resources
+        deletable = self._selection.deletable(resources)
+        steps = generate_deletes(deletable, self._deployment.registered)
+        if self._selection.narrows:
+            touched = {s.urn for s in deletable}
+            self._keep([s for s in resources if s.urn not in touched])
+        if self._report(self._selection.undeclared_deletes([s.urn for s in steps])):
+            return
         self._deployment.executor.deleting = {s.urn for s in steps}
         for antichain in schedule_deletes(steps):
             if not self._going_on:
                 return
             run_chain = self._deployment.executor.run_chain
             await self._deployment.run_all([partial(run_chain, [step]) for step in self._free(antichain)])
+
+    def _keep(self, states: Sequence[ResourceState]) -> None:
+        """Say of what neither the program nor the targets name that it stays."""
+        for state in states:
+            if state.urn not in self._deployment.registered and not state.delete:
+                self._deployment.executor.skip(Step(Op.SAME, state.urn, state, state))
 
     def _free(self, antichain: Sequence[Step]) -> Sequence[Step]:
         """The steps whose resources nobody needs any more; after a failed delete its dependencies must stay."""

@@ -127,9 +127,9 @@ def test_delete_failure_keeps_what_it_could_not_delete(scenario: Scenario) -> No
 
 
 def test_unsupported_features_are_refused_by_name(scenario: Scenario) -> None:
-    run = scenario.up(lambda: (Thing("a", {}, pulumi.ResourceOptions(import_="x")), None)[1])
+    run = scenario.up(lambda: (Thing("a", {}, pulumi.ResourceOptions(plugin_download_url="x")), None)[1])
     assert not run.result.succeeded
-    assert "uses `import`: not supported by the embedded engine; set STACKYARD_PULUMI=cli" in run.errors
+    assert "uses `plugin_download_url`: not supported by the embedded engine; set STACKYARD_PULUMI=cli" in run.errors
 
 
 def test_parallel_creates_and_their_limit(scenario: Scenario) -> None:
