@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "bench": "Measure this machine.",
     "deployments": "Create, list, watch, scale and delete deployments.",
     "stacks": "Look at the Pulumi stacks behind deployments.",
+    "pulumi": "Run Pulumi's command line on the embedded engine.",
     "keys": "Create, list and revoke API keys, directly in the store.",
     "doctor": "Check settings, database, keys, cloud and ports.",
 }

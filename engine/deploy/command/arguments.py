@@ -32,10 +32,10 @@ class Flags:
 
 GLOBAL = Flags(
     switches=frozenset({"non-interactive", "disable-integrity-checking", "fully-qualify-stack-names"}),
-    values=frozenset({"cwd"}),
-    ignored=frozenset({"color", "emoji", "logflow", "logtostderr", "verbose", "memprofilerate"}),
+    values=frozenset({"cwd", "color"}),
+    ignored=frozenset({"emoji", "logflow", "logtostderr", "verbose", "memprofilerate"}),
 )
-_IGNORED_WITH_VALUE = frozenset({"color", "verbose", "memprofilerate"})
+_IGNORED_WITH_VALUE = frozenset({"verbose", "memprofilerate"})
 _SHORT = {
     "s": "stack",
     "y": "yes",
@@ -44,6 +44,8 @@ _SHORT = {
     "p": "parallel",
     "m": "message",
     "f": "force",
+    "t": "target",
+    "r": "refresh",
     "v": "verbose",
 }
 

@@ -20,6 +20,12 @@ _HEADERS = {
     UpdateMode.REFRESH: "Refreshing",
     UpdateMode.DESTROY: "Destroying",
 }
+_PLANS = {
+    UpdateMode.PREVIEW: "Previewing update",
+    UpdateMode.UP: "Previewing update",
+    UpdateMode.REFRESH: "Previewing refresh",
+    UpdateMode.DESTROY: "Previewing destroy",
+}
 # op → prefix, in a preview, while it runs, when done; the order is that of the summary (pulumi: deploy/step.go).
 _OPS: Mapping[str, tuple[str, str, str, str]] = {
     "same": ("  ", "", "", ""),
@@ -40,10 +46,46 @@ _OPS: Mapping[str, tuple[str, str, str, str]] = {
 }
 _UNCOUNTED = frozenset({"same", "read", "read-discard", "read-replacement", "discard"})
 _ROOT = "pulumi:pulumi:Stack"
+OP_STYLES: Mapping[str, str] = {
+    "create": "green",
+    "update": "yellow",
+    "delete": "red",
+    "replace": "magenta",
+    "create-replacement": "green",
+    "delete-replaced": "red",
+    "read": "cyan",
+    "read-replacement": "cyan",
+    "refresh": "yellow",
+    "discard": "red",
+    "import": "blue",
+    "import-replacement": "blue",
+}
+"""Colours as the official engine's (pulumi: deploy/step.go, Color), by rich's names."""
+OP_PREFIXES: Mapping[str, str] = {op: words[0] for op, words in _OPS.items()}
+_SEVERITY_STYLES = {"error": "red", "warning": "yellow"}
+
+
+@dataclass(frozen=True)
+class Showing:
+    """What a display shows, as its flags say.
+
+    Attributes:
+        planning: a preview, whatever it is a preview of.
+        outputs: stack outputs (`--suppress-outputs` hides them).
+        sames: also resources that need no change (`--show-sames`).
+        reads: also resources that are only read (`--suppress-reads` hides them).
+        replacement_steps: both halves of a replacement (`--show-replacement-steps`).
+    """
+
+    planning: bool = False
+    outputs: bool = True
+    sames: bool = False
+    reads: bool = True
+    replacement_steps: bool = False
 
 
 @dataclass
-class _Row:
+class Row:
     """One resource on the display."""
 
     urn: str
@@ -62,27 +104,33 @@ class ProgressDisplay:
     """Takes the events of one update in order and prints them on a console."""
 
     def __init__(
-        self, console: Console, clock: Clock, mode: UpdateMode, project: str, stack: str, *, outputs: bool, diff: bool
+        self, console: Console, clock: Clock, mode: UpdateMode, project: str, stack: str, *, showing: Showing
     ) -> None:
         self._console = console
         self._clock = clock
         self._mode = mode
-        self._planning = mode is UpdateMode.PREVIEW
+        self._planning = showing.planning or mode is UpdateMode.PREVIEW
         self._root_urn = f"urn:pulumi:{stack}::{project}::{_ROOT}::{project}-{stack}"
-        self._show_outputs = outputs
-        self._diff = diff
-        self._rows: dict[str, _Row] = {}
+        self._showing = showing
+        self._rows: dict[str, Row] = {}
         self._done = False
-        self._header = f"{_HEADERS[mode]} ({stack}):"
+        self._header = f"{(_PLANS if self._planning else _HEADERS)[mode]} ({stack}):"
 
     def start(self) -> None:
         """Print the heading."""
-        self._console.out(self._header)
+        self._say(self._header)
+
+    def close(self) -> None:
+        """Nothing more will come."""
+
+    def _say(self, text: str = "", style: str = "") -> None:
+        """Print lines; `style` is for displays with colours."""
+        self._console.out(text)
 
     def emit(self, event: Mapping[str, Any]) -> None:
         """Print what an event changes."""
         if "preludeEvent" in event:
-            self._console.out()
+            self._say()
         elif metadata := (event.get("resourcePreEvent") or {}).get("metadata"):
             self._before(metadata)
         elif metadata := (event.get("resOutputsEvent") or {}).get("metadata"):
@@ -94,22 +142,22 @@ class ProgressDisplay:
         elif summary := event.get("summaryEvent"):
             self._end(summary)
 
-    def _row(self, urn: str) -> _Row:
+    def _row(self, urn: str) -> Row:
         urn = urn or self._root_urn
         if urn not in self._rows:
             type_, name = urn.split("::", 3)[2].rpartition("$")[2], urn.rpartition("::")[2]
-            self._rows[urn] = _Row(urn, simple_type(type_), name, started=self._clock.monotonic())
+            self._rows[urn] = Row(urn, simple_type(type_), name, started=self._clock.monotonic())
         return self._rows[urn]
 
     def _before(self, metadata: Mapping[str, Any]) -> None:
-        if _is_default_provider(metadata["urn"]):
+        if is_default_provider(metadata["urn"]):
             return
         row = self._row(metadata["urn"])
         row.op, row.metadata, row.started, row.finished = metadata["op"], metadata, self._clock.monotonic(), None
         self._print_if_of_interest(row)
 
     def _after(self, metadata: Mapping[str, Any]) -> None:
-        if _is_default_provider(metadata["urn"]):
+        if is_default_provider(metadata["urn"]):
             return
         row = self._row(metadata["urn"])
         was_refresh = row.op == "refresh"
@@ -132,23 +180,28 @@ class ProgressDisplay:
         row.messages.append((event["severity"], str(event["message"])))
         self._print(row)
 
-    def _is_root(self, row: _Row) -> bool:
+    def _is_root(self, row: Row) -> bool:
         return row.type == _ROOT
 
-    def _print_if_of_interest(self, row: _Row) -> None:
-        if row.op != "same" or self._is_root(row) or row.messages or _changed_keys(row.metadata):
+    def _print_if_of_interest(self, row: Row) -> None:
+        if self._is_of_interest(row):
             self._print(row)
 
-    def _print(self, row: _Row) -> None:
-        row.shown = True
-        prefix = "  " if self._done and self._is_root(row) and row.op in ("same", "delete") else _OPS[row.op][0]
-        status, info = self._status(row), self._info(row)
-        self._console.out(f" {prefix} {row.type} {row.name} {status} {info}".rstrip())
-        if self._diff and (row.finished is None or self._planning):
-            for path, change in (row.metadata.get("detailedDiff") or {}).items():
-                self._console.out(f"      {_KIND_SIGNS.get(change.get('diffKind', ''), '~')} {path}")
+    def _is_of_interest(self, row: Row) -> bool:
+        if row.op in ("read", "read-replacement") and not self._showing.reads:
+            return bool(row.messages)
+        changed = row.op != "same" or self._showing.sames
+        return changed or self._is_root(row) or bool(row.messages) or bool(_changed_keys(row.metadata))
 
-    def _status(self, row: _Row) -> str:
+    def _print(self, row: Row) -> None:
+        row.shown = True
+        status, info = self._status(row), self._info(row)
+        self._say(f" {self._prefix(row)} {row.type} {row.name} {status} {info}".rstrip())
+
+    def _prefix(self, row: Row) -> str:
+        return "  " if self._done and self._is_root(row) and row.op in ("same", "delete") else _OPS[row.op][0]
+
+    def _status(self, row: Row) -> str:
         _, planned, running, done = _OPS[row.op]
         finished = row.finished is not None and (not self._is_root(row) or self._done or row.op == "delete")
         if row.failed:
@@ -163,9 +216,12 @@ class ProgressDisplay:
             return "running" if self._is_root(row) and row.metadata and not finished else ""
         if finished and row.finished is not None:
             return f"{done} ({_seconds(row.finished - row.started)})"
-        return f"{running} (0s)"
+        return f"{running} ({self._elapsed(row)})"
 
-    def _info(self, row: _Row) -> str:
+    def _elapsed(self, row: Row) -> str:
+        return "0s"
+
+    def _info(self, row: Row) -> str:
         changes = _changed_keys(row.metadata)
         parts = [f"[diff: {changes}]"] if changes else []
         if self._done:
@@ -182,8 +238,12 @@ class ProgressDisplay:
         if root is not None:
             root.finished = root.finished if root.finished is not None else self._clock.monotonic()
             self._print(root)
+        self._print_rest(summary)
+
+    def _print_rest(self, summary: Mapping[str, Any]) -> None:
+        """What comes below the rows."""
         self._print_diagnostics()
-        if self._show_outputs and self._mode is not UpdateMode.DESTROY:
+        if self._showing.outputs and self._mode is not UpdateMode.DESTROY:
             self._print_outputs()
         self._print_summary(summary)
 
@@ -191,14 +251,14 @@ class ProgressDisplay:
         rows = [row for row in self._rows.values() if row.messages]
         if not rows:
             return
-        self._console.out("Diagnostics:")
+        self._say("Diagnostics:", "bold")
         for row in rows:
-            self._console.out(f"  {row.type} ({row.name}):")
+            self._say(f"  {row.type} ({row.name}):")
             for severity, message in row.messages:
                 prefix = f"{severity}: " if severity in ("error", "warning") else ""
                 for line in (prefix + message).rstrip("\n").split("\n"):
-                    self._console.out(f"    {line}")
-            self._console.out()
+                    self._say(f"    {line}", _SEVERITY_STYLES.get(severity, ""))
+            self._say()
 
     def _print_outputs(self) -> None:
         root = self._rows.get(self._root_urn)
@@ -206,29 +266,29 @@ class ProgressDisplay:
         new = (metadata.get("new") or {}).get("outputs") or {}
         old = (metadata.get("old") or {}).get("outputs") if metadata.get("op") != "create" else None
         if text := outputs_text(old, new):
-            self._console.out("Outputs:")
-            self._console.out(text)
-            self._console.out()
+            self._say("Outputs:", "bold")
+            self._say(text)
+            self._say()
 
     def _print_summary(self, summary: Mapping[str, Any]) -> None:
         changes = {op: int(count) for op, count in (summary.get("resourceChanges") or {}).items() if count}
         failed = sum(1 for row in self._rows.values() if row.failed or any(s == "error" for s, _ in row.messages))
         counted = [op for op in _OPS if op in changes and op not in _UNCOUNTED]
-        self._console.out("Resources:")
+        self._say("Resources:", "bold")
         for op in counted:
             words = f"to {_OPS[op][1]}" if self._planning else _OPS[op][3]
-            self._console.out(f"    {_OPS[op][0]}{'' if _OPS[op][0].endswith(' ') else ' '}{changes[op]} {words}")
+            self._say(f"    {_OPS[op][0]}{changes[op]} {words}", OP_STYLES.get(op, ""))
         pieces = [f"{sum(changes[op] for op in counted)} changes"] if len(counted) >= 2 else []
         if same := changes.get("same"):
             pieces.append(f"{same} unchanged")
         if pieces:
-            self._console.out("    " + ". ".join(pieces))
+            self._say("    " + ". ".join(pieces))
         if failed:
-            self._console.out(f"    {failed} errored")
-        self._console.out()
+            self._say(f"    {failed} errored", "red")
+        self._say()
         if not self._planning:
-            self._console.out(f"Duration: {summary.get('durationSeconds', 0)}s")
-            self._console.out()
+            self._say(f"Duration: {summary.get('durationSeconds', 0)}s")
+            self._say()
 
 
 _KIND_SIGNS = {"add": "+", "add-replace": "+", "delete": "-", "delete-replace": "-"}
@@ -244,7 +304,8 @@ def simple_type(type_: str) -> str:
     return type_
 
 
-def _is_default_provider(urn: str) -> bool:
+def is_default_provider(urn: str) -> bool:
+    """Whether nobody wrote this provider down: the engine made it."""
     return "::pulumi:providers:" in urn and urn.rpartition("::")[2].startswith("default")
 
 
@@ -272,7 +333,7 @@ def top_key(path: str) -> str:
     return path.split(".")[0].split("[")[0]
 
 
-def _counts(row: _Row) -> list[str]:
+def _counts(row: Row) -> list[str]:
     parts = []
     for severity, word in (("error", "error"), ("warning", "warning"), ("info", "message")):
         count = sum(1 for s, _ in row.messages if s.removesuffix("#err") == severity)

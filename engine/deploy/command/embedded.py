@@ -5,7 +5,7 @@ Here are the table of verbs and the edge where errors become exit codes; what a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from engine.deploy.command.arguments import Flags, UsageError, parse
 from engine.deploy.command.console import Console
 from engine.deploy.command.loop import EngineLoop
 from engine.deploy.command.session import CommandFailed, Services, Session, StackNotFound
+from engine.deploy.command.terminal import Terminal
 from engine.deploy.local_program import DEADLINE_SECONDS
 from engine.deploy.secrets import SecretsError
 from engine.deploy.source import LanguageRuntimeSource
@@ -29,8 +30,9 @@ from engine.model.clock import Clock
 from engine.model.fence import Fence, NoFence
 
 _GENERAL_ERROR = 1
+_USAGE_ERROR = 2  # Pulumi's documentation, "CLI exit codes"
 _STACK_NOT_FOUND = 6  # as recorded
-_EXPECTED = (BackendError, CheckpointError, SecretsError, ConfigError, UsageError, OSError)
+_EXPECTED = (BackendError, CheckpointError, SecretsError, ConfigError, OSError)
 
 
 def _flags(switches: str = "", values: str = "", ignored: str = "") -> Flags:
@@ -39,9 +41,10 @@ def _flags(switches: str = "", values: str = "", ignored: str = "") -> Flags:
 
 def _operation(switches: str = "", values: str = "") -> Flags:
     return _flags(
-        f"yes skip-preview diff refresh expect-no-changes suppress-outputs {switches}",
-        f"stack client exec-kind event-log parallel message config-file exec-agent {values}",
-        "suppress-progress suppress-permalink debug",
+        "yes skip-preview diff json refresh expect-no-changes suppress-outputs suppress-progress suppress-reads "
+        f"show-sames show-reads show-replacement-steps target-dependents exclude-dependents {switches}",
+        f"stack client exec-kind event-log parallel message config-file exec-agent target exclude {values}",
+        "suppress-permalink debug show-config show-secrets show-full-output copilot neo",
     )
 
 
@@ -74,10 +77,10 @@ _VERBS: Mapping[tuple[str, ...], tuple[Flags, Callable[[Session], None]]] = {
     ("config", "rm"): (_CONFIG, configuration.rm),
     ("config", "rm-all"): (_CONFIG, configuration.rm_all),
     ("config", "refresh"): (_CONFIG, configuration.refresh),
-    ("preview",): (_operation(), operations.preview),
-    ("up",): (_operation("continue-on-error"), operations.up),
+    ("preview",): (_operation(values="replace target-replace"), operations.preview),
+    ("up",): (_operation("continue-on-error", "replace target-replace"), operations.up),
     ("refresh",): (_operation(values="run-program"), operations.refresh),
-    ("destroy",): (_operation("continue-on-error", "run-program"), operations.destroy),
+    ("destroy",): (_operation("continue-on-error preview-only", "run-program"), operations.destroy),
 }
 
 
@@ -95,6 +98,7 @@ class EmbeddedPulumi(PulumiCommand):
         loop: the process's engine loop; without one, the object makes its own (and derives its own keys).
         programs: how to reach the program behind `--client`.
         program_deadline_seconds: how long a program in a folder may take before it is killed.
+        terminal: the person in front of it; None: nobody can be asked, and updates print lines.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class EmbeddedPulumi(PulumiCommand):
         loop: EngineLoop | None = None,
         programs: Callable[[str, Path], ProgramSource] = LanguageRuntimeSource,
         program_deadline_seconds: float = DEADLINE_SECONDS,
+        terminal: Terminal | None = None,
     ) -> None:
         # The base class's own constructor looks for the binary; nothing of it is wanted.
         self.command = "pulumi (embedded)"
@@ -123,6 +128,7 @@ class EmbeddedPulumi(PulumiCommand):
             passphrase_salt=passphrase_salt,
             executor=executor_id,
             program_deadline_seconds=program_deadline_seconds,
+            terminal=terminal,
         )
 
     def run(
@@ -139,24 +145,37 @@ class EmbeddedPulumi(PulumiCommand):
             CommandError: it failed; the subclass is the one the SDK would raise for the binary.
             StaleLease: the fence closed; nothing more was written.
         """
-        console = Console(on_output, on_error)
-        env = {**self._environment, **additional_env}
-        code = self._dispatch(list(args), Path(cwd), env, console)
-        result = CommandResult(stdout=console.stdout, stderr=console.stderr, code=code)
-        if code != 0:
+        result = self.execute(args, cwd, additional_env, on_output, on_error)
+        if result.code != 0:
             raise create_command_error(result)
         return result
+
+    def execute(
+        self,
+        args: Sequence[str],
+        cwd: str,
+        additional_env: Mapping[str, str],
+        on_output: Callable[[str], Any] | None = None,
+        on_error: Callable[[str], Any] | None = None,
+    ) -> CommandResult:
+        """Run one command line and return also a failure as its result, for those who only want the exit code."""
+        console = Console(on_output, on_error)
+        code = self._dispatch(list(args), Path(cwd), {**self._environment, **additional_env}, console)
+        return CommandResult(stdout=console.stdout, stderr=console.stderr, code=code)
 
     def _dispatch(self, args: list[str], cwd: Path, env: Mapping[str, str], console: Console) -> int:
         try:
             arguments = parse(args, {verb: flags for verb, (flags, _) in _VERBS.items()})
             _, perform = _VERBS[arguments.verb]
             perform(Session(arguments, cwd, env, console, self._services))
-        except CommandFailed:
-            return _GENERAL_ERROR
+        except CommandFailed as err:
+            return err.code
         except StackNotFound as err:
             console.error(f"error: {err}")
             return _STACK_NOT_FOUND
+        except UsageError as err:
+            console.error(f"error: {err}")
+            return _USAGE_ERROR
         except _EXPECTED as err:
             console.error(f"error: {err}")
             return _GENERAL_ERROR

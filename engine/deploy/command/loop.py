@@ -34,9 +34,10 @@ class UpdateCancellation:
                 self._asked = 2
         return self._asked
 
-    def request(self) -> None:
-        """Ask to stop; a second time: at once."""
+    def request(self) -> int:
+        """Ask to stop; a second time: at once. Returns how urgently it is asked now."""
         self._asked = min(self._asked + 1, 2)
+        return self._asked
 
 
 class EngineLoop:
@@ -86,6 +87,12 @@ class EngineLoop:
         if running is not None:
             running.request()
         return running is not None
+
+    def interrupt(self) -> int:
+        """Ask everything that runs here to stop, as ^C does; returns how urgently, 0 where nothing runs."""
+        with self._guard:
+            running = list(self._running.values())
+        return max((cancellation.request() for cancellation in running), default=0)
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._guard:

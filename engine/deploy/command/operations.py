@@ -13,8 +13,9 @@ from typing import Any
 from engine.deploy.backend.file_journal import FileJournal
 from engine.deploy.checkpoint import COMPATIBLE_VERSION, CheckpointCodec
 from engine.deploy.command.arguments import SWITCH, UsageError
+from engine.deploy.command.consent import Consent, EventTap
 from engine.deploy.command.deployments import running_key
-from engine.deploy.command.display import ProgressDisplay
+from engine.deploy.command.displays import Display, choose_display
 from engine.deploy.command.event_log import Emit, open_event_log
 from engine.deploy.command.loop import UpdateCancellation
 from engine.deploy.command.session import CommandFailed, Session
@@ -34,6 +35,7 @@ from engine.model.fence import Fence
 
 _DEFAULT_PARALLEL = 16
 _HISTORY_KINDS = {UpdateMode.UP: "update", UpdateMode.REFRESH: "refresh", UpdateMode.DESTROY: "destroy"}
+_UNEXPECTED_CHANGES, _CANCELLED = 7, 8
 _TEXT_SWITCHES = frozenset({"true", "false"})
 
 
@@ -48,12 +50,14 @@ class _NoJournal:
 class _Events:
     """Tells the display and the event log."""
 
-    display: ProgressDisplay
+    display: Display
     log: Emit
+    tap: EventTap
 
     def emit(self, event: dict[str, Any]) -> None:
         self.display.emit(event)
         self.log(event)
+        self.tap(event)
 
 
 def preview(session: Session) -> None:
@@ -62,23 +66,33 @@ def preview(session: Session) -> None:
     source = _program(session, UpdateMode.PREVIEW)
     result = _run(session, UpdateMode.PREVIEW, stored, source, _NoJournal(), session.services.fence)
     if not result.succeeded:
-        raise CommandFailed(result.message)
+        raise _failure(session, result)
+
+
+def _failure(session: Session, result: UpdateResult) -> CommandFailed:
+    """How a command ends whose update did not succeed (codes: Pulumi's documentation, "CLI exit codes")."""
+    if result.message.endswith("cancelled"):
+        session.console.error(f"error: {result.message}")
+        return CommandFailed(result.message, _CANCELLED)
+    if result.message.startswith("error: no changes were expected"):
+        return CommandFailed(result.message, _UNEXPECTED_CHANGES)
+    return CommandFailed(result.message)
 
 
 def up(session: Session) -> None:
-    """`up --yes --skip-preview`."""
+    """`up [--yes] [--skip-preview]`."""
     _update(session, UpdateMode.UP)
 
 
 def refresh(session: Session) -> None:
-    """`refresh --yes --skip-preview`: take what is in the cloud into the stack."""
+    """`refresh [--yes] [--skip-preview]`: take what is in the cloud into the stack."""
     _update(session, UpdateMode.REFRESH)
 
 
 def destroy(session: Session) -> None:
-    """`destroy --yes --skip-preview`."""
+    """`destroy [--yes] [--skip-preview]`."""
     result = _update(session, UpdateMode.DESTROY)
-    if not result.snapshot.resources:
+    if result is not None and not result.snapshot.resources:
         session.console.out(
             "The resources in the stack have been deleted, but the history and configuration associated with the stack "
             "are still maintained.\nIf you want to remove the stack completely, run "
@@ -86,14 +100,20 @@ def destroy(session: Session) -> None:
         )
 
 
-def _update(session: Session, mode: UpdateMode) -> UpdateResult:
-    if not session.arguments.has("yes"):
-        raise UsageError("--yes or --skip-preview must be passed in to proceed when running in non-interactive mode")
+def _update(session: Session, mode: UpdateMode) -> UpdateResult | None:
+    """Preview, ask, and do it; None if only the preview was wanted."""
+    consent = Consent(session, mode)
+    consent.require_possible()
     store, services = session.store, session.services
     source = _program(session, mode)
     lock = store.lock()
     try:
         stored = store.load_locked(lock)
+        if consent.wants_preview:
+            _preview_of(session, mode, stored, lock, consent)
+        if session.arguments.has("preview-only"):
+            return None
+        consent.ask()
         secrets = session.config_secrets()
         salt = secrets.state
         codec = stored.codec if salt == stored.deployment.salt else CheckpointCodec(secrets)
@@ -113,8 +133,21 @@ def _update(session: Session, mode: UpdateMode) -> UpdateResult:
     finally:
         lock.release()
     if not result.succeeded:
-        raise CommandFailed(result.message)
+        raise _failure(session, result)
     return result
+
+
+def _preview_of(session: Session, mode: UpdateMode, stored: StoredStack, fence: Fence, consent: Consent) -> None:
+    """Show what an update would do. That of a destroy is a preview of no program: everything is to be deleted."""
+    if mode is UpdateMode.REFRESH:
+        session.console.out(
+            "A refresh has no preview here: it changes nothing in the cloud, only what the stack knows of it."
+        )
+        return
+    source = _program(session, mode)
+    result = _run(session, UpdateMode.PREVIEW, stored, source, _NoJournal(), fence, showing=mode, tap=consent.keep)
+    if not result.succeeded:
+        raise _failure(session, result)
 
 
 def _abandon(journal: FileJournal, err: BaseException) -> None:
@@ -146,7 +179,16 @@ def _run(
     source: ProgramSource | None,
     journal: Journal,
     fence: Fence,
+    *,
+    showing: UpdateMode | None = None,
+    tap: EventTap = lambda event: None,
 ) -> UpdateResult:
+    """Run one update on the engine's loop.
+
+    Args:
+        showing: what the display calls it, where that is not `mode` (the preview of a destroy).
+        tap: told every event.
+    """
     arguments, services = session.arguments, session.services
     entries = session.entries()
     target = UpdateTarget(
@@ -155,22 +197,8 @@ def _run(
         config={key: entry.text for key, entry in entries.items()},
         secret_keys=frozenset(key for key, entry in entries.items() if entry.secret),
     )
-    options = UpdateOptions(
-        mode=mode,
-        parallel=arguments.number("parallel", _DEFAULT_PARALLEL) or _DEFAULT_PARALLEL,
-        continue_on_error=arguments.has("continue-on-error"),
-        refresh=arguments.has("refresh"),
-        expect_no_changes=arguments.has("expect-no-changes"),
-    )
-    display = ProgressDisplay(
-        session.console,
-        services.clock,
-        mode,
-        target.project,
-        target.stack,
-        outputs=not arguments.has("suppress-outputs"),
-        diff=arguments.has("diff"),
-    )
+    options = _options(session, mode)
+    display = choose_display(session, showing or mode, planning=mode is UpdateMode.PREVIEW)
     cancellation = UpdateCancellation(fence)
 
     async def perform() -> UpdateResult:
@@ -182,21 +210,44 @@ def _run(
                 source=source,
                 providers=services.providers,
                 journal=journal,
-                events=_Events(display, log),
+                events=_Events(display, log, tap),
                 fence=fence,
                 clock=services.clock,
                 cancellation=cancellation,
             )
 
-    display.start()
     key = running_key(session, session.stack)
     if mode is UpdateMode.PREVIEW:
-        return services.loop.run(perform())
+        key = f"{key} (preview)"  # ^C stops it; `pulumi cancel` is for updates
     services.loop.enter(key, cancellation)
+    display.start()
     try:
         return services.loop.run(perform())
     finally:
         services.loop.leave(key)
+        display.close()
+
+
+def _options(session: Session, mode: UpdateMode) -> UpdateOptions:
+    arguments = session.arguments
+    both = tuple(arguments.flags.get("target-replace", ()))
+    options = UpdateOptions(
+        mode=mode,
+        parallel=arguments.number("parallel", _DEFAULT_PARALLEL) or _DEFAULT_PARALLEL,
+        continue_on_error=arguments.has("continue-on-error"),
+        refresh=arguments.has("refresh"),
+        expect_no_changes=arguments.has("expect-no-changes"),
+        targets=(*arguments.flags.get("target", ()), *both),
+        excludes=tuple(arguments.flags.get("exclude", ())),
+        replace_targets=(*arguments.flags.get("replace", ()), *both),
+        target_dependents=arguments.has("target-dependents"),
+        exclude_dependents=arguments.has("exclude-dependents"),
+    )
+    if options.targets and options.excludes:
+        raise UsageError("--target and --exclude cannot be used together: one says what to touch, the other what not")
+    if refused := options.refused():
+        raise UsageError(f"{refused}: {SWITCH}")
+    return options
 
 
 def _record(session: Session, mode: UpdateMode, result: UpdateResult, raw: bytes, started: datetime) -> None:
@@ -223,7 +274,6 @@ def _environment(session: Session, mode: UpdateMode) -> Mapping[str, str]:
     facts = {
         "exec.kind": arguments.text("exec-kind", "cli"),
         "pulumi.arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
-        "pulumi.flag.non-interactive": "true",
         "pulumi.os": sys.platform,
         "pulumi.version": f"v{COMPATIBLE_VERSION}",
         "stack.environments": "[]",
@@ -232,7 +282,10 @@ def _environment(session: Session, mode: UpdateMode) -> Mapping[str, str]:
     for name, text in session.env.items():
         if name.startswith("PULUMI_"):
             facts[f"pulumi.env.{name}"] = text if text in _TEXT_SWITCHES else "set"
-    facts["pulumi.env.PULUMI_AUTOMATION_API"] = "set"
+    if session.terminal is None:
+        facts["pulumi.flag.non-interactive"] = "true"
+    if facts["exec.kind"].startswith("auto."):
+        facts["pulumi.env.PULUMI_AUTOMATION_API"] = "set"
     for flag, texts in arguments.flags.items():
         facts[f"pulumi.flag.{flag}"] = texts[-1] if texts[-1] in _TEXT_SWITCHES else "set"
     if arguments.text("client") and mode is UpdateMode.UP:

@@ -17,6 +17,7 @@ from engine.deploy.command.arguments import SWITCH, Arguments
 from engine.deploy.command.console import Console
 from engine.deploy.command.loop import EngineLoop
 from engine.deploy.command.stored_stack import StackStore
+from engine.deploy.command.terminal import Terminal
 from engine.deploy.local_program import DEADLINE_SECONDS
 from engine.deploy.secrets import PassphraseSecrets, SecretsError
 from engine.deploy.stack_config import ConfigEntry, ConfigError, Project, StackConfig, config_path, find_project
@@ -32,6 +33,10 @@ class StackNotFound(BackendError):
 class CommandFailed(Exception):
     """The command did its work and must end with an error code; everything is already printed."""
 
+    def __init__(self, message: str, code: int = 1) -> None:
+        super().__init__(message)
+        self.code = code
+
 
 @dataclass(frozen=True)
 class Services:
@@ -42,6 +47,7 @@ class Services:
         passphrase_salt: salt for stacks created here; "" makes a new one for each.
         executor: id of this process in the lease table.
         program_deadline_seconds: how long a program in a folder may take.
+        terminal: the person who runs the commands; None: nobody can be asked.
     """
 
     providers: ProviderSource
@@ -52,6 +58,7 @@ class Services:
     passphrase_salt: str = ""
     executor: str = ""
     program_deadline_seconds: float = DEADLINE_SECONDS
+    terminal: Terminal | None = None
 
 
 class Session:
@@ -65,6 +72,8 @@ class Session:
         self.console = console
         self.services = services
         self.cwd = cwd / arguments.text("cwd")
+        silent = arguments.has("non-interactive") or arguments.has("json")
+        self.terminal = None if silent else services.terminal
 
     @cached_property
     def project(self) -> Project:

@@ -169,16 +169,13 @@ def test_tags(place: Any) -> None:
 @pytest.mark.parametrize(
     ("args", "named"),
     [
-        (["up", "--yes", "--target", "urn"], "--target"),
         (["preview", "--save-plan", "f"], "--save-plan"),
         (["up", "--yes", "--policy-pack", "p"], "--policy-pack"),
         (["refresh", "--yes", "--clear-pending-creates"], "--clear-pending-creates"),
-        (["preview", "--json"], "--json"),
         (["stack", "rename", "b"], "pulumi stack rename"),
         (["config", "env", "add", "e"], "pulumi config"),
         (["new", "python"], "pulumi new"),
         (["destroy", "--yes", "--run-program=true"], "--run-program"),
-        (["up", "--yes", "--skip-preview"], "without --client"),
         (["stack", "init", "b", "--secrets-provider", "awskms://k"], "awskms"),
     ],
 )

@@ -1,0 +1,151 @@
+"""The live tree of an update on a terminal: one row per resource below its parent, redrawn while steps run.
+
+What a row says is `display.py`'s business. Source: pulumi `pkg/backend/display/{tree,progress}.go`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Console as Screen
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from engine.deploy.command.console import Console
+from engine.deploy.command.display import OP_STYLES, ProgressDisplay, Row, Showing
+from engine.deploy.update import UpdateMode
+from engine.model.clock import Clock
+
+_REDRAWS_PER_SECOND = 8  # the seconds of running steps count; faster only flickers
+_HALVES = frozenset({"create-replacement", "delete-replaced", "read-replacement", "import-replacement"})
+
+
+class TreeDisplay(ProgressDisplay):
+    """Draws the rows as a tree until the update ends, then prints it once for good with the rest below it."""
+
+    def __init__(
+        self,
+        console: Console,
+        clock: Clock,
+        mode: UpdateMode,
+        project: str,
+        stack: str,
+        *,
+        showing: Showing,
+        screen: Screen,
+    ) -> None:
+        super().__init__(console, clock, mode, project, stack, showing=showing)
+        self._screen = screen
+        self._guard = threading.RLock()  # events come from the engine's thread, redrawing happens on rich's
+        self._live = Live(
+            console=screen,
+            get_renderable=self._draw,
+            refresh_per_second=_REDRAWS_PER_SECOND,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    def start(self) -> None:
+        """Print the heading and begin to draw."""
+        self._say(self._header, "bold magenta")
+        self._live.start()
+
+    def emit(self, event: Mapping[str, Any]) -> None:
+        """Take what an event changes into the tree."""
+        with self._guard:
+            super().emit(event)
+
+    def close(self) -> None:
+        """Stop drawing, also after an update that never came to its end."""
+        self._live.stop()
+
+    def interrupted(self, text: str) -> None:
+        """Say something above the tree."""
+        self._screen.print(Text(text, style="bold red"))
+
+    def _say(self, text: str = "", style: str = "") -> None:
+        self._screen.print(Text(text, style=style), soft_wrap=True)
+
+    def _print(self, row: Row) -> None:
+        row.shown = True
+
+    def _print_rest(self, summary: Mapping[str, Any]) -> None:
+        self._live.stop()
+        self._screen.print(self._draw(), soft_wrap=False)
+        self._say()
+        super()._print_rest(summary)
+
+    def _elapsed(self, row: Row) -> str:
+        return f"{int(self._clock.monotonic() - row.started)}s"
+
+    def _draw(self) -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, header_style="bold blue", pad_edge=False)
+        table.add_column("", no_wrap=True, min_width=2)
+        table.add_column("Type", no_wrap=True, overflow="ellipsis")
+        table.add_column("Name", no_wrap=True, overflow="ellipsis")
+        table.add_column("Plan" if self._planning else "Status", no_wrap=True)
+        table.add_column("Info", no_wrap=True, overflow="ellipsis")
+        with self._guard:
+            for row, guides in self._lines():
+                table.add_row(*self._cells(row, guides))
+        return table
+
+    def _cells(self, row: Row, guides: str) -> tuple[Text, ...]:
+        style = "red" if row.failed else OP_STYLES.get(row.op, "")
+        return (
+            Text(self._prefix(row).rstrip() or " ", style=style),
+            Text.assemble((guides, "dim"), row.type),
+            Text(row.name),
+            Text(self._status(row), style=f"bold {style}" if row.failed else style),
+            Text(self._info(row), style=_info_style(row)),
+        )
+
+    def _before(self, metadata: Mapping[str, Any]) -> None:
+        if metadata["op"] in _HALVES and self._planning and not self._showing.replacement_steps:
+            metadata = {**metadata, "op": "replace"}
+        super()._before(metadata)
+
+    def _lines(self) -> Iterator[tuple[Row, str]]:
+        """The rows to show, each with the lines that lead to it, in the order of a tree."""
+        children: dict[str, list[Row]] = {}
+        for row in self._shown():
+            parent = self._parent(row)
+            children.setdefault(parent, []).append(row)
+        yield from _descend(children, "", "", is_root=True)
+
+    def _shown(self) -> list[Row]:
+        """Rows of interest and their ancestors, in the order they came."""
+        wanted: set[str] = set()
+        for row in self._rows.values():
+            if row.shown:
+                urn = row.urn
+                while urn and urn not in wanted:
+                    wanted.add(urn)
+                    urn = self._parent(self._rows[urn])
+        return [row for row in self._rows.values() if row.urn in wanted]
+
+    def _parent(self, row: Row) -> str:
+        state = row.metadata.get("new") or row.metadata.get("old") or {}
+        parent = str(state.get("parent") or "")
+        if parent not in self._rows:
+            parent = self._root_urn if self._root_urn in self._rows else ""
+        return "" if row.urn == self._root_urn else parent
+
+
+def _descend(children: Mapping[str, list[Row]], parent: str, lead: str, *, is_root: bool) -> Iterator[tuple[Row, str]]:
+    rows = children.get(parent, [])
+    for row in rows:
+        last = row is rows[-1]
+        branch = "" if is_root else ("└─ " if last else "├─ ")
+        yield row, lead + branch
+        below = lead if is_root else lead + ("   " if last else "│  ")
+        yield from _descend(children, row.urn, below, is_root=False)
+
+
+def _info_style(row: Row) -> str:
+    severities = {severity for severity, _ in row.messages}
+    return "red" if "error" in severities else "yellow" if "warning" in severities else ""
