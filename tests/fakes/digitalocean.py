@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 
+from tests.fakes.digitalocean_collections import Collections
+
 Json = dict[str, Any]
 
 
@@ -77,6 +79,7 @@ class FakeDigitalOcean:
         self._ids = count(3164401)
         self._polls: dict[int, int] = {}
         self._dying: dict[int, int] = {}
+        self.more = Collections(self._ids, self._page)
 
     def transport(self) -> httpx.MockTransport:
         return httpx.MockTransport(self._handle)
@@ -110,6 +113,9 @@ class FakeDigitalOcean:
 
     def _route(self, method: str, path: str, body: Any, params: dict[str, str]) -> tuple[int, Json | None]:
         parts = path.removeprefix("/v2/").split("/")
+        answer = self.more.answer(method, parts, body, params)
+        if answer is not None:
+            return answer
         routes: dict[tuple[str, str], Callable[..., tuple[int, Json | None]]] = {
             ("POST", "droplets"): self._create_droplet,
             ("POST", "account"): self._create_key,
@@ -182,6 +188,8 @@ class FakeDigitalOcean:
                 droplet["status"] = "active"
             case "resize":
                 droplet["size_slug"] = droplet["size"]["slug"] = body["size"]
+            case "snapshot":
+                self.more.snapshot_of_droplet(str(id), body["name"])
             case "enable_ipv6":
                 droplet["features"].append("ipv6")
                 droplet["networks"]["v6"] = [{"ip_address": "2604:A880::1", "type": "public"}]
@@ -211,10 +219,16 @@ class FakeDigitalOcean:
     def _post_tags(self, parts: list[str], body: Json) -> tuple[int, Json | None]:
         if len(parts) == 3:
             for resource in body["resources"]:
-                self.droplets[int(resource["resource_id"])]["tags"].append(parts[1])
+                self._tagged(resource)["tags"].append(parts[1])
             return 204, None
         self._tag(body["name"])
         return 201, {"tag": self.tags[body["name"]]}
+
+    def _tagged(self, resource: Json) -> Json:
+        kind, id = resource["resource_type"], resource["resource_id"]
+        if kind == "droplet":
+            return self.droplets[int(id)]
+        return self.more.members["snapshots" if kind == "volume_snapshot" else "volumes"][id]
 
     def _tag(self, name: str) -> None:
         self.tags.setdefault(name, {"name": name, "resources": {"count": 0, "droplets": {"count": 0}}})
@@ -281,7 +295,7 @@ class FakeDigitalOcean:
                 return 204, None
             case ["tags", name, "resources"] if name in self.tags:
                 for resource in body["resources"]:
-                    self.droplets[int(resource["resource_id"])]["tags"].remove(name)
+                    self._tagged(resource)["tags"].remove(name)
                 return 204, None
             case ["tags", name] if name in self.tags:
                 del self.tags[name]

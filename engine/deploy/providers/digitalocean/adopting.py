@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from engine.deploy.property import PropertyMap
 from engine.deploy.providers.digitalocean.api import ApiError, Unanswered
 from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, ResourceType, TypeFailure, Values
 
@@ -57,8 +58,8 @@ async def _find(cloud: Cloud, find: Callable[[], Awaitable[str | None]]) -> str 
                 raise
 
 
-async def read_created(cloud: Cloud, kind: ResourceType, id: str) -> Values:
-    """The values of what was just made, which may take a moment to be found.
+async def read_created(cloud: Cloud, kind: ResourceType, id: str, known: PropertyMap | None = None) -> Values:
+    """The values of what was just made, which may take a moment to be found; `known` as in `read`.
 
     Raises:
         HalfDone: it was made and cannot be read.
@@ -67,7 +68,7 @@ async def read_created(cloud: Cloud, kind: ResourceType, id: str) -> Values:
     waiter = cloud.waiter(cloud.api.clock.monotonic() + APPEARS_WITHIN_SECONDS)
     while True:
         try:
-            values = await kind.read(cloud, id, {})
+            values = await kind.read(cloud, id, known or {})
         except ApiError as err:
             raise HalfDone(f"Error retrieving {kind.noun}: {err}", id=id) from err
         if values is not None:

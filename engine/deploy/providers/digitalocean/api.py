@@ -21,7 +21,7 @@ REQUEST_TIMEOUT_SECONDS = 30.0
 LISTING_TIMEOUT_SECONDS = 300.0
 SHORTEST_WAIT_SECONDS = 0.05
 KEEP_ALIVE_SECONDS = 4.0  # shorter than the usual server's 5 s, so that a connection is not used while it is closed
-IDEMPOTENT = frozenset({"GET", "PUT", "DELETE"})
+IDEMPOTENT = frozenset({"GET", "PUT", "PATCH", "DELETE"})  # our PATCHes set values, they never add
 
 
 class ApiError(Exception):
@@ -123,7 +123,7 @@ class DigitalOceanApi:
 
         Args:
             deadline: on the clock's monotonic scale; no wait goes past it.
-            idempotent: whether repeating does no harm; by default GET, PUT and DELETE.
+            idempotent: whether repeating does no harm; by default GET, PUT, PATCH and DELETE.
 
         Returns:
             The answer's JSON, {} for an empty one.

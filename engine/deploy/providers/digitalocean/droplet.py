@@ -21,11 +21,20 @@ from engine.deploy.providers.digitalocean.droplet_changes import (
     wait_until_gone,
     wait_while_locked,
 )
-from engine.deploy.providers.digitalocean.resource_type import Cloud, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import Kind, Property, Schema, not_empty, output, stored_inputs, text
+from engine.deploy.providers.digitalocean.owners import OWNER_TAG_MARK, owner_tags, refuse_unowned
+from engine.deploy.providers.digitalocean.resource_type import Cloud, OrdinaryType, TypeFailure, Values
+from engine.deploy.providers.digitalocean.schema import (
+    Kind,
+    Property,
+    Schema,
+    not_empty,
+    one_of,
+    output,
+    stored_inputs,
+    text,
+)
 from engine.deploy.providers.digitalocean.tag import tag_set
 
-OWNER_TAG_MARK = "stackyard:"
 WEEKDAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 
 
@@ -34,19 +43,12 @@ def user_data_hash(user_data: str) -> str:
     return hashlib.sha1(user_data.encode(), usedforsecurity=False).hexdigest()
 
 
-def _one_of(*words: str) -> Property:
-    def fault(value: str) -> str:
-        return "" if value in words else f"must be one of {', '.join(words)}"
-
-    return Property(Kind.STRING, validate=fault)
-
-
 _BACKUP_POLICY = Property(
     Kind.SINGLE,
     fields={
         "hour": Property(Kind.NUMBER, validate=lambda hour: "" if 0 <= hour <= 20 else "must be between 0 and 20"),
-        "plan": _one_of("daily", "weekly"),
-        "weekday": _one_of(*WEEKDAYS),
+        "plan": Property(Kind.STRING, validate=one_of("daily", "weekly")),
+        "weekday": Property(Kind.STRING, validate=one_of(*WEEKDAYS)),
     },
 )
 
@@ -84,7 +86,7 @@ _PROPERTIES: Mapping[str, Property] = {
 }
 
 
-class Droplet:
+class Droplet(OrdinaryType):
     """A Droplet; usable when its status is `active` and no action of DigitalOcean's holds it locked."""
 
     token = "digitalocean:index/droplet:Droplet"
@@ -139,17 +141,13 @@ class Droplet:
             await wait_until_gone(cloud, id)
 
     async def lookup(self, cloud: Cloud, inputs: PropertyMap) -> str | None:
-        if not _owner_tags(inputs):
+        if not owner_tags(inputs):
             raise TypeFailure(
                 f"a Droplet named {inputs['name']!r} without a tag {OWNER_TAG_MARK}… cannot be told from others' "
                 "machines: look for it in the DigitalOcean console, delete it or import it, then refresh with "
                 "clear-pending-creates"
             )
         return await _find_owned(cloud, inputs)
-
-
-def _owner_tags(inputs: PropertyMap) -> list[str]:
-    return [tag for tag in inputs.get("tags") or [] if OWNER_TAG_MARK in tag]
 
 
 async def _find_owned(cloud: Cloud, inputs: PropertyMap) -> str | None:
@@ -169,15 +167,7 @@ async def _find_owned(cloud: Cloud, inputs: PropertyMap) -> str | None:
 
 
 async def _find_created(cloud: Cloud, inputs: PropertyMap) -> str | None:
-    """What an unanswered POST made. Without an owner's tag a namesake is nobody's to adopt: then the user decides."""
-    found = await _find_owned(cloud, inputs)
-    if found is not None and not _owner_tags(inputs):
-        raise TypeFailure(
-            f"DigitalOcean did not answer the creation of droplet {inputs['name']!r}, and one of that name exists "
-            f"({found}); without a tag {OWNER_TAG_MARK}… it is not known whether that is the new one: delete or "
-            "import it, then try again"
-        )
-    return found
+    return refuse_unowned("droplet", inputs, await _find_owned(cloud, inputs))
 
 
 def create_body(inputs: PropertyMap) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote
 
 from engine.deploy.property import PropertyMap
+from engine.deploy.providers.digitalocean.actions import wait_for_action
 from engine.deploy.providers.digitalocean.api import ApiError
 from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, TypeFailure
+from engine.deploy.providers.digitalocean.tag import retag
 
 DropletJson = dict[str, Any]
 
@@ -146,17 +147,6 @@ async def _act(cloud: Cloud, id: str, **action: Any) -> dict[str, Any]:
     return dict(answer["action"])
 
 
-async def _wait_for_action(cloud: Cloud, action: Mapping[str, Any]) -> None:
-    waiter, status = cloud.waiter(), action["status"]
-    while status == "in-progress":
-        if not await waiter.again():
-            raise TypeFailure(f"Error waiting for action {action['id']} ({action['type']}) to finish: timeout")
-        answer = await cloud.get(f"/v2/actions/{action['id']}")
-        status = answer["action"]["status"] if answer else "errored"
-    if status != "completed":
-        raise TypeFailure(f"action {action['id']} ({action['type']}) {status}")
-
-
 async def _wait_until(cloud: Cloud, id: str, ready: Callable[[DropletJson], bool], words: str) -> None:
     """As `wait_for`, of an unlocked Droplet that has to exist."""
     if await wait_for(cloud, id, lambda droplet: not droplet["locked"] and ready(droplet), words) is None:
@@ -172,7 +162,7 @@ async def _resize(cloud: Cloud, id: str, old: PropertyMap, new: PropertyMap) -> 
     await _wait_until(cloud, id, lambda droplet: droplet["status"] == "off", "powered off")
     try:
         action = await _act(cloud, id, type="resize", disk=new.get("resizeDisk") is not False, size=new["size"])
-        await _wait_for_action(cloud, action)
+        await wait_for_action(cloud, action)
     finally:
         # Whatever became of the resize, the machine was running before and has to run after.
         await _act(cloud, id, type="power_on")
@@ -186,17 +176,17 @@ async def _rename(cloud: Cloud, id: str, old: PropertyMap, new: PropertyMap) -> 
 
 async def _switch_backups(cloud: Cloud, id: str, old: PropertyMap, new: PropertyMap) -> None:
     if not new.get("backups"):
-        await _wait_for_action(cloud, await _act(cloud, id, type="disable_backups"))
+        await wait_for_action(cloud, await _act(cloud, id, type="disable_backups"))
         return
     policy = _policy(new)
     action = {"type": "enable_backups"} | ({"backup_policy": policy} if policy else {})
-    await _wait_for_action(cloud, await _act(cloud, id, **action))
+    await wait_for_action(cloud, await _act(cloud, id, **action))
 
 
 async def _change_backup_policy(cloud: Cloud, id: str, old: PropertyMap, new: PropertyMap) -> None:
     if policy := _policy(new):
         action = await _act(cloud, id, type="change_backup_policy", backup_policy=policy)
-        await _wait_for_action(cloud, action)
+        await wait_for_action(cloud, action)
 
 
 def _policy(new: PropertyMap) -> dict[str, Any]:
@@ -219,13 +209,7 @@ async def _enable(cloud: Cloud, id: str, action: str, feature: str) -> None:
 
 
 async def _retag(cloud: Cloud, id: str, old: PropertyMap, new: PropertyMap) -> None:
-    before, after = old.get("tags") or [], new.get("tags") or []
-    body = {"resources": [{"resource_id": id, "resource_type": "droplet"}]}
-    for tag in (t for t in before if t not in after):
-        await cloud.delete(f"/v2/tags/{quote(tag, safe=':')}/resources", body)
-    for tag in (t for t in after if t not in before):
-        await cloud.post("/v2/tags", {"name": tag}, idempotent=True)
-        await cloud.post(f"/v2/tags/{quote(tag, safe=':')}/resources", body, idempotent=True)
+    await retag(cloud, "droplet", id, old, new)
 
 
 async def _move_volumes(cloud: Cloud, id: str, old: PropertyMap, new: PropertyMap) -> None:
@@ -234,7 +218,7 @@ async def _move_volumes(cloud: Cloud, id: str, old: PropertyMap, new: PropertyMa
     for type_, volume in moves:
         body = {"type": type_, "droplet_id": int(id)}
         answer = await cloud.post(f"/v2/volumes/{volume}/actions", body, idempotent=True)
-        await _wait_for_action(cloud, answer["action"])
+        await wait_for_action(cloud, answer["action"])
 
 
 _CHANGES = {

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.deploy.property import PropertyMap
-from engine.deploy.provider import DiffKind
 from engine.deploy.providers.digitalocean.adopting import post_once, read_created
-from engine.deploy.providers.digitalocean.resource_type import Cloud, TypeFailure, Values
+from engine.deploy.providers.digitalocean.resource_type import Cloud, OrdinaryType, TypeFailure, Values
 from engine.deploy.providers.digitalocean.schema import Kind, Property, Schema, not_empty, output, text
 from engine.deploy.providers.digitalocean.tag import tag_set
 
@@ -49,7 +48,7 @@ _PENDING_CHANGE = Property(
 )
 
 
-class Firewall:
+class Firewall(OrdinaryType):
     """A firewall; its name is unique in the account."""
 
     token = "digitalocean:index/firewall:Firewall"
@@ -69,15 +68,6 @@ class Firewall:
         },
         renamed={"inboundRules": "inbound_rule", "outboundRules": "outbound_rule"},
     )
-
-    def check_extra(self, inputs: PropertyMap) -> list[tuple[str, str]]:
-        return []
-
-    def also_replaces(self, old_outputs: PropertyMap, new_inputs: PropertyMap) -> list[str]:
-        return []
-
-    def recomputed(self, old_outputs: PropertyMap, new_inputs: PropertyMap) -> Mapping[str, DiffKind]:
-        return {}
 
     async def create(self, cloud: Cloud, inputs: PropertyMap) -> tuple[str, Values]:
         answer = await post_once(cloud, "/v2/firewalls", request_body(inputs), lambda: self.lookup(cloud, inputs))

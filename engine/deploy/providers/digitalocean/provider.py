@@ -30,13 +30,22 @@ from engine.deploy.providers.digitalocean.api import (
     DigitalOceanApi,
     HttpClients,
 )
+from engine.deploy.providers.digitalocean.dns_record import DnsRecord
+from engine.deploy.providers.digitalocean.domain import Domain
 from engine.deploy.providers.digitalocean.droplet import Droplet
 from engine.deploy.providers.digitalocean.firewall import Firewall
 from engine.deploy.providers.digitalocean.polling import Polling
+from engine.deploy.providers.digitalocean.project import Project
+from engine.deploy.providers.digitalocean.project_resources import ProjectResources
+from engine.deploy.providers.digitalocean.reserved_ip import ReservedIp
+from engine.deploy.providers.digitalocean.reserved_ip_assignment import ReservedIpAssignment
 from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, ResourceType, TypeFailure, Values
 from engine.deploy.providers.digitalocean.schema import Kind, Property
 from engine.deploy.providers.digitalocean.ssh_key import SshKey
 from engine.deploy.providers.digitalocean.tag import Tag
+from engine.deploy.providers.digitalocean.volume import Volume
+from engine.deploy.providers.digitalocean.volume_attachment import VolumeAttachment
+from engine.deploy.providers.digitalocean.vpc import Vpc
 from engine.model.budget import CallBudget, Priority
 from engine.model.clock import Clock
 
@@ -49,7 +58,10 @@ SALVAGE_SECONDS = 5.0
 
 def resource_types() -> dict[str, ResourceType]:
     """Pulumi type → resource type. A new one is a file of this folder and a word in this list."""
-    types: Sequence[ResourceType] = (Droplet(), SshKey(), Firewall(), Tag())
+    types: Sequence[ResourceType] = (
+        Droplet(), SshKey(), Firewall(), Tag(), Vpc(), Volume(), VolumeAttachment(), ReservedIp(),
+        ReservedIpAssignment(), Project(), ProjectResources(), Domain(), DnsRecord(),
+    )  # fmt: skip
     return {type_.token: type_ for type_ in types}
 
 
@@ -139,7 +151,10 @@ class DigitalOceanProvider:
         new_inputs: PropertyMap,
         ignore_changes: Sequence[str],
     ) -> DiffResult:
-        return _diff(self._type(type_), old_outputs, new_inputs, ignore_changes)
+        kind = self._type(type_)
+        if refusal := kind.refusal(strip_secrets(old_outputs), strip_secrets(new_inputs)):
+            raise _failure(refusal)
+        return _diff(kind, old_outputs, new_inputs, ignore_changes)
 
     # ------------------------------------------------------------------------------------------ effects
 
@@ -168,6 +183,8 @@ class DigitalOceanProvider:
         # After a crash inside a create only the inputs are known; what the cloud does not tell comes from them.
         last = {**(schema.stored_inputs(kind.schema, inputs) if inputs else {}), **strip_secrets(outputs)}
         try:
+            if not last:
+                id, last = await kind.imported(cloud, id)
             values = await kind.read(cloud, id, last)
         except (ApiError, TypeFailure) as err:
             raise _failure(f"Error retrieving {kind.noun}: {err}") from err
@@ -204,7 +221,7 @@ class DigitalOceanProvider:
             raise _partial(f"updating {urn}", err, _outputs(kind, id, values, new_inputs, meta), new_inputs) from err
         except (ApiError, TypeFailure) as err:
             raise _failure(f"Error updating {kind.noun} ({id}): {err}") from err
-        return _outputs(kind, id, values, new_inputs, meta)
+        return _outputs(kind, id, values | _planned_lists(kind, new), new_inputs, meta)
 
     async def delete(
         self, urn: str, type_: str, id: str, inputs: PropertyMap, outputs: PropertyMap, timeout_seconds: float
@@ -259,14 +276,14 @@ def _waits(retries: int) -> tuple[float, ...]:
 def _diff(
     kind: ResourceType, old_outputs: PropertyMap, new_inputs: PropertyMap, ignore_changes: Sequence[str]
 ) -> DiffResult:
-    old = strip_secrets(old_outputs)
+    old, new = strip_secrets(old_outputs), strip_secrets(new_inputs)
     return differences.diff(
         kind.schema,
         old,
         new_inputs,
-        ignore_changes=ignore_changes,
-        also_replace=kind.also_replaces(old, new_inputs),
-        recomputed=kind.recomputed(old, new_inputs),
+        ignore_changes=[*ignore_changes, *kind.suppressed(old, new)],
+        also_replace=kind.also_replaces(old, new),
+        recomputed=kind.recomputed(old, new),
     )
 
 
@@ -279,6 +296,18 @@ def _outputs(kind: ResourceType, id: str, values: Values, inputs: PropertyMap, m
         for name, value in values.items()
     }
     return schema.complete_outputs(kind.schema, id, settled, inputs, meta)
+
+
+def _planned_lists(kind: ResourceType, new: PropertyMap) -> Values:
+    """Lists after an update are those that were planned: what became of others shows in the next refresh.
+
+    Terraform's SDK does so (`normalizeNullValues`), so the official state has `dropletIds: []` after a resize.
+    """
+    return {
+        name: new.get(name)
+        for name, prop in kind.schema.properties.items()
+        if prop.element is not None and not prop.element.fields
+    }
 
 
 def _is_plain_set(prop: Property) -> bool:

@@ -62,6 +62,10 @@ class Cloud:
         """Set something to a whole new value."""
         return await self.api.request("PUT", path, body=body, priority=self.priority, deadline=self.deadline)
 
+    async def patch(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Set some fields of something to new values."""
+        return await self.api.request("PATCH", path, body=body, priority=self.priority, deadline=self.deadline)
+
     async def delete(self, path: str, body: Mapping[str, Any] | None = None) -> bool:
         """Remove something; False if it was gone already."""
         try:
@@ -103,6 +107,22 @@ class ResourceType(Protocol):
         """Outputs the cloud will choose anew because of this change."""
         ...
 
+    def suppressed(self, old_outputs: PropertyMap, new_inputs: PropertyMap) -> list[str]:
+        """Properties that say the same in other words this time, so that they are no change."""
+        ...
+
+    def refusal(self, old_outputs: PropertyMap, new_inputs: PropertyMap) -> str:
+        """Why this change cannot be made at all, or ""."""
+        ...
+
+    async def imported(self, cloud: Cloud, id: str) -> tuple[str, PropertyMap]:
+        """The id in state and what else is known of a thing that a user names by `id`.
+
+        Raises:
+            TypeFailure: the id is not of the form an import needs.
+        """
+        ...
+
     async def create(self, cloud: Cloud, inputs: PropertyMap) -> tuple[str, Values]:
         """Make it and wait until usable; its id and values.
 
@@ -136,3 +156,31 @@ class ResourceType(Protocol):
             TypeFailure: cannot be told apart from others' things; the message says how to settle it.
         """
         ...
+
+
+class OrdinaryType:
+    """What most types answer to a plan's questions; a type overrides where it differs."""
+
+    def check_extra(self, inputs: PropertyMap) -> list[tuple[str, str]]:
+        """No rules across properties."""
+        return []
+
+    def also_replaces(self, old_outputs: PropertyMap, new_inputs: PropertyMap) -> list[str]:
+        """Only what the table says."""
+        return []
+
+    def recomputed(self, old_outputs: PropertyMap, new_inputs: PropertyMap) -> Mapping[str, DiffKind]:
+        """Nothing."""
+        return {}
+
+    def suppressed(self, old_outputs: PropertyMap, new_inputs: PropertyMap) -> list[str]:
+        """Nothing."""
+        return []
+
+    def refusal(self, old_outputs: PropertyMap, new_inputs: PropertyMap) -> str:
+        """Any change may be tried."""
+        return ""
+
+    async def imported(self, cloud: Cloud, id: str) -> tuple[str, PropertyMap]:
+        """The id is the cloud's own."""
+        return id, {}

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from ipaddress import IPv4Address, ip_network
 from typing import Any
 
 from engine.deploy.property import UNKNOWN, PropertyMap, PropertyValue, Secret, contains_secret, strip_secrets
@@ -89,6 +90,54 @@ class Schema:
 def not_empty(value: str) -> str:
     """Most names and slugs may not be empty text."""
     return "" if value else "must not be empty"
+
+
+def one_of(*words: str, any_case: bool = False) -> Callable[[str], str]:
+    """Refuses other words."""
+    known = {word.lower() for word in words} if any_case else set(words)
+
+    def fault(value: str) -> str:
+        return "" if (value.lower() if any_case else value) in known else f"must be one of {', '.join(words)}"
+
+    return fault
+
+
+def at_most(characters: int) -> Callable[[str], str]:
+    """Refuses longer text; empty text is fine."""
+
+    def fault(value: str) -> str:
+        return "" if len(value) <= characters else f"may have {characters} characters, not {len(value)}"
+
+    return fault
+
+
+def at_least(lowest: int, highest: int | None = None) -> Callable[[float], str]:
+    """Refuses smaller (and, with `highest`, larger) numbers."""
+
+    def fault(value: float) -> str:
+        if value >= lowest and (highest is None or value <= highest):
+            return ""
+        return f"must be at least {lowest}" if highest is None else f"must be between {lowest} and {highest}"
+
+    return fault
+
+
+def network_range(value: str) -> str:
+    """Refuses what is not an address range in CIDR notation."""
+    try:
+        ip_network(value, strict=False)
+    except ValueError:
+        return "must be an address range in CIDR notation, like 10.10.10.0/24"
+    return "" if "/" in value else "must be an address range in CIDR notation, like 10.10.10.0/24"
+
+
+def ipv4(value: str) -> str:
+    """Refuses what is not an IPv4 address."""
+    try:
+        IPv4Address(value)
+    except ValueError:
+        return "must be an IPv4 address"
+    return ""
 
 
 def text(**options: Any) -> Property:

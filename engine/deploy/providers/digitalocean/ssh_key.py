@@ -9,13 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.deploy.property import PropertyMap
-from engine.deploy.provider import DiffKind
 from engine.deploy.providers.digitalocean.adopting import post_once, read_created
-from engine.deploy.providers.digitalocean.resource_type import Cloud, TypeFailure, Values
+from engine.deploy.providers.digitalocean.resource_type import Cloud, OrdinaryType, TypeFailure, Values
 from engine.deploy.providers.digitalocean.schema import Kind, Schema, output, text
 
 
-class SshKey:
+class SshKey(OrdinaryType):
     """An SSH key; its text cannot change, spaces and newlines around it do not count."""
 
     token = "digitalocean:index/sshKey:SshKey"
@@ -30,15 +29,6 @@ class SshKey:
         },
         timeouts_seconds={"create": 120},
     )
-
-    def check_extra(self, inputs: PropertyMap) -> list[tuple[str, str]]:
-        return []
-
-    def also_replaces(self, old_outputs: PropertyMap, new_inputs: PropertyMap) -> list[str]:
-        return []
-
-    def recomputed(self, old_outputs: PropertyMap, new_inputs: PropertyMap) -> Mapping[str, DiffKind]:
-        return {}
 
     async def create(self, cloud: Cloud, inputs: PropertyMap) -> tuple[str, Values]:
         body = {"name": inputs["name"], "public_key": inputs["publicKey"]}

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from urllib.parse import quote
 
 from engine.deploy.property import PropertyMap
-from engine.deploy.provider import DiffKind
 from engine.deploy.providers.digitalocean.adopting import read_created
-from engine.deploy.providers.digitalocean.resource_type import Cloud, TypeFailure, Values
+from engine.deploy.providers.digitalocean.resource_type import Cloud, OrdinaryType, TypeFailure, Values
 from engine.deploy.providers.digitalocean.schema import Kind, Property, Schema, output, text
 
 _TAG_NAME = re.compile(r"[a-zA-Z0-9:\-_]{1,255}")
@@ -27,7 +25,18 @@ def tag_set() -> Property:
     return Property(Kind.SET, element=Property(Kind.STRING, validate=tag_name_fault))
 
 
-class Tag:
+async def retag(cloud: Cloud, resource_type: str, id: str, old: PropertyMap, new: PropertyMap) -> None:
+    """Change the `tags` of a resource of another type (`droplet`, `volume` …) from its old to its new ones."""
+    before, after = old.get("tags") or [], new.get("tags") or []
+    body = {"resources": [{"resource_id": id, "resource_type": resource_type}]}
+    for tag in (t for t in before if t not in after):
+        await cloud.delete(f"/v2/tags/{quote(tag, safe=':')}/resources", body)
+    for tag in (t for t in after if t not in before):
+        await cloud.post("/v2/tags", {"name": tag}, idempotent=True)
+        await cloud.post(f"/v2/tags/{quote(tag, safe=':')}/resources", body, idempotent=True)
+
+
+class Tag(OrdinaryType):
     """A tag; its id is its name, and making one that exists gives that one."""
 
     token = "digitalocean:index/tag:Tag"
@@ -45,15 +54,6 @@ class Tag:
             "databasesCount": output(Kind.NUMBER),
         }
     )
-
-    def check_extra(self, inputs: PropertyMap) -> list[tuple[str, str]]:
-        return []
-
-    def also_replaces(self, old_outputs: PropertyMap, new_inputs: PropertyMap) -> list[str]:
-        return []
-
-    def recomputed(self, old_outputs: PropertyMap, new_inputs: PropertyMap) -> Mapping[str, DiffKind]:
-        return {}
 
     async def create(self, cloud: Cloud, inputs: PropertyMap) -> tuple[str, Values]:
         answer = await cloud.post("/v2/tags", {"name": inputs["name"]}, idempotent=True)

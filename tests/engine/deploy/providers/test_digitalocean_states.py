@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from engine.deploy.property import PropertyMap, Secret
+from engine.deploy.provider import ProviderError
 from engine.deploy.providers.digitalocean import DigitalOceanProvider
 from engine.model.budget import Unlimited
 from tests.fakes.clock import FakeClock
@@ -18,14 +19,29 @@ TYPES = {
     "SshKey": "digitalocean:index/sshKey:SshKey",
     "Firewall": "digitalocean:index/firewall:Firewall",
     "Tag": "digitalocean:index/tag:Tag",
+    "Vpc": "digitalocean:index/vpc:Vpc",
+    "Volume": "digitalocean:index/volume:Volume",
+    "VolumeAttachment": "digitalocean:index/volumeAttachment:VolumeAttachment",
+    "ReservedIp": "digitalocean:index/reservedIp:ReservedIp",
+    "ReservedIpAssignment": "digitalocean:index/reservedIpAssignment:ReservedIpAssignment",
+    "Project": "digitalocean:index/project:Project",
+    "ProjectResources": "digitalocean:index/projectResources:ProjectResources",
+    "Domain": "digitalocean:index/domain:Domain",
+    "DnsRecord": "digitalocean:index/dnsRecord:DnsRecord",
 }
+ATTACHMENTS = ("VolumeAttachment", "ReservedIpAssignment")
 
 
 class Replay:
-    """Answers requests with the recorded responses of one step, each once, and keeps what was asked."""
+    """Answers requests as recorded in one step, and keeps what was asked.
+
+    Each change is answered once; after it a look sees what the recorded one after that change saw.
+    """
 
     def __init__(self, requests: list[dict[str, Any]], step: str) -> None:
         self._recorded = [r for r in requests if r["step"] == step]
+        self._used: set[int] = set()
+        self._now = -1
         self.asked: list[tuple[str, str, Any]] = []
 
     def transport(self) -> httpx.MockTransport:
@@ -34,12 +50,27 @@ class Replay:
     def _answer(self, request: httpx.Request) -> httpx.Response:
         body = json.loads(request.content) if request.content else None
         self.asked.append((request.method, request.url.path, body))
-        for recorded in self._recorded:
-            if (recorded["method"], recorded["path"]) == (request.method, request.url.path):
-                if request.method != "GET":
-                    self._recorded.remove(recorded)
-                return httpx.Response(recorded["status"], json=recorded["response"])
-        raise AssertionError(f"the official provider did not ask {request.method} {request.url.path}")
+        found = [i for i in range(len(self._recorded)) if i not in self._used and self._is(i, request)]
+        assert found, f"the official provider did not ask {request.method} {request.url.path}"
+        place = next((i for i in found if i > self._now), found[-1])
+        if request.method != "GET":
+            self._used.add(place)
+            self._now = place
+        return httpx.Response(self._recorded[place]["status"], json=self._recorded[place]["response"])
+
+    def _is(self, place: int, request: httpx.Request) -> bool:
+        recorded = self._recorded[place]
+        return (recorded["method"], without_query(recorded["path"])) == (request.method, request.url.path)
+
+
+def without_query(path: str) -> str:
+    return path.split("?")[0]
+
+
+def official_requests(requests: list[dict[str, Any]], step: str) -> list[tuple[str, str, Any]]:
+    """What the official provider asked in a step, without its looks at actions that were completed at once."""
+    of_step = [(r["method"], without_query(r["path"]), sortable(r["body"])) for r in requests if r["step"] == step]
+    return [r for r in of_step if not (r[0] == "GET" and "/actions/" in r[1])]
 
 
 async def provider_of(replay: Replay) -> DigitalOceanProvider:
@@ -73,6 +104,7 @@ CREATED = [
     ("up", "up", "Tag"),
     ("gpu", "gpu-up", "Droplet"),
     ("without-tags", "without-tags", "Droplet"),
+    *(("up", "up", kind) for kind in list(TYPES)[4:]),
 ]
 
 
@@ -89,9 +121,20 @@ async def test_create_writes_the_recorded_state(golden: dict[str, Any], state: s
     assert checked.inputs == recorded["inputs"]
     timeout = 40 if state == "without-tags" else 0
     created = await provider.create(urn, type_, checked.inputs, timeout, preview=False)
-    assert created.id == recorded["id"]
-    assert created.outputs == recorded["outputs"]
+    assert unmade(kind, created.id) == unmade(kind, recorded["id"])
+    assert created.outputs | {"id": ""} == recorded["outputs"] | {"id": ""}
+    assert created.outputs["id"] == created.id
     await provider.close()
+
+
+def unmade(kind: str, id: str) -> str:
+    """An attachment's id is made up: of what and where, the moment (18 digits) and a running number (8)."""
+    if kind not in ATTACHMENTS:
+        return id
+    what, moment = id.rsplit("-", 1)
+    assert len(moment) == 26
+    assert moment[:18].isdigit()
+    return what
 
 
 @pytest.mark.parametrize(("state", "step", "kind"), CREATED)
@@ -102,19 +145,27 @@ async def test_create_sends_the_recorded_body(golden: dict[str, Any], state: str
     await provider.create(f"urn:x::{type_}::x", type_, recorded["inputs"], 0, preview=False)
     posts = [(path, sortable(body)) for method, path, body in replay.asked if method == "POST"]
     path = posts[0][0]
-    official = [r for r in golden["requests"] if r["step"] == step and r["method"] == "POST" and r["path"] == path]
-    assert posts == [(path, sortable(official[0]["body"]))]
+    official = [r for r in official_requests(golden["requests"], step) if r[:2] == ("POST", path)]
+    assert posts == [(path, official[0][2])]
     await provider.close()
 
 
 def sortable(body: Any) -> Any:
-    """Rules are sent in the order of an inner hash; any order says the same."""
-    if isinstance(body, dict) and "inbound_rules" in body:
-        return {k: sorted(v, key=json.dumps) if k.endswith("rules") else v for k, v in body.items()}
+    """Rules and resources are sent in the order of an inner hash; any order says the same."""
+    if isinstance(body, dict):
+        return {k: sorted(v, key=json.dumps) if k.endswith("rules") or k == "resources" else v for k, v in body.items()}
     return body
 
 
-UPDATED = [("firewall-rule", "up-firewall-rule", "Firewall"), ("key-rename", "up-key-rename", "SshKey")]
+UPDATED = [
+    ("firewall-rule", "up-firewall-rule", "Firewall"),
+    ("key-rename", "up-key-rename", "SshKey"),
+    ("vpc-description", "up-vpc-description", "Vpc"),
+    ("volume-resize", "up-volume-resize", "Volume"),
+    ("project-description", "up-project-description", "Project"),
+    ("record-ttl", "up-record-ttl", "DnsRecord"),
+]
+LAST_UPDATE = {kind: state for state, _, kind in UPDATED}
 
 
 @pytest.mark.parametrize(("state", "step", "kind"), UPDATED)
@@ -131,8 +182,7 @@ async def test_update_in_place_writes_the_recorded_state(
         urn, type_, old["id"], old["inputs"], old["outputs"], new["inputs"], 0, (), preview=False
     )
     assert outputs == new["outputs"]
-    official = [(r["method"], r["path"], sortable(r["body"])) for r in golden["requests"] if r["step"] == step]
-    assert [(m, p, sortable(b)) for m, p, b in replay.asked] == official
+    assert [(m, p, sortable(b)) for m, p, b in replay.asked] == official_requests(golden["requests"], step)
     await provider.close()
 
 
@@ -163,9 +213,7 @@ async def test_rename_and_tag_send_the_recorded_requests(golden: dict[str, Any])
 
 @pytest.mark.parametrize("kind", TYPES)
 async def test_refresh_writes_the_recorded_state(golden: dict[str, Any], kind: str) -> None:
-    before = golden["states"]["key-rename" if kind == "SshKey" else "up"][kind]
-    if kind == "Firewall":
-        before = golden["states"]["firewall-rule"][kind]
+    before = golden["states"][LAST_UPDATE.get(kind, "up")][kind]
     after, type_ = golden["states"]["refreshed"][kind], TYPES[kind]
     provider = await provider_of(Replay(golden["requests"], "refresh"))
     read = await provider.read("u", type_, before["id"], before["inputs"], before["outputs"])
@@ -204,3 +252,39 @@ async def test_the_environments_token_stays_out_of_state() -> None:
     provider = await provider_of(Replay([], ""))
     checked = await provider.check_config("u", {}, {})
     assert checked.inputs == {"__internal": {}}
+
+
+DELETED = {
+    "VolumeAttachment": ["POST"],
+    "ReservedIpAssignment": ["GET", "POST"],
+    "DnsRecord": ["DELETE"],
+    "Domain": ["DELETE"],
+    "ProjectResources": ["GET", "GET", "POST"],
+    "Volume": ["DELETE"],
+    "Vpc": ["DELETE"],
+    "ReservedIp": ["DELETE"],
+    "Project": ["GET", "POST", "DELETE"],
+}
+
+
+@pytest.mark.parametrize(("kind", "methods"), DELETED.items())
+async def test_delete_sends_the_recorded_requests(golden: dict[str, Any], kind: str, methods: list[str]) -> None:
+    state, type_ = golden["states"]["refreshed"][kind], TYPES[kind]
+    replay = Replay(golden["requests"], "destroy")
+    provider = await provider_of(replay)
+    await provider.delete("u", type_, state["id"], state["inputs"], state["outputs"], 0)
+    assert [method for method, _, _ in replay.asked] == methods
+    official = official_requests(golden["requests"], "destroy")
+    assert all((m, p, sortable(b)) in official for m, p, b in replay.asked)
+    await provider.close()
+
+
+async def test_a_shrinking_volume_is_refused_in_the_recorded_words(golden: dict[str, Any]) -> None:
+    old = golden["states"]["refreshed"]["Volume"]
+    replay = Replay([], "")
+    provider = await provider_of(replay)
+    smaller = {**old["inputs"], "size": 5}
+    with pytest.raises(ProviderError) as error:
+        await provider.diff("u", TYPES["Volume"], old["id"], old["inputs"], old["outputs"], smaller, ())
+    assert str(error.value) == "1 error occurred:\n\t* volumes `size` can only be expanded and not shrunk\n\n"
+    assert replay.asked == []
