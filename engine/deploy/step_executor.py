@@ -112,7 +112,7 @@ class StepExecutor:
         self.steps_done += 1
         if self._x.dry_run or step.state.custom or step.op in _DELETES:
             self._x.events.outputs(step)
-        if step.logical:
+        if step.logical and _is_news(step):
             self.count(step.op, step.urn)
 
     def _failed(self, step: Step, message: str, *, partial: bool = False) -> StepFailed:
@@ -262,6 +262,14 @@ class StepExecutor:
 
     def _now(self) -> str:
         return rfc3339(self._x.clock.now())
+
+
+def _is_news(step: Step) -> bool:
+    """A resource that was read before counts again only when something about it changed."""
+    old, new = step.old, step.new
+    if step.op is not Op.READ or old is None or new is None:
+        return True
+    return old.id != new.id or old.outputs != new.outputs
 
 
 def rfc3339(moment: datetime) -> str:

@@ -9,6 +9,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+from engine.deploy.builtins import NoStackOutputs, StackOutputsReader, WithBuiltins
 from engine.deploy.deletes import generate_deletes, schedule_deletes
 from engine.deploy.deployment import Deployment, Names
 from engine.deploy.events import EngineEvents
@@ -180,12 +181,17 @@ async def run_update(
     fence: Fence,
     clock: Clock,
     cancellation: Cancellation,
+    stacks: StackOutputsReader | None = None,
 ) -> UpdateResult:
     """Run one update. Never raises for the program's or a provider's failures: those are in the result.
+
+    Args:
+        stacks: where stack references read other stacks; without it they are refused.
 
     Raises:
         StaleLease: the lease was lost; nothing more was written.
     """
+    providers = WithBuiltins(providers, stacks or NoStackOutputs())
     update = _Update(target, options, base, providers, journal, events, fence, clock, cancellation)
     return await update.run(source)
 

@@ -207,6 +207,7 @@ class Scenario:
     project: str = "lab"
     stack: str = "dev"
     providers: Any = None
+    stacks: Any = None
     last_entries: list[JournalEntry] = field(default_factory=list)
 
     def up(self, program: Program, **options: Any) -> Run:
@@ -250,6 +251,7 @@ class Scenario:
             fence=self.fence,
             clock=SystemClock(),
             cancellation=self.cancel,
+            stacks=self.stacks,
         )
         check_run(mode, base, journal.entries, result)
         self.snapshot = result.snapshot
