@@ -1,235 +1,208 @@
 """The file backend: the `.pulumi` folder exactly as the official engine lays it out, so that either can work on it.
 
-Stores bytes and names; checkpoints are understood in `checkpoint.py`, locks in `locks.py`, journals in
-`file_journal.py`.
-Source: pulumi `pkg/backend/diy/{state,store,meta}.go`, gocloud `blob/fileblob`.
+Stores bytes under names; which names is `stacks.py`'s business.
+Source: gocloud `blob/fileblob`.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import os
-import re
-import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO
 from urllib.parse import unquote, urlsplit
 
-_META = b"version: 1\n"
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
-_CLI_HINT = "use the official CLI for it (STACKYARD_PULUMI=cli)"
+from engine.deploy.backend.blobs import BackendError, Blob, encode, lock_gone
+from engine.model.errors import StaleLease
+
+_ATTRIBUTES = ".attrs"
+_FOLDER_ID = "stackyard-folder"
 
 
-class BackendError(Exception):
-    """The backend cannot do that; the message says what to do."""
-
-
-@dataclass(frozen=True)
-class StackReference:
-    """A stack's name in a backend; the organization of a self-managed backend is always `organization`."""
-
-    project: str
-    name: str
-
-    @property
-    def qualified(self) -> str:
-        return f"organization/{self.project}/{self.name}"
-
-
-def parse_reference(text: str, project: str) -> StackReference:
-    """A stack name as the command line takes it: `dev`, `organization/dev` or `organization/project/dev`.
-
-    Raises:
-        BackendError: another organization, or a name that may not be.
-    """
-    match text.split("/"):
-        case [name]:
-            organization = "organization"
-        case [organization, name]:
-            pass
-        case [organization, project, name]:
-            pass
-        case _:
-            raise BackendError(f"invalid stack name {text!r}: it may read name, organization/name or org/project/name")
-    if organization != "organization":
-        raise BackendError("organization name must be 'organization'")
-    if not _is_name(name):
-        raise BackendError(
-            f"invalid stack name {text!r}: a stack name has 1 to 100 letters, digits, hyphens, underscores and periods"
-        )
-    if project and not _is_name(project):
-        raise BackendError(f"invalid project name {project!r}: it has letters, digits, hyphens, underscores, periods")
-    if not project:
-        raise BackendError("the project's name is needed to find a stack: run inside a project, or name it fully")
-    return StackReference(project, name)
-
-
-def _is_name(text: str) -> bool:
-    return bool(_NAME.fullmatch(text)) and text not in (".", "..")
-
-
-class FileBackend:
-    """One folder of stacks.
+class FileBlobs:
+    """Blobs in a folder.
 
     Attributes:
-        url: as the user gave it.
         root: the folder that holds `.pulumi`.
+        folder: `.pulumi`.
     """
+
+    probe_seconds = 0.0
 
     def __init__(self, root: Path, url: str) -> None:
         self.root = root
-        self.url = url
         self.folder = root / ".pulumi"
+        self.url = url
 
     @classmethod
-    def open(cls, url: str, cwd: Path, home: str) -> FileBackend:
-        """The backend of a `file://` URL.
+    def open(cls, url: str, cwd: Path, home: str) -> FileBlobs:
+        """The folder of a `file://` URL.
 
         Raises:
-            BackendError: another scheme, a missing folder, or a layout this engine does not know.
+            BackendError: it is missing.
         """
-        if not url:
-            raise BackendError("no backend is set: set PULUMI_BACKEND_URL=file:///path/to/a/folder")
         parts = urlsplit(url)
-        if parts.scheme != "file":
-            raise BackendError(f"the embedded engine has no backend for {url!r}, only file://; {_CLI_HINT}")
         path = unquote(parts.netloc + parts.path)
         if path == "~" or path.startswith("~/"):
             path = home + path[1:]
         root = cwd / path
         if not root.is_dir():
             raise BackendError(f"unable to open {url}: {root} is not a folder; create it first")
-        backend = cls(root, url)
-        backend._check_layout()
-        return backend
+        return cls(root, url)
 
-    def _check_layout(self) -> None:
+    @property
+    def identity(self) -> str:
+        return str(self.root.resolve())
+
+    def location(self, key: str) -> str:
+        """See `Blobs.location`."""
+        return f"file://{self.folder / key}"
+
+    def get(self, key: str) -> Blob | None:
+        """See `Blobs.get`."""
         try:
-            meta = (self.folder / "meta.yaml").read_bytes()
+            return Blob((self.folder / key).read_bytes())
         except FileNotFoundError:
-            if any((self.folder / "stacks").glob("*.json")):
-                raise BackendError(
-                    f"{self.folder} has the old layout without projects: run `pulumi state upgrade` with the CLI"
-                ) from None
-            return
-        if meta.strip() != _META.strip():
-            raise BackendError(f"{self.folder}/meta.yaml names a newer layout than version 1; {_CLI_HINT}")
+            return None
 
-    def _stack_path(self, stack: StackReference) -> Path:
-        return self.folder / "stacks" / stack.project / f"{stack.name}.json"
+    def existing(self, keys: Iterable[str]) -> set[str]:
+        """See `Blobs.existing`."""
+        return {key for key in keys if (self.folder / key).exists()}
 
-    def exists(self, stack: StackReference) -> bool:
-        """Whether the stack has a checkpoint."""
-        path = self._stack_path(stack)
-        for compressed in (".gz", ".zst"):
-            if path.with_name(path.name + compressed).exists():
-                raise BackendError(f"the checkpoint of {stack.name} is compressed ({compressed}); {_CLI_HINT}")
-        return path.exists()
+    def put(self, key: str, data: bytes) -> None:
+        """See `Blobs.put`. Not forced to disk: only checkpoints and journals must survive a power cut."""
+        path = self.folder / key
+        replace_file(path, data)
+        _write_attributes(path, data)
 
-    def stacks(self, project: str = "") -> list[StackReference]:
-        """All stacks, or those of one project, sorted by project and name."""
-        folders = [self.folder / "stacks" / project] if project else (self.folder / "stacks").glob("*")
-        found = [StackReference(f.name, p.stem) for f in folders if f.is_dir() for p in f.glob("*.json")]
-        return sorted(found, key=lambda s: (s.project, s.name))
-
-    def read(self, stack: StackReference) -> bytes:
-        """The checkpoint file.
-
-        Raises:
-            FileNotFoundError: no such stack.
-        """
-        return self._stack_path(stack).read_bytes()
-
-    def write(self, stack: StackReference, checkpoint: bytes, check: Callable[[], None]) -> None:
-        """Put the checkpoint, durably; the one before stays as `.bak`.
-
-        Args:
-            check: raises if the caller may not write; asked last of all before the new file takes the old one's place.
-        """
-        if not (self.folder / "meta.yaml").exists():
-            write_blob(self.folder / "meta.yaml", _META)
-        path = self._stack_path(stack)
-        if path.exists():
-            write_blob(path.with_name(path.name + ".bak"), path.read_bytes())
-        write_blob(path, checkpoint, durable=True, check=check)
-
-    def remove(self, stack: StackReference, *, remove_backups: bool = False) -> None:
-        """Take the stack away: its checkpoint stays as `.bak`, its history goes."""
-        path = self._stack_path(stack)
-        backup = path.with_name(path.name + ".bak")
-        if remove_backups:
-            remove_blob(backup)
-            shutil.rmtree(self.folder / "backups" / stack.project / stack.name, ignore_errors=True)
-        elif path.exists():
-            write_blob(backup, path.read_bytes())
-        remove_blob(path)
-        remove_blob(self._tags_path(stack))
-        shutil.rmtree(self.folder / "history" / stack.project / stack.name, ignore_errors=True)
-
-    def add_history(
-        self, stack: StackReference, update: Mapping[str, Any], checkpoint: bytes, nanoseconds: int
-    ) -> None:
-        """Record one update and the checkpoint it led to."""
-        folder = self.folder / "history" / stack.project / stack.name
-        prefix = f"{stack.name}-{nanoseconds}"
-        write_blob(folder / f"{prefix}.history.json", encode(update))
-        write_blob(folder / f"{prefix}.checkpoint.json", checkpoint)
-
-    def add_backup(self, stack: StackReference, checkpoint: bytes, nanoseconds: int) -> None:
-        """Keep a copy of the checkpoint an update led to."""
-        folder = self.folder / "backups" / stack.project / stack.name
-        write_blob(folder / f"{stack.name}.{nanoseconds}.json", checkpoint)
-
-    def history(self, stack: StackReference, page_size: int = 0, page: int = 1) -> Sequence[dict[str, Any]]:
-        """Recorded updates, newest first; `page_size` 0 is all of them."""
-        folder = self.folder / "history" / stack.project / stack.name
-        names = sorted((p.name for p in folder.glob("*.history.json")), reverse=True)
-        if page_size > 0:
-            start = (max(page, 1) - 1) * page_size
-            names = names[start : start + page_size]
-        return [self._read_history(folder / name) for name in names]
-
-    def _read_history(self, path: Path) -> dict[str, Any]:
+    def create(self, key: str, data: bytes, *, guard: str) -> None:
+        """See `Blobs.create`."""
+        path = self.folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = _draft(path)
         try:
-            return dict(json.loads(path.read_bytes()))
-        except ValueError as err:
-            raise BackendError(f"reading history file {path}: {err}; delete the file to go on without it") from err
+            replace_file(draft, data, durable=True)
+            os.link(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+        sync_folder(path.parent)
+        if guard and not (self.folder / guard).exists():
+            path.unlink(missing_ok=True)
+            raise lock_gone()
 
-    def _tags_path(self, stack: StackReference) -> Path:
-        return self.folder / "stacks" / stack.project / f"{stack.name}.pulumi-tags"
+    def replace(self, key: str, data: bytes, *, over: Blob | None, check: Callable[[], None], guard: str = "") -> None:
+        """See `Blobs.replace`: a file system cannot compare and rename in one step, so the questions come last."""
+        path = self.folder / key
 
-    def tags(self, stack: StackReference) -> dict[str, str]:
-        """The stack's tags."""
+        def allowed() -> None:
+            check()
+            if guard and not (self.folder / guard).exists():
+                raise lock_gone()
+
+        replace_file(path, data, durable=True, check=allowed)
+        _write_attributes(path, data)
+        sync_folder(path.parent)
+
+    def delete(self, key: str) -> None:
+        """See `Blobs.delete`."""
+        path = self.folder / key
+        path.unlink(missing_ok=True)
+        path.with_name(path.name + _ATTRIBUTES).unlink(missing_ok=True)
+
+    def keys(self, folder: str) -> list[str]:
+        """See `Blobs.keys`; attributes and drafts are none."""
+        found: list[str] = []
+        for parent, _, names in os.walk(self.folder / folder):
+            prefix = Path(parent).relative_to(self.folder).as_posix()
+            found += [f"{prefix}/{n}" for n in names if not n.endswith(_ATTRIBUTES) and not n.startswith(".")]
+        return sorted(found)
+
+
+class FileLogs:
+    """Logs in a folder: one file each, to which lines are added."""
+
+    def __init__(self, blobs: FileBlobs) -> None:
+        self._folder = blobs.folder
+
+    def open(self, key: str, *, owner: str, guard: str) -> FileLog:
+        """See `Logs.open`."""
+        return FileLog(self._folder / key, self._folder / guard)
+
+    def read(self, key: str) -> bytes | None:
+        """See `Logs.read`."""
         try:
-            data = json.loads(self._tags_path(stack).read_bytes())
+            return (self._folder / key).read_bytes()
         except FileNotFoundError:
-            return {}
-        return {str(k): str(v) for k, v in (data.get("tags") or {}).items()}
+            return None
 
-    def write_tags(self, stack: StackReference, tags: Mapping[str, str]) -> None:
-        """Replace the stack's tags."""
-        if tags:
-            write_blob(self._tags_path(stack), encode({"version": 1, "tags": dict(sorted(tags.items()))}))
-        else:
-            remove_blob(self._tags_path(stack))
+    def exists(self, key: str) -> bool:
+        """See `Logs.exists`."""
+        return (self._folder / key).exists()
 
-
-def encode(data: Mapping[str, Any]) -> bytes:
-    """JSON as the backend stores it: compact, UTF-8."""
-    return json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode()
+    def delete(self, key: str) -> None:
+        """See `Logs.delete`."""
+        (self._folder / key).unlink(missing_ok=True)
 
 
-def _nothing() -> None:
-    return None
+class FileLog:
+    """One file that is written; open from the first line on."""
+
+    def __init__(self, path: Path, guard: Path) -> None:
+        self._path = path
+        self._guard = guard
+        self._file: IO[bytes] | None = None
+
+    def append(self, lines: bytes) -> None:
+        """See `Log.append`."""
+        created = self._file is None
+        file = self._file or self._create()
+        self._file = file
+        file.write(lines)
+        file.flush()
+        os.fsync(file.fileno())
+        if created:
+            sync_folder(self._path.parent)
+        if not self._guard.exists():
+            self.close(remove=created)
+            raise lock_gone()
+
+    def close(self, *, remove: bool) -> None:
+        """See `Log.close`."""
+        if self._file is not None:
+            if remove and self._is_ours(self._file):
+                self._path.unlink()
+            self._file.close()
+            self._file = None
+
+    def _create(self) -> IO[bytes]:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return open(self._path, "xb")
+        except FileExistsError as err:
+            raise StaleLease(f"{self._path} is another update's journal: this one has stopped") from err
+
+    def _is_ours(self, file: IO[bytes]) -> bool:
+        # Whoever took the stack over meanwhile has removed this file and may have made one of the same name.
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), os.stat(self._path))
+        except FileNotFoundError:
+            return False
 
 
-def write_blob(path: Path, data: bytes, *, durable: bool = False, check: Callable[[], None] = _nothing) -> None:
-    """Write a file whole or not at all, with the `.attrs` file gocloud keeps beside each."""
+def folder_id(blobs: FileBlobs, new_id: str) -> str:
+    """What tells a backend's folder from every other one, wherever it is copied or mounted; `new_id` at first sight."""
+    try:
+        blobs.create(_FOLDER_ID, new_id.encode(), guard="")
+    except FileExistsError:
+        return (blobs.folder / _FOLDER_ID).read_text(encoding="utf-8").strip()
+    return new_id
+
+
+def _write_attributes(path: Path, data: bytes) -> None:
+    """The file gocloud keeps beside each blob."""
     attributes = {
         "user.cache_control": "",
         "user.content_disposition": "",
@@ -239,17 +212,22 @@ def write_blob(path: Path, data: bytes, *, durable: bool = False, check: Callabl
         "user.metadata": None,
         "md5": base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode(),
     }
-    replace_file(path, data, durable=durable, check=check)
-    replace_file(path.with_name(path.name + ".attrs"), encode(attributes) + b"\n")
-    if durable:
-        sync_folder(path.parent)
+    replace_file(path.with_name(path.name + _ATTRIBUTES), encode(attributes) + b"\n")
+
+
+def _nothing() -> None:
+    return None
+
+
+def _draft(path: Path) -> Path:
+    # Process and thread keep drafts apart: several may make the same file at once (meta.yaml in a new folder).
+    return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
 
 
 def replace_file(path: Path, data: bytes, *, durable: bool = False, check: Callable[[], None] = _nothing) -> None:
     """Write a file whole or not at all, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Process and thread keep drafts apart: several may make the same file at once (meta.yaml in a new folder).
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    draft = _draft(path)
     try:
         with open(draft, "wb") as file:
             file.write(data)
@@ -261,12 +239,6 @@ def replace_file(path: Path, data: bytes, *, durable: bool = False, check: Calla
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
-
-
-def remove_blob(path: Path) -> None:
-    """Delete a file and its attributes; absent is fine."""
-    path.unlink(missing_ok=True)
-    path.with_name(path.name + ".attrs").unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

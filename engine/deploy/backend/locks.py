@@ -1,4 +1,4 @@
-"""Locks of the file backend: list, write, list again, as the official engine does; each side honours the other's.
+"""Locks of a backend: list, write, list again, as the official engine does; each side honours the other's.
 
 A lock says who holds it. Only one of ours whose holder is proven dead is broken; all else waits for `pulumi cancel`.
 Source: pulumi `pkg/backend/diy/lock.go`.
@@ -10,16 +10,16 @@ import getpass
 import json
 import os
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import psutil
 
-from engine.deploy.backend.file import BackendError, FileBackend, StackReference, encode, remove_blob, write_blob
+from engine.deploy.backend.blobs import BackendError, Blobs, encode, lock_gone
+from engine.deploy.backend.stacks import Backend, StackReference
 from engine.deploy.checkpoint import format_time
-from engine.model.errors import StaleLease
 from engine.model.fence import Fence
 
 _ENGINE = "stackyard"
@@ -47,12 +47,13 @@ class LockHolder:
         return cls(process.pid, _username(), socket.gethostname(), format_time(now), executor, process.create_time())
 
     @classmethod
-    def read(cls, path: Path) -> LockHolder | None:
-        """The holder of a lock file; None if it has just been removed."""
-        try:
-            data = json.loads(path.read_bytes())
-        except FileNotFoundError:
+    def read(cls, backend: Backend, key: str) -> LockHolder | None:
+        """The holder of a lock; None if it has just been removed."""
+        blob = backend.blobs.get(key)
+        if blob is None:
             return None
+        try:
+            data = json.loads(blob.data)
         except ValueError:
             data = {}  # half-written by somebody who does not write atomically: held, by whom is unknown
         return cls(
@@ -86,53 +87,67 @@ class LockHolder:
 
 
 class StackLock:
-    """A lock that is held; also the fence of whoever holds it: a lock someone cancelled means stop."""
+    """A lock that is held; also the fence of whoever holds it: a lock someone cancelled means stop.
 
-    def __init__(self, path: Path, fence: Fence) -> None:
-        self.path = path
+    Attributes:
+        key: of the lock in its backend.
+        name: the last part of the key.
+    """
+
+    def __init__(self, blobs: Blobs, key: str, fence: Fence) -> None:
+        self.key = key
+        self.name = key.rpartition("/")[2]
+        self._blobs = blobs
         self._fence = fence
+        self._trusted_until = 0.0
 
     @property
     def token(self) -> int:
         return self._fence.token
 
     def check(self) -> None:
-        """Return while both the lease and the lock file are ours.
+        """Return while both the lease and the lock are ours.
+
+        Where looking is a request, the lock counts as there for `Blobs.probe_seconds` after it was seen; writes of the
+        journal and of the checkpoint look for themselves, whatever was seen before.
 
         Raises:
             StaleLease: one of them is not.
         """
         self._fence.check()
-        if not self.path.exists():
-            raise StaleLease("the stack's lock was removed by `pulumi cancel`: this update has stopped")
+        now = time.monotonic()
+        if now < self._trusted_until:
+            return
+        if not self._blobs.existing([self.key]):
+            raise lock_gone()
+        self._trusted_until = now + self._blobs.probe_seconds
 
     def holder_is_dead(self, lock_owner: str) -> bool:
         return self._fence.holder_is_dead(lock_owner)
 
     def release(self) -> None:
-        """Give the lock back. Only this file is touched, so it is right even after the lease was lost."""
-        remove_blob(self.path)
+        """Give the lock back. Only this lock is touched, so it is right even after the lease was lost."""
+        self._blobs.delete(self.key)
 
 
-def lock_folder(backend: FileBackend, stack: StackReference) -> Path:
-    """The folder of a stack's lock files."""
-    return backend.folder / "locks" / stack.qualified
+def lock_key(stack: StackReference, name: str) -> str:
+    """The key of one of a stack's locks."""
+    return f"locks/{stack.qualified}/{name}"
 
 
-def lock_files(backend: FileBackend, stack: StackReference) -> list[Path]:
-    """The stack's lock files, sorted."""
-    return sorted(p for p in lock_folder(backend, stack).glob("*.json") if not p.name.startswith("."))
+def lock_keys(backend: Backend, stack: StackReference) -> list[str]:
+    """The stack's locks, sorted."""
+    folder = lock_key(stack, "")
+    return [k for k in backend.blobs.keys(folder.rstrip("/")) if k.endswith(".json") and "/" not in k[len(folder) :]]
 
 
-def break_locks(backend: FileBackend, stack: StackReference) -> None:
+def break_locks(backend: Backend, stack: StackReference) -> None:
     """Take every lock of the stack away, also half-written ones: `pulumi cancel`."""
-    for path in lock_folder(backend, stack).glob("*"):
-        path.unlink(missing_ok=True)
+    for key in backend.blobs.keys(lock_key(stack, "").rstrip("/")):
+        backend.blobs.delete(key)
 
 
-def acquire(
-    backend: FileBackend, stack: StackReference, *, holder: LockHolder, lock_id: str, fence: Fence
-) -> StackLock:
+def acquire(backend: Backend, stack: StackReference, *, holder: LockHolder, lock_id: str, fence: Fence) -> StackLock:
     """Take the stack's lock.
 
     Raises:
@@ -140,29 +155,27 @@ def acquire(
         StaleLease: this process may not work on the stack.
     """
     fence.check()
-    path = lock_folder(backend, stack) / f"{lock_id}.json"
-    _refuse_others(backend, stack, path, lambda h: h.is_dead(fence))
-    write_blob(path, holder.to_json())
+    key = lock_key(stack, f"{lock_id}.json")
+    _refuse_others(backend, stack, key, lambda h: h.is_dead(fence))
+    backend.blobs.put(key, holder.to_json())
     try:
-        _refuse_others(backend, stack, path, lambda h: h.is_dead(fence))
-    except StackLocked:
-        remove_blob(path)
+        _refuse_others(backend, stack, key, lambda h: h.is_dead(fence))
+    except BackendError:
+        backend.blobs.delete(key)
         raise
-    return StackLock(path, fence)
+    return StackLock(backend.blobs, key, fence)
 
 
-def _refuse_others(
-    backend: FileBackend, stack: StackReference, mine: Path, is_dead: Callable[[LockHolder], bool]
-) -> None:
+def _refuse_others(backend: Backend, stack: StackReference, mine: str, is_dead: Callable[[LockHolder], bool]) -> None:
     held: list[str] = []
-    for path in lock_files(backend, stack):
-        if path == mine or (holder := LockHolder.read(path)) is None:
+    for key in lock_keys(backend, stack):
+        if key == mine or (holder := LockHolder.read(backend, key)) is None:
             continue
         if is_dead(holder):
-            remove_blob(path)
+            backend.blobs.delete(key)
             continue
         who = f"{holder.username}@{holder.hostname} (pid {holder.pid})"
-        held.append(f"\n  file://{path}: created by {who} at {holder.timestamp}")
+        held.append(f"\n  {backend.blobs.location(key)}: created by {who} at {holder.timestamp}")
     if held:
         raise StackLocked(
             f"the stack is currently locked by {len(held)} lock(s). Either wait for the other process(es) to end or "

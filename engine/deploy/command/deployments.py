@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from engine.deploy.backend.file import BackendError, StackReference
-from engine.deploy.backend.file_journal import journal_path
+from engine.deploy.backend.blobs import BackendError
 from engine.deploy.backend.locks import break_locks
+from engine.deploy.backend.stack_journal import journal_key
+from engine.deploy.backend.stacks import StackReference
 from engine.deploy.checkpoint import CheckpointCodec, CheckpointError, parse_versioned, salt_of, verified, versioned
 from engine.deploy.command.session import Session
 from engine.deploy.property import PropertyMap, PropertyValue, Secret, strip_secrets, transform
@@ -160,11 +161,11 @@ def cancel(session: Session) -> None:
     stack = session.existing(operands[0]) if operands else session.stack
     if not session.services.loop.cancel(running_key(session, stack)):
         break_locks(session.backend, stack)
-        if journal_path(session.backend, stack).exists():
+        if session.backend.logs.exists(journal_key(stack)):
             session.store_of(stack).load()
     session.console.out(f"The currently running update for '{stack.name}' has been canceled!")
 
 
 def running_key(session: Session, stack: StackReference) -> str:
     """Under which name the loop knows an update of a stack."""
-    return f"{session.backend.root.resolve()}/{stack.qualified}"
+    return f"{session.backend.blobs.identity}/{stack.qualified}"

@@ -13,7 +13,7 @@ from pulumi.automation import CommandResult, PulumiCommand
 from pulumi.automation.errors import create_command_error
 from semver import VersionInfo
 
-from engine.deploy.backend.file import BackendError
+from engine.deploy.backend.blobs import BackendError
 from engine.deploy.checkpoint import COMPATIBLE_VERSION, CheckpointError
 from engine.deploy.command import about, configuration, deployments, operations, stacks
 from engine.deploy.command.arguments import Flags, UsageError, parse

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from engine.deploy.backend.file_journal import FileJournal
+from engine.deploy.backend.stack_journal import StackJournal
 from engine.deploy.checkpoint import COMPATIBLE_VERSION, CheckpointCodec
 from engine.deploy.command.arguments import SWITCH, UsageError
 from engine.deploy.command.consent import Consent, EventTap
@@ -150,7 +150,7 @@ def _preview_of(session: Session, mode: UpdateMode, stored: StoredStack, fence: 
         raise _failure(session, result)
 
 
-def _abandon(journal: FileJournal, err: BaseException) -> None:
+def _abandon(journal: StackJournal, err: BaseException) -> None:
     """Leave the journal for the next update to finish; whoever lost the lease writes nothing more."""
     try:
         if not isinstance(err, StaleLease):

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from engine.deploy.backend.file import BackendError, FileBackend, StackReference, parse_reference, replace_file
+from engine.deploy.backend.blobs import BackendError
+from engine.deploy.backend.file import replace_file
+from engine.deploy.backend.open import open_backend
+from engine.deploy.backend.stacks import Backend, StackReference, parse_reference
 from engine.deploy.command.arguments import SWITCH, Arguments
 from engine.deploy.command.console import Console
 from engine.deploy.command.loop import EngineLoop
@@ -81,10 +84,10 @@ class Session:
         return find_project(self.cwd)
 
     @cached_property
-    def backend(self) -> FileBackend:
+    def backend(self) -> Backend:
         """The backend named by PULUMI_BACKEND_URL, else by the project."""
         url = self.env.get("PULUMI_BACKEND_URL", "")
-        return FileBackend.open(url or self.project.backend_url, self.cwd, self.env.get("HOME", ""))
+        return open_backend(url or self.project.backend_url, self.cwd, self.env)
 
     def reference(self, text: str) -> StackReference:
         """A stack's name in this project."""

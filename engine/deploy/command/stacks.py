@@ -6,8 +6,9 @@ import json
 import re
 from typing import Any
 
-from engine.deploy.backend.file import BackendError, StackReference, encode
-from engine.deploy.backend.locks import LockHolder, lock_files
+from engine.deploy.backend.blobs import BackendError, encode
+from engine.deploy.backend.locks import LockHolder, lock_keys
+from engine.deploy.backend.stacks import StackReference
 from engine.deploy.checkpoint import parse_versioned
 from engine.deploy.command.arguments import SWITCH, UsageError
 from engine.deploy.command.session import Session
@@ -77,15 +78,15 @@ def _summary(session: Session, stack: StackReference, selected: str) -> dict[str
     }
     if latest := checkpoint.get("latest"):
         summary["lastUpdate"] = milliseconds(str((latest.get("manifest") or {}).get("time", "")))
-    if any(not _is_dead(session, path) for path in lock_files(session.backend, stack)):
+    if any(not _is_dead(session, key) for key in lock_keys(session.backend, stack)):
         summary["updateInProgress"] = True
     if latest:
         summary["resourceCount"] = len(latest.get("resources") or ())
     return summary
 
 
-def _is_dead(session: Session, path: Any) -> bool:
-    holder = LockHolder.read(path)
+def _is_dead(session: Session, key: str) -> bool:
+    holder = LockHolder.read(session.backend, key)
     return holder is None or holder.is_dead(session.services.fence)
 
 

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from engine.deploy.backend.file import FileBackend, StackReference, encode
-from engine.deploy.backend.file_journal import FileJournal, StoredJournal, digest, journal_path, read_journal
-from engine.deploy.backend.locks import LockHolder, StackLock, StackLocked, acquire, lock_folder
+from engine.deploy.backend.blobs import encode
+from engine.deploy.backend.locks import LockHolder, StackLock, StackLocked, acquire, lock_key
+from engine.deploy.backend.stack_journal import StackJournal, StoredJournal, digest, journal_key, read_journal
+from engine.deploy.backend.stacks import Backend, StackReference
 from engine.deploy.checkpoint import (
     CheckpointCodec,
     Deployment,
@@ -57,7 +58,7 @@ class StackStore:
 
     def __init__(
         self,
-        backend: FileBackend,
+        backend: Backend,
         stack: StackReference,
         *,
         open_secrets: Callable[[str], PassphraseSecrets],
@@ -78,7 +79,7 @@ class StackStore:
         Raises:
             CheckpointError, SecretsError: it must not be used; nothing was written.
         """
-        journal = read_journal(journal_path(self._backend, self._stack))
+        journal = read_journal(self._backend, self._stack)
         if journal is not None and not self._is_live(journal):
             try:
                 lock = self.lock()
@@ -92,14 +93,14 @@ class StackStore:
 
     def load_locked(self, lock: StackLock) -> StoredStack:
         """The stack as it is, for the holder of its lock."""
-        journal = read_journal(journal_path(self._backend, self._stack))
+        journal = read_journal(self._backend, self._stack)
         stored = self._read()
         if journal is None:
             return stored
         if journal.lines and not journal.is_stored(stored.raw):
             stored = self._recover(journal, stored, lock)
         lock.check()
-        journal.path.unlink(missing_ok=True)
+        self._backend.logs.delete(journal_key(self._stack))
         return stored
 
     def salt(self) -> str:
@@ -116,14 +117,16 @@ class StackStore:
         holder = LockHolder.current(self._executor, self._clock.now())
         return acquire(self._backend, self._stack, holder=holder, lock_id=random_uuid(), fence=self._fence)
 
-    def journal(self, stored: StoredStack, codec: CheckpointCodec, salt: str, lock: StackLock) -> FileJournal:
+    def journal(self, stored: StoredStack, codec: CheckpointCodec, salt: str, lock: StackLock) -> StackJournal:
         """A new journal over a stored stack."""
-        return FileJournal(
-            journal_path(self._backend, self._stack),
+        return StackJournal(
+            self._backend.logs,
+            journal_key(self._stack),
             codec=codec,
             fence=lock,
             base=digest(stored.raw),
-            lock=lock.path.name,
+            lock=lock.name,
+            guard=lock.key,
             salt=salt,
         )
 
@@ -147,7 +150,7 @@ class StackStore:
         data = self.encode(deployment, codec or stored.codec)
         lock.check()
         announce(data)
-        self._backend.write(self._stack, data, lock.check)
+        self._backend.write(self._stack, data, lock.check, over=stored.raw, guard=lock.key)
         return data
 
     def encode(self, deployment: Deployment, codec: CheckpointCodec) -> bytes:
@@ -169,7 +172,7 @@ class StackStore:
         return dict(checkpoint.get("latest") or {})
 
     def _is_live(self, journal: StoredJournal) -> bool:
-        holder = LockHolder.read(lock_folder(self._backend, self._stack) / journal.lock) if journal.lock else None
+        holder = LockHolder.read(self._backend, lock_key(self._stack, journal.lock)) if journal.lock else None
         return holder is not None and not holder.is_dead(self._fence)
 
     def _recover(self, journal: StoredJournal, stored: StoredStack, lock: StackLock) -> StoredStack:
@@ -177,6 +180,6 @@ class StackStore:
         same_salt = journal.salt == stored.deployment.salt
         codec = stored.codec if same_salt else CheckpointCodec(self._open_secrets(journal.salt))
         snapshot = replay(stored.snapshot, journal.entries(codec))
-        verified(snapshot, str(journal.path))
+        verified(snapshot, journal.where)
         self.save(stored, snapshot, lock, codec=codec, salt=journal.salt)
         return self._read()

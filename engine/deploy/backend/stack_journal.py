@@ -1,23 +1,21 @@
-"""The durable journal of one update: a file of JSON lines beside the stacks, and its way back into a checkpoint.
+"""The durable journal of one update: JSON lines beside the stacks, and their way back into a checkpoint.
 
-Only entries around an effect on the outside world are forced to disk; the others wait for the next of those, so that
-what is on disk is always the beginning of the journal. What entries mean is `journal.replay`'s business.
+Only entries around an effect on the outside world are made durable at once; the others wait for the next of those, so
+that what is stored is always the beginning of the journal. What entries mean is `journal.replay`'s business.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from engine.deploy.backend.file import FileBackend, StackReference, encode, sync_folder
+from engine.deploy.backend.blobs import Logs, encode
+from engine.deploy.backend.stacks import Backend, StackReference
 from engine.deploy.checkpoint import CheckpointCodec, CheckpointError
 from engine.deploy.journal import EntryKind, JournalEntry
-from engine.model.errors import StaleLease
 from engine.model.fence import Fence
 
 _VERSION = 1
@@ -25,9 +23,9 @@ _NO_EFFECT = frozenset({"same", "refresh", "read-discard", "discard-replaced", "
 _PROVIDER_PREFIX = "pulumi:providers:"
 
 
-def journal_path(backend: FileBackend, stack: StackReference) -> Path:
+def journal_key(stack: StackReference) -> str:
     """Where a stack's journal is while an update runs, or after one died."""
-    return backend.folder / "journals" / stack.project / f"{stack.name}.journal"
+    return f"journals/{stack.project}/{stack.name}.journal"
 
 
 def digest(checkpoint: bytes) -> str:
@@ -35,26 +33,30 @@ def digest(checkpoint: bytes) -> str:
     return hashlib.sha256(checkpoint).hexdigest()
 
 
-class FileJournal:
-    """A `Journal` on a file, which exists from the first effect until the checkpoint is stored.
+class StackJournal:
+    """A `Journal` in a backend, which exists from the first effect until the checkpoint is stored.
 
     Args:
+        key: see `journal_key`.
         base: digest of the checkpoint the update began with.
-        lock: name of the lock file the update holds, by which others know whether it still runs.
+        lock: name of the lock the update holds, by which others know whether it still runs.
+        guard: the lock's key.
         salt: the salt the codec encrypts with.
         fence: asked before every write.
     """
 
-    def __init__(self, path: Path, *, codec: CheckpointCodec, fence: Fence, base: str, lock: str, salt: str) -> None:
-        self._path = path
+    def __init__(
+        self, logs: Logs, key: str, *, codec: CheckpointCodec, fence: Fence, base: str, lock: str, guard: str, salt: str
+    ) -> None:
+        self._log = logs.open(key, owner=lock, guard=guard)
         self._codec = codec
         self._fence = fence
-        self._header = {"journal": _VERSION, "base": base, "lock": lock, "salt": salt}
+        self._header = encode({"journal": _VERSION, "base": base, "lock": lock, "salt": salt}) + b"\n"
         self._waiting: list[JournalEntry] = []
-        self._file: IO[bytes] | None = None
+        self._begun = False
 
     def append(self, entry: JournalEntry) -> None:
-        """Keep an entry; on return it is on disk if it is about an effect.
+        """Keep an entry; on return it is durable if it is about an effect.
 
         Raises:
             StaleLease: the caller may not write any more.
@@ -64,48 +66,23 @@ class FileJournal:
             self.flush()
 
     def flush(self) -> None:
-        """Force everything so far to disk."""
+        """Make everything so far durable."""
         if not self._waiting:
             return
         self._fence.check()
         lines = b"".join(encode(self._entry(e)) + b"\n" for e in self._waiting)
-        created = self._file is None
-        self._write(lines)
-        if created:
-            sync_folder(self._path.parent)
+        self._log.append(lines if self._begun else self._header + lines)
+        self._begun = True
         self._waiting.clear()
 
     def announce(self, checkpoint: bytes) -> None:
         """Note which checkpoint is about to be stored, so that a death right after it is not replayed twice."""
-        if self._file is not None:
-            self._write(encode({"saving": digest(checkpoint)}) + b"\n")
+        if self._begun:
+            self._log.append(encode({"saving": digest(checkpoint)}) + b"\n")
 
     def close(self, *, stored: bool) -> None:
-        """End the journal; `stored`: the checkpoint has everything in it and the file can go."""
-        if self._file is not None:
-            if stored and self._is_ours(self._file):
-                self._path.unlink()
-            self._file.close()
-            self._file = None
-
-    def _is_ours(self, file: IO[bytes]) -> bool:
-        # Whoever took the stack over meanwhile has removed this file and may have made one of the same name.
-        try:
-            return os.path.samestat(os.fstat(file.fileno()), os.stat(self._path))
-        except FileNotFoundError:
-            return False
-
-    def _write(self, lines: bytes) -> None:
-        if self._file is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                self._file = open(self._path, "xb")  # noqa: SIM115 — open for the length of the update
-            except FileExistsError as err:
-                raise StaleLease(f"{self._path} is another update's journal: this one has stopped") from err
-            lines = encode(self._header) + b"\n" + lines
-        self._file.write(lines)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """End the journal; `stored`: the checkpoint has everything in it and the journal can go."""
+        self._log.close(remove=stored)
 
     def _entry(self, entry: JournalEntry) -> dict[str, Any]:
         line: dict[str, Any] = {
@@ -130,6 +107,7 @@ class StoredJournal:
     """A journal that was left behind.
 
     Attributes:
+        where: its place, for a person.
         base: digest of the checkpoint it was written over.
         saving: digests of checkpoints its update was about to store, or had stored.
         lock: name of the lock file its update held.
@@ -137,7 +115,7 @@ class StoredJournal:
         lines: its entries, as stored.
     """
 
-    path: Path
+    where: str
     base: str
     lock: str
     salt: str
@@ -160,39 +138,42 @@ class StoredJournal:
         """
         if digest(checkpoint) != self.base:
             raise CheckpointError(
-                f"an update died and left {self.path}, and the checkpoint has been replaced since (by another engine "
+                f"an update died and left {self.where}, and the checkpoint has been replaced since (by another engine "
                 "or by hand): what the journal made may be missing from it. Compare the two, import what is missing, "
                 "then delete the journal"
             )
 
 
-def read_journal(path: Path) -> StoredJournal | None:
+def read_journal(backend: Backend, stack: StackReference) -> StoredJournal | None:
     """The journal a dead update left; None where there is none. A torn last line counts as never written.
 
     Raises:
         CheckpointError: a line in the middle is damaged.
     """
-    try:
-        raw = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return None
-    lines = [_parse_line(line, path, number) for number, line in enumerate(raw[:-1], 1)]  # the last is empty or torn
+    stored = backend.logs.read(journal_key(stack))
+    return None if stored is None else parse_journal(stored, backend.blobs.location(journal_key(stack)))
+
+
+def parse_journal(stored: bytes, where: str) -> StoredJournal:
+    """See `read_journal`; `where` is for messages."""
+    raw = stored.split(b"\n")
+    lines = [_parse_line(line, where, number) for number, line in enumerate(raw[:-1], 1)]  # the last: empty or torn
     if not lines:
-        return StoredJournal(path, "", "", "")
+        return StoredJournal(where, "", "", "")
     header, rest = lines[0], lines[1:]
     if header.get("journal") != _VERSION:
-        raise CheckpointError(f"{path} was written by a newer engine; update this one to use the stack")
+        raise CheckpointError(f"{where} was written by a newer engine; update this one to use the stack")
     saving = frozenset(str(line["saving"]) for line in rest if "saving" in line)
     entries = [line for line in rest if "saving" not in line]
-    return StoredJournal(path, str(header["base"]), str(header["lock"]), str(header["salt"]), entries, saving)
+    return StoredJournal(where, str(header["base"]), str(header["lock"]), str(header["salt"]), entries, saving)
 
 
-def _parse_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
+def _parse_line(line: bytes, where: str, number: int) -> dict[str, Any]:
     try:
         return dict(json.loads(line))
     except ValueError as err:
         raise CheckpointError(
-            f"{path} is damaged at line {number}: compare the stack with its cloud by `pulumi refresh` with the "
+            f"{where} is damaged at line {number}: compare the stack with its cloud by `pulumi refresh` with the "
             "official CLI, then delete the journal"
         ) from err
 
