@@ -33,25 +33,35 @@ _SWITCH = "set STACKYARD_PULUMI=cli to run this program with the official Pulumi
 
 
 @dataclass(frozen=True)
-class LocalProject:
-    """What `Pulumi.yaml` says about the program.
+class LocalRuntime:
+    """The Python of a project.
 
     Attributes:
-        root: folder of `Pulumi.yaml`.
-        program: the folder or file to run.
-        interpreter: the Python to run it with.
+        interpreter: the Python to run with.
         virtualenv: its virtual environment, if the project names one.
+        directory: the working folder a program finds itself in.
     """
+
+    interpreter: Path
+    virtualenv: Path | None
+    directory: Path
+
+    def environment(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """The environment of a child in this runtime."""
+        child = {name: text for name, text in environment.items() if name != "PYTHONHOME"}
+        if self.virtualenv:
+            child["VIRTUAL_ENV"] = str(self.virtualenv)
+            child["PATH"] = f"{self.virtualenv / 'bin'}{os.pathsep}{child.get('PATH', os.defpath)}"
+        return child
+
+
+@dataclass(frozen=True)
+class LocalProject:
+    """What `Pulumi.yaml` says about the program: its project's folder, and the folder or file to run."""
 
     root: Path
     program: Path
-    interpreter: Path
-    virtualenv: Path | None = None
-
-    @property
-    def directory(self) -> Path:
-        """The working folder a program finds itself in."""
-        return self.program if self.program.is_dir() else self.program.parent
+    runtime: LocalRuntime
 
 
 def read_local_project(path: Path) -> LocalProject:
@@ -60,19 +70,43 @@ def read_local_project(path: Path) -> LocalProject:
     Raises:
         ConfigError: it cannot be run; the message says what to change.
     """
+    data = _read(path)
+    program = _program(path, data.get("main"))
+    return LocalProject(path.parent, program, _runtime(path, data, program if program.is_dir() else program.parent))
+
+
+def read_runtime(path: Path) -> LocalRuntime:
+    """The Python of a project that need have no program, for example that of an inline one.
+
+    Raises:
+        ConfigError: there is no such Python.
+    """
+    data = _read(path)
+    main = path.parent / str(data.get("main") or ".")
+    folder = main if main.is_dir() else main.parent
+    return _runtime(path, data, folder if folder.is_dir() else path.parent)
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except FileNotFoundError as err:
         raise ConfigError(f"{path} does not exist: run inside a project, or make one with `pulumi new`") from err
     except (yaml.YAMLError, UnicodeDecodeError) as err:
         raise ConfigError(f"{path} is not valid YAML: {err}") from err
-    runtime = data.get("runtime") if isinstance(data, dict) else None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must be a map")
+    return data
+
+
+def _runtime(path: Path, data: Mapping[str, Any], directory: Path) -> LocalRuntime:
+    runtime = data.get("runtime")
     name, options = (runtime, {}) if isinstance(runtime, str) else _name_and_options(path, runtime)
     if name != "python":
         raise ConfigError(f"{path}: runtime {name!r}: the embedded engine runs Python programs only; {_SWITCH}")
     virtualenv = _virtualenv(path, options)
     interpreter = virtualenv / "bin" / "python" if virtualenv else Path(sys.executable)
-    return LocalProject(path.parent, _program(path, data.get("main")), interpreter, virtualenv)
+    return LocalRuntime(interpreter, virtualenv, directory)
 
 
 def _name_and_options(path: Path, runtime: Any) -> tuple[str, dict[str, Any]]:
@@ -126,7 +160,7 @@ class LocalProgram:
         self, project: LocalProject, environment: Mapping[str, str], *, deadline_seconds: float = DEADLINE_SECONDS
     ) -> None:
         self._project = project
-        self._environment = _child_environment(project, environment)
+        self._environment = project.runtime.environment(environment)
         self._deadline_seconds = deadline_seconds
         self._process: asyncio.subprocess.Process | None = None
         self._cancelled = False
@@ -158,24 +192,24 @@ class LocalProgram:
             "dry_run": dry_run,
             "parallel": parallel,
             "root": str(project.root),
-            "directory": str(project.directory),
+            "directory": str(project.runtime.directory),
             "program": str(project.program),
         }
         try:
             process = self._process = await asyncio.create_subprocess_exec(
-                str(project.interpreter),
+                str(project.runtime.interpreter),
                 "-u",
                 str(_LAUNCHER),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                cwd=project.directory,
+                cwd=project.runtime.directory,
                 env=self._environment,
                 start_new_session=True,
                 limit=_MAX_LINE_BYTES,
             )
         except OSError as err:
-            return f"the program's interpreter {project.interpreter} did not start: {err}"
+            return f"the program's interpreter {project.runtime.interpreter} did not start: {err}"
         return await self._converse(process, json.dumps(request).encode() + b"\n")
 
     async def cancel(self) -> None:
@@ -242,11 +276,3 @@ async def _line(pipe: asyncio.StreamReader) -> bytes:
         return err.partial
     except asyncio.LimitOverrunError:
         return await pipe.read(_MAX_LINE_BYTES)
-
-
-def _child_environment(project: LocalProject, environment: Mapping[str, str]) -> dict[str, str]:
-    child = {name: text for name, text in environment.items() if name != "PYTHONHOME"}
-    if project.virtualenv:
-        child["VIRTUAL_ENV"] = str(project.virtualenv)
-        child["PATH"] = f"{project.virtualenv / 'bin'}{os.pathsep}{child.get('PATH', os.defpath)}"
-    return child

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from engine.deploy.plugin_process import PluginPool
 from engine.deploy.secrets import KeyCache
 from engine.model.errors import StaleLease
 from engine.model.fence import Fence
@@ -45,10 +46,12 @@ class EngineLoop:
 
     Attributes:
         keys: secrets keys derived in this process.
+        plugins: provider plugins running for this process; only to be used on the loop.
     """
 
     def __init__(self) -> None:
         self.keys = KeyCache()
+        self.plugins = PluginPool()
         self._guard = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -65,6 +68,7 @@ class EngineLoop:
             self._loop = self._thread = None
         if loop is None or thread is None:
             return
+        asyncio.run_coroutine_threadsafe(self.plugins.close(), loop).result()
         asyncio.run_coroutine_threadsafe(_cancel_others(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

@@ -22,6 +22,7 @@ from engine.deploy.command.session import CommandFailed, Session
 from engine.deploy.command.stored_stack import StoredStack
 from engine.deploy.journal import Journal, JournalEntry
 from engine.deploy.local_program import LocalProgram, read_local_project
+from engine.deploy.provider_sources import ProviderChoice, ProviderSources
 from engine.deploy.update import (
     ProgramSource,
     UpdateMode,
@@ -172,6 +173,17 @@ def _program(session: Session, mode: UpdateMode) -> ProgramSource | None:
     return session.services.programs(arguments.text("client"), session.project.path.parent)
 
 
+def _providers(session: Session, target: UpdateTarget) -> ProviderSources:
+    """The built-in providers, the SDK's dynamic ones and this machine's plugins, as `--provider-source` wants them."""
+    choice = session.arguments.text("provider-source", ProviderChoice.AUTO)
+    if choice not in list(ProviderChoice):
+        raise UsageError(f"--provider-source {choice!r}: it must be one of {', '.join(ProviderChoice)}")
+    services = session.services
+    return ProviderSources(
+        services.providers, services.loop.plugins, session.project.path, target, session.env, ProviderChoice(choice)
+    )
+
+
 def _run(
     session: Session,
     mode: UpdateMode,
@@ -208,7 +220,7 @@ def _run(
                 options,
                 base=stored.snapshot,
                 source=source,
-                providers=services.providers,
+                providers=_providers(session, target),
                 journal=journal,
                 events=_Events(display, log, tap),
                 fence=fence,

@@ -1,0 +1,269 @@
+"""Plugin processes: started once per (program, environment, configuration), shared, health-checked, ended when idle.
+
+Knows how a plugin starts and dies, not what it provides. Source: pulumi `sdk/go/common/resource/plugin/plugin.go`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import sys
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import empty_pb2
+from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2_grpc
+
+from engine.deploy.monitor import CHANNEL_OPTIONS
+from engine.deploy.provider import ProviderError
+
+_TIED = Path(__file__).parent / "launchers" / "tied.py"
+_START_SECONDS = 60.0  # a large plugin loads its schema first; the official engine waits as long for the port
+_HEALTH_SECONDS = 5.0
+_IDLE_SECONDS = 300.0  # updates of one stack come in bursts; a plugin of a large cloud holds hundreds of MiB
+_LAST_WORDS = 20
+
+
+@dataclass(frozen=True)
+class PluginCommand:
+    """How to start a plugin.
+
+    Attributes:
+        argv: program and arguments; the engine's address follows.
+        environment: of the process: a cloud's credentials are in it, so it is part of the identity.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    directory: str = "/"
+
+    def key(self) -> str:
+        """Identity: what must be equal for two updates to share a process."""
+        parts = [self.argv, sorted(self.environment.items()), self.directory]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+class PluginProcess:
+    """One running plugin and the channel to it."""
+
+    def __init__(
+        self,
+        command: PluginCommand,
+        process: asyncio.subprocess.Process,
+        log: grpc.aio.Server,
+        words: deque[str],
+    ) -> None:
+        self.command = command
+        self._process = process
+        self._log = log
+        self._words = words
+        self._readers: list[asyncio.Task[None]] = []
+        self._channel: grpc.aio.Channel | None = None
+        self.users = 0
+        self.configured = asyncio.Lock()
+        self.answers: dict[str, Any] = {}
+
+    @classmethod
+    async def start(cls, command: PluginCommand) -> PluginProcess:
+        """Start a plugin and connect to the port it prints.
+
+        Raises:
+            ProviderError: it did not start; with its last words.
+        """
+        log = grpc.aio.server(options=CHANNEL_OPTIONS)
+        words: deque[str] = deque(maxlen=_LAST_WORDS)
+        engine_pb2_grpc.add_EngineServicer_to_server(_PluginEngine(words), log)
+        address = f"127.0.0.1:{log.add_insecure_port('127.0.0.1:0')}"
+        await log.start()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-I",
+                str(_TIED),
+                *command.argv,
+                address,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=dict(command.environment),
+                cwd=command.directory,
+                start_new_session=True,
+            )
+        except OSError as err:
+            await log.stop(None)
+            raise ProviderError(f"the provider plugin {command.name} did not start: {err}") from err
+        plugin = cls(command, process, log, words)
+        await plugin._connect()
+        return plugin
+
+    @property
+    def stub(self) -> provider_pb2_grpc.ResourceProviderStub:
+        """The plugin's `ResourceProvider` service."""
+        return provider_pb2_grpc.ResourceProviderStub(self._channel)
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.returncode is None
+
+    async def is_healthy(self) -> bool:
+        """Whether it runs and answers."""
+        if not self.is_alive:
+            return False
+        try:
+            answer = await self.stub.GetPluginInfo(empty_pb2.Empty(), timeout=_HEALTH_SECONDS)
+        except grpc.aio.AioRpcError as err:
+            return err.code() is grpc.StatusCode.UNIMPLEMENTED
+        return isinstance(answer, plugin_pb2.PluginInfo)
+
+    async def death(self) -> str:
+        """How it died, with its last words; "" while it lives."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1):  # a process that hung up is about to be reaped
+                await self._process.wait()
+        if self.is_alive:
+            return ""
+        await asyncio.wait(self._readers, timeout=1)
+        code = self._process.returncode or 0
+        how = f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        words = "\n".join(self._words)
+        return f"the provider plugin {self.command.name} {how}" + (f"; its last words:\n{words}" if words else "")
+
+    async def close(self) -> None:
+        """End it."""
+        if self._channel is not None:
+            await self._channel.close()
+        if self.is_alive:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        await self._process.wait()
+        for reader in self._readers:
+            reader.cancel()
+        await asyncio.gather(*self._readers, return_exceptions=True)
+        await self._log.stop(None)
+
+    async def _connect(self) -> None:
+        assert self._process.stdout is not None and self._process.stderr is not None
+        self._readers.append(asyncio.ensure_future(self._listen(self._process.stderr)))
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                line = (await self._process.stdout.readline()).decode("utf-8", "replace").strip()
+        except TimeoutError:
+            line = ""
+        if not line.isdigit():
+            said = await self.death() or f"the provider plugin {self.command.name} printed {line!r} and not its port"
+            await self.close()
+            raise ProviderError(said)
+        self._readers.append(asyncio.ensure_future(self._listen(self._process.stdout)))
+        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{line}", options=CHANNEL_OPTIONS)
+
+    async def _listen(self, pipe: asyncio.StreamReader) -> None:
+        while True:
+            try:
+                line = await pipe.readline()
+            except ValueError:  # longer than the reader's buffer
+                continue
+            if not line:
+                return
+            self._words.append(line.decode("utf-8", "replace").rstrip())
+
+
+class _PluginEngine(engine_pb2_grpc.EngineServicer):
+    """The part of the `Engine` service a plugin uses: what it logs joins its last words."""
+
+    def __init__(self, words: deque[str]) -> None:
+        self._words = words
+
+    async def Log(self, request: Any, context: Any) -> empty_pb2.Empty:
+        if request.severity >= engine_pb2.WARNING:
+            self._words.append(request.message.strip())
+        return empty_pb2.Empty()
+
+    async def GetRootResource(self, request: Any, context: Any) -> engine_pb2.GetRootResourceResponse:
+        return engine_pb2.GetRootResourceResponse()
+
+
+@dataclass
+class PluginPool:
+    """All plugin processes of this process; on one event loop."""
+
+    idle_seconds: float = _IDLE_SECONDS
+    _processes: dict[tuple[str, str], PluginProcess] = field(default_factory=dict)
+    _starting: dict[tuple[str, str], asyncio.Lock] = field(default_factory=dict)
+    _timers: dict[tuple[str, str], asyncio.TimerHandle] = field(default_factory=dict)
+    _ending: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def acquire(self, command: PluginCommand, configuration: str) -> PluginProcess:
+        """The process for this configuration, shared with whoever has the same; give it back with `release`.
+
+        Args:
+            configuration: identity of the configuration; "" takes any process of this plugin.
+
+        Raises:
+            ProviderError: it does not start.
+        """
+        plugin = command.key()
+        async with self._starting.setdefault(plugin, asyncio.Lock()):
+            key = self._choose(plugin, configuration)
+            process = self._processes.get(key)
+            if timer := self._timers.pop(key, None):
+                timer.cancel()
+            if process is not None and not await process.is_healthy():
+                del self._processes[key]
+                await self._end_if_unused(process)
+                process = None
+            if process is None:
+                process = await PluginProcess.start(command)
+            self._processes[plugin, configuration or key[1]] = process
+            if configuration and key[1] != configuration:
+                self._processes.pop(key, None)
+            process.users += 1
+            return process
+
+    def _choose(self, plugin: str, configuration: str) -> tuple[str, str]:
+        """The key of the process to take: the one so configured, else one that has no configuration yet."""
+        if (plugin, configuration) in self._processes:
+            return plugin, configuration
+        if not configuration:
+            return next((key for key in self._processes if key[0] == plugin), (plugin, ""))
+        return plugin, ""
+
+    async def release(self, process: PluginProcess) -> None:
+        """Give a process back; without users it ends after a while."""
+        process.users -= 1
+        key = next((k for k, p in self._processes.items() if p is process), None)
+        if key is None:
+            await self._end_if_unused(process)
+        elif process.users == 0:
+            loop = asyncio.get_running_loop()
+            self._timers[key] = loop.call_later(self.idle_seconds, self._expire, key)
+
+    async def close(self) -> None:
+        """End all processes."""
+        for timer in self._timers.values():
+            timer.cancel()
+        processes = list(self._processes.values())
+        self._timers.clear()
+        self._processes.clear()
+        await asyncio.gather(*(p.close() for p in processes), *self._ending)
+
+    def _expire(self, key: tuple[str, str]) -> None:
+        self._timers.pop(key, None)
+        process = self._processes.get(key)
+        if process is not None and process.users == 0:
+            del self._processes[key]
+            task = asyncio.ensure_future(process.close())
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+    async def _end_if_unused(self, process: PluginProcess) -> None:
+        if process.users == 0:
+            await process.close()

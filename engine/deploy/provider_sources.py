@@ -1,0 +1,220 @@
+"""Which provider serves a resource type: the built-in one, the SDK's dynamic providers, or a plugin on this machine.
+
+Starts nothing before it is needed. Source: pulumi `sdk/go/common/workspace/plugins.go`, GetPluginPath.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from semver import VersionInfo
+
+from engine.deploy.dynamic import PACKAGE as DYNAMIC
+from engine.deploy.dynamic import VERSION as DYNAMIC_VERSION
+from engine.deploy.dynamic import dynamic_command, dynamic_configuration
+from engine.deploy.local_program import read_runtime
+from engine.deploy.plugin import PluginProvider
+from engine.deploy.plugin_process import PluginCommand, PluginPool
+from engine.deploy.property import PropertyMap
+from engine.deploy.provider import CheckResult, CreateResult, DiffResult, Provider, ProviderError, ReadResult
+from engine.deploy.registry import SWITCH_TO_CLI
+from engine.deploy.update import ProviderSource, UpdateTarget
+
+
+class ProviderChoice(StrEnum):
+    """`--provider-source`: auto prefers the built-in provider and takes the plugin for what it lacks."""
+
+    AUTO = "auto"
+    BUILTIN = "builtin"
+    PLUGIN = "plugin"
+
+
+@dataclass(frozen=True)
+class Plugins:
+    """The provider plugins of this machine: on PATH, then in `$PULUMI_HOME/plugins`."""
+
+    environment: Mapping[str, str]
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where `pulumi plugin install` puts them."""
+        home = self.environment.get("PULUMI_HOME") or f"{self.environment.get('HOME', '')}/.pulumi"
+        return Path(home) / "plugins"
+
+    def find(self, package: str, version: str) -> Path | None:
+        """The plugin's program: the version asked for, without one the newest; None: there is no such plugin.
+
+        Raises:
+            ProviderError: there is one, of other versions only.
+        """
+        if on_path := shutil.which(f"pulumi-resource-{package}", path=self.environment.get("PATH", "")):
+            return Path(on_path).absolute()
+        installed = self._installed(package)
+        if not installed:
+            return None
+        wanted = version.removeprefix("v")
+        if not wanted:
+            return installed[max(installed, key=VersionInfo.parse)]
+        if wanted not in installed:
+            raise ProviderError(
+                f"the plugin for '{package}' is installed in version {', '.join(sorted(installed))} and the program "
+                f"asks for {wanted}: run `pulumi plugin install resource {package} v{wanted}`, or {SWITCH_TO_CLI}"
+            )
+        return installed[wanted]
+
+    def _installed(self, package: str) -> dict[str, Path]:
+        found = {}
+        for folder in self.folder.glob(f"resource-{package}-v*"):
+            version, program = folder.name.removeprefix(f"resource-{package}-v"), folder / f"pulumi-resource-{package}"
+            if VersionInfo.is_valid(version) and program.is_file():
+                found[version] = program
+        return found
+
+
+@dataclass(frozen=True)
+class ProviderSources:
+    """`ProviderSource` of one command: all there is for its project, environment and configuration."""
+
+    builtin: ProviderSource
+    pool: PluginPool
+    project_file: Path
+    target: UpdateTarget
+    environment: Mapping[str, str]
+    choice: ProviderChoice = ProviderChoice.AUTO
+
+    @cached_property
+    def _plugins(self) -> Plugins:
+        return Plugins(self.environment)
+
+    @cached_property
+    def _known(self) -> dict[str, bool]:
+        return {}
+
+    def provides(self, package: str, type_: str) -> bool:
+        """See `ProviderSource.provides`."""
+        if package == DYNAMIC or (self.choice is not ProviderChoice.PLUGIN and self.builtin.provides(package, type_)):
+            return True
+        if self.choice is ProviderChoice.BUILTIN:
+            return False
+        if package not in self._known:
+            self._known[package] = self._has_plugin(package)
+        return self._known[package]
+
+    async def load(self, package: str, version: str) -> Provider:
+        """See `ProviderSource.load`."""
+        if package == DYNAMIC:
+            return self._dynamic()
+        has_builtin = self.choice is not ProviderChoice.PLUGIN and self.builtin.provides(package, "")
+        if not has_builtin:
+            return self._plugin(package, version)
+        builtin = await self.builtin.load(package, version)
+        if self.choice is ProviderChoice.BUILTIN or not self._has_plugin(package):
+            return builtin
+        return SplitProvider(builtin, self._plugin(package, version), self.builtin)
+
+    def _has_plugin(self, package: str) -> bool:
+        try:
+            return self._plugins.find(package, "") is not None
+        except ProviderError:
+            return False
+
+    def _plugin(self, package: str, version: str) -> PluginProvider:
+        program = None if self.choice is ProviderChoice.BUILTIN else self._plugins.find(package, version)
+        if program is None:
+            raise ProviderError(
+                f"the embedded engine has no provider for '{package}' and no plugin pulumi-resource-{package} is on "
+                f"PATH or in {self._plugins.folder}: install the plugin, or {SWITCH_TO_CLI}"
+            )
+        command = PluginCommand(program.name, (str(program),), self.environment)
+        return PluginProvider(package, version, command, self.pool, folder=self.project_file.parent)
+
+    def _dynamic(self) -> PluginProvider:
+        runtime = read_runtime(self.project_file)
+        command = dynamic_command(runtime, self.target.project, self.environment)
+        configuration = dynamic_configuration(self.target.config, self.target.secret_keys)
+        return PluginProvider(
+            DYNAMIC,
+            DYNAMIC_VERSION,
+            command,
+            self.pool,
+            folder=runtime.directory,
+            fixed_configuration=configuration,
+        )
+
+
+class SplitProvider:
+    """The built-in provider of a package, and its plugin for the types the built-in lacks."""
+
+    def __init__(self, builtin: Provider, plugin: PluginProvider, source: ProviderSource) -> None:
+        self.package, self.version = builtin.package, builtin.version
+        self._builtin = builtin
+        self._plugin = plugin
+        self._source = source
+        self._inputs: PropertyMap = {}
+        self._plugin_is_configured = False
+
+    async def check_config(self, urn: str, olds: PropertyMap, news: PropertyMap) -> CheckResult:
+        """See `Provider.check_config`."""
+        return await self._builtin.check_config(urn, olds, news)
+
+    async def diff_config(self, urn: str, olds: PropertyMap, news: PropertyMap) -> DiffResult:
+        """See `Provider.diff_config`."""
+        return await self._builtin.diff_config(urn, olds, news)
+
+    async def configure(self, inputs: PropertyMap) -> None:
+        """See `Provider.configure`; the plugin is configured when its first type comes."""
+        self._inputs = inputs
+        await self._builtin.configure(inputs)
+
+    async def check(self, urn: str, type_: str, *rest: Any) -> CheckResult:
+        """See `Provider.check`."""
+        return await (await self._of(type_)).check(urn, type_, *rest)
+
+    async def diff(self, urn: str, type_: str, *rest: Any) -> DiffResult:
+        """See `Provider.diff`."""
+        return await (await self._of(type_)).diff(urn, type_, *rest)
+
+    async def create(self, urn: str, type_: str, *rest: Any) -> CreateResult:
+        """See `Provider.create`."""
+        return await (await self._of(type_)).create(urn, type_, *rest)
+
+    async def read(self, urn: str, type_: str, *rest: Any) -> ReadResult:
+        """See `Provider.read`."""
+        return await (await self._of(type_)).read(urn, type_, *rest)
+
+    async def update(self, urn: str, type_: str, *rest: Any) -> PropertyMap:
+        """See `Provider.update`."""
+        return await (await self._of(type_)).update(urn, type_, *rest)
+
+    async def delete(self, urn: str, type_: str, *rest: Any) -> None:
+        """See `Provider.delete`."""
+        await (await self._of(type_)).delete(urn, type_, *rest)
+
+    async def lookup(self, urn: str, type_: str, inputs: PropertyMap) -> str | None:
+        """See `Provider.lookup`."""
+        return await (await self._of(type_)).lookup(urn, type_, inputs)
+
+    async def invoke(self, token: str, args: PropertyMap) -> PropertyMap:
+        """See `Provider.invoke`."""
+        return await (await self._of(token)).invoke(token, args)
+
+    async def close(self) -> None:
+        """See `Provider.close`."""
+        try:
+            await self._builtin.close()
+        finally:
+            await self._plugin.close()
+
+    async def _of(self, type_: str) -> Provider:
+        if self._source.provides(self.package, type_):
+            return self._builtin
+        if not self._plugin_is_configured:
+            await self._plugin.configure(self._inputs)
+            self._plugin_is_configured = True
+        return self._plugin
