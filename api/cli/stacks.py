@@ -1,4 +1,4 @@
-"""`stackyard stacks`: the Pulumi stacks behind deployments, for operators. Reads and previews, changes none."""
+"""`stackyard stacks`: the Pulumi stacks behind deployments, for operators; changes none (`checkout` writes files)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,15 +15,17 @@ from rich.console import Console
 from api.checkpoints import hide_secrets
 from api.cli.output import Output, OutputOption, print_json, print_rows
 from api.settings import Settings, load
-from api.stack_driver import build_driver, shared_budget, stack_settings
+from api.stack_driver import build_driver, passphrase, shared_budget, stack_settings
 from engine.automation.driver import StackDriver
 from engine.deploy.command import EngineLoop
+from engine.deploy.secrets import PassphraseSecrets
+from engine.deploy.stack_config import ConfigError, Project, StackConfig, config_path, find_project
 from engine.identity import installation_secret
 from engine.model import ids
 from engine.model.clock import SystemClock
-from engine.model.errors import NotFound
+from engine.model.errors import InvalidSpec, NotFound
 from engine.model.fence import NoFence
-from engine.model.stack import StackRequest, stack_name
+from engine.model.stack import PROJECT, StackRequest, stack_name
 from engine.model.workload import WorkerIdentity, Workload
 from engine.store import deployments, migrate, orgs
 from engine.store.database import Database
@@ -40,6 +43,8 @@ class _Yard:
     database: Database
     sealer: Sealer
     driver: StackDriver
+    passphrase: str
+    loop: EngineLoop
 
 
 @app.command("ls")
@@ -88,6 +93,75 @@ def export(deployment_id: StackName, show_secrets: SecretsOption = False) -> Non
     print_json({"version": 3, "deployment": deployment if show_secrets else hide_secrets(deployment)})
 
 
+@app.command()
+def checkout(deployment_id: StackName) -> None:
+    """Write the configuration of a deployment's stack into this checkout, for `stackyard pulumi` and `pulumi`."""
+    project = _project()
+    with _yard() as yard:
+        request = _request(yard, deployment_id)
+        if not yard.driver.exists(request.stack):
+            raise NotFound(f"{request.stack} has no stack yet: its first update makes it; wait for that")
+        path = config_path(project, request.stack)
+        _write_config(yard, request, path)
+        passphrase_file = _write_passphrase(yard)
+        backend_url = yard.settings.resolved_backend_url
+    typer.echo(
+        f"wrote {path}: what the next update by the API would use\n\n"
+        f"  stackyard pulumi preview -s {request.stack}\n\n"
+        "or, with the official CLI:\n\n"
+        f"  export PULUMI_BACKEND_URL={backend_url}\n"
+        f"  export PULUMI_CONFIG_PASSPHRASE_FILE={passphrase_file}\n"
+        f"  pulumi preview -s {request.stack}"
+    )
+
+
+def _project() -> Project:
+    """The checkout's Pulumi.yaml; another project's programs know nothing of our stacks."""
+    try:
+        project = find_project(Path.cwd())
+    except ConfigError as err:
+        raise InvalidSpec(f"{err}: run this in a checkout of Stackyard's repository") from err
+    if project.name != PROJECT:
+        raise InvalidSpec(
+            f"{project.path} is project {project.name!r}: run this in a checkout of Stackyard's repository"
+        )
+    return project
+
+
+def _write_config(yard: _Yard, request: StackRequest, path: Path) -> None:
+    """Exactly the request's configuration; what is right already keeps its text, also the ciphertexts of the API's."""
+    used = yard.driver.work_folder(request.stack) / path.name
+    config = StackConfig.load(path)
+    if not config.salt or config.salt != StackConfig.load(used).salt:
+        config = StackConfig(path, used.read_text(encoding="utf-8") if used.exists() else "")
+    with yard.database.read() as session:
+        installation = orgs.installation(session)
+    salt = config.salt or (installation.passphrase_salt if installation else "")
+    secrets = PassphraseSecrets.open(yard.passphrase, salt, yard.loop.keys)
+    present = config.entries(PROJECT, lambda: secrets)
+    for key, wanted in request.config.items():
+        known = present.get(key)
+        if known is None or (known.text, known.secret) != (wanted.value, wanted.secret):
+            stored = {"secure": secrets.encrypt(wanted.value)} if wanted.secret else wanted.value
+            config.set(key, [], stored, PROJECT)
+    for key in present.keys() - request.config.keys():
+        config.remove(key, [], PROJECT)
+    if not config.salt:
+        config.set_salt(secrets.state)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    config.write()
+
+
+def _write_passphrase(yard: _Yard) -> Path:
+    """A file only its owner may read: the official CLI takes the passphrase from there."""
+    path = yard.settings.data_dir.resolve() / "passphrase"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(yard.passphrase + "\n")
+    return path
+
+
 @contextmanager
 def _yard() -> Iterator[_Yard]:
     """This installation's driver, as a worker has it, under a name of its own and without leases."""
@@ -100,7 +174,7 @@ def _yard() -> Iterator[_Yard]:
             settings, database, clock, secret=secret, budget=shared_budget(settings, database, clock, dict(os.environ)),
             executor_id=f"operator-{ids.random_text(10)}", loop=loop,
         )  # fmt: skip
-        yield _Yard(settings, database, Sealer(secret), driver)
+        yield _Yard(settings, database, Sealer(secret), driver, passphrase(secret, os.environ), loop)
     finally:
         loop.close()
         database.close()

@@ -257,6 +257,13 @@ class StackConfig:
         replace_file(self.path, text.encode())
         self._adopt(text)
 
+    def write(self) -> None:
+        """Write the file whether or not something was changed: it may have been read from elsewhere."""
+        self._document()
+        text = self._render()
+        replace_file(self.path, text.encode())
+        self._adopt(text)
+
     def _render(self) -> str:
         if self.path.suffix == ".json":
             return json.dumps(self._edited, indent=4) + "\n"

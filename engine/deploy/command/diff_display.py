@@ -23,6 +23,11 @@ _LONG_TEXT = 1000  # characters of a text value shown without --show-full-output
 class DiffDisplay(ProgressDisplay):
     """Prints steps as they begin, then diagnostics and outputs, then the summary."""
 
+    def emit(self, event: Mapping[str, Any]) -> None:
+        """Print what an event changes; here no blank line stands between the heading and the first step."""
+        if "preludeEvent" not in event:
+            super().emit(event)
+
     def _before(self, metadata: Mapping[str, Any]) -> None:
         if is_default_provider(metadata["urn"]):
             return

@@ -214,6 +214,8 @@ class ProgressDisplay:
             return ""
         if not running:
             return "running" if self._is_root(row) and row.metadata and not finished else ""
+        if self._done and row.finished is None:  # a component that registered no outputs
+            return done
         if finished and row.finished is not None:
             return f"{done} ({_seconds(row.finished - row.started)})"
         return f"{running} ({self._elapsed(row)})"
