@@ -12,19 +12,17 @@ import grpc
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, provider_pb2, resource_pb2, resource_pb2_grpc
 
+from engine.deploy.callbacks import CallbackFailed, Callbacks
 from engine.deploy.deployment import Deployment, Refused, UpdateStopped
 from engine.deploy.events import EngineEvents
 from engine.deploy.goal import AliasSpec, Goal
 from engine.deploy.property import UNKNOWN_VALUE
 from engine.deploy.provider import ProviderError
 from engine.deploy.registry import SWITCH_TO_CLI
+from engine.deploy.transforms import Transforms
+from engine.deploy.wire import CHANNEL_OPTIONS as CHANNEL_OPTIONS
 from engine.deploy.wire import decode_struct, encode_struct
 
-MAX_MESSAGE_BYTES = 400 * 1024 * 1024  # Pulumi's own limit: whole files travel as assets
-CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-)
 # No port reuse: two updates must never share one.
 _SERVER_OPTIONS = (*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0))
 
@@ -36,6 +34,8 @@ _FEATURES = {
     "outputValues": resource_pb2.RESOURCE_MONITOR_FEATURE_OUTPUT_VALUES,
     "aliasSpecs": resource_pb2.RESOURCE_MONITOR_FEATURE_ALIAS_SPECS,
     "deletedWith": resource_pb2.RESOURCE_MONITOR_FEATURE_DELETED_WITH,
+    "transforms": resource_pb2.RESOURCE_MONITOR_FEATURE_TRANSFORMS,
+    "invokeTransforms": resource_pb2.RESOURCE_MONITOR_FEATURE_INVOKE_TRANSFORMS,
 }
 _SEVERITIES = {
     engine_pb2.DEBUG: "debug",
@@ -54,7 +54,9 @@ class MonitorServer:
 
     def __init__(self, deployment: Deployment, events: EngineEvents) -> None:
         self._server = grpc.aio.server(options=_SERVER_OPTIONS)
-        resource_pb2_grpc.add_ResourceMonitorServicer_to_server(_Monitor(deployment), self._server)
+        self._callbacks = Callbacks()
+        monitor = _Monitor(deployment, Transforms(self._callbacks))
+        resource_pb2_grpc.add_ResourceMonitorServicer_to_server(monitor, self._server)
         engine_pb2_grpc.add_EngineServicer_to_server(_Engine(deployment, events), self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
 
@@ -64,11 +66,13 @@ class MonitorServer:
     async def stop(self) -> None:
         """Hang up; calls still open are cancelled."""
         await self._server.stop(grace=_GRACE_SECONDS)
+        await self._callbacks.close()
 
 
 class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: Deployment, transforms: Transforms) -> None:
         self._deployment = deployment
+        self._transforms = transforms
 
     async def GetDeploymentInfo(self, request: Any, context: Any) -> resource_pb2.DeploymentInfo:
         return resource_pb2.DeploymentInfo(supportedFeatures=list(_FEATURES.values()))
@@ -77,9 +81,12 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         return resource_pb2.SupportsFeatureResponse(hasSupport=request.id in _FEATURES)
 
     async def RegisterResource(self, request: Any, context: Any) -> resource_pb2.RegisterResourceResponse:
+        asked = request
+        request = await _answer(context, self._transforms.resource(asked))
         if refused := _refused_options(request):
             await _refuse(context, f"resource {request.name} ({request.type}) uses {refused}")
         made = await _answer(context, self._deployment.register(_goal(request)))
+        self._transforms.remember(made.urn, asked)
         result = resource_pb2.Result.SUCCESS if made.succeeded else resource_pb2.Result.FAIL
         if not made.succeeded and not request.supportsResultReporting:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "resource monitor shut down")
@@ -113,6 +120,8 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         args = decode_struct(request.args)
         if request.tok == "pulumi:pulumi:getResource":
             return await self._get_resource(str(args.get("urn", "")), request, context)
+        request = await _answer(context, self._transforms.invoke(request))
+        args = decode_struct(request.args)
         if request.packageRef:
             await _refuse(context, f"function {request.tok} uses a parameterized package")
         call = self._deployment.invoke(request.tok, args, request.provider, request.version)
@@ -135,11 +144,13 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
     async def Call(self, request: Any, context: Any) -> provider_pb2.CallResponse:
         await _refuse(context, f"method {request.tok} uses calls to provider methods")
 
-    async def RegisterStackTransform(self, request: Any, context: Any) -> NoReturn:
-        await _refuse(context, "the program uses stack transforms")
+    async def RegisterStackTransform(self, request: Any, context: Any) -> empty_pb2.Empty:
+        self._transforms.add_for_stack(request)
+        return empty_pb2.Empty()
 
-    async def RegisterStackInvokeTransform(self, request: Any, context: Any) -> NoReturn:
-        await _refuse(context, "the program uses invoke transforms")
+    async def RegisterStackInvokeTransform(self, request: Any, context: Any) -> empty_pb2.Empty:
+        self._transforms.add_for_invokes(request)
+        return empty_pb2.Empty()
 
     async def RegisterResourceHook(self, request: Any, context: Any) -> NoReturn:
         await _refuse(context, f"resource hook {request.name}")
@@ -188,7 +199,7 @@ async def _answer(context: Any, work: Awaitable[_T]) -> _T:
         return await work
     except UpdateStopped as err:
         await context.abort(grpc.StatusCode.UNAVAILABLE, str(err))
-    except (Refused, ProviderError) as err:
+    except (Refused, ProviderError, CallbackFailed) as err:
         await context.abort(grpc.StatusCode.UNKNOWN, str(err))
     raise AssertionError("abort returned")
 
@@ -207,7 +218,6 @@ def _refused_options(request: Any) -> str:
     options = {
         "remote": "a remote component (`remote`)",
         "packageRef": "a parameterized package",
-        "transforms": "`transforms`",
         "state_migrations": "`state_migrations`",
         "replace_with": "`replace_with`",
         "envVarMappings": "`env_var_mappings`",

@@ -11,8 +11,8 @@ from pathlib import Path
 import grpc
 from pulumi.runtime.proto import language_pb2, language_pb2_grpc
 
-from engine.deploy.monitor import CHANNEL_OPTIONS
 from engine.deploy.update import UpdateTarget
+from engine.deploy.wire import CHANNEL_OPTIONS
 
 
 class LanguageRuntimeSource:

@@ -28,6 +28,12 @@ from engine.deploy.property import (
     Secret,
 )
 
+MAX_MESSAGE_BYTES = 400 * 1024 * 1024  # Pulumi's own limit: whole files travel as assets
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+)
+
 # One per type of the value that will be; the Python SDK sends only the string one.
 _UNKNOWNS = frozenset(
     {
