@@ -21,7 +21,7 @@ from engine.deploy.command import EngineLoop
 from engine.identity.installation_secret import load_or_create
 from engine.model.budget import Unlimited
 from engine.model.clock import SystemClock
-from engine.proof import bench_stacks
+from engine.proof import bench_engine, bench_stacks
 from engine.proof.figures import Figure, dumps
 from engine.proof.installation import Installation
 from engine.store.database import Database
@@ -41,45 +41,49 @@ def stacks(
     rounds: Annotated[int, typer.Option(help="operations per figure; the median counts")] = 7,
     count: Annotated[int, typer.Option(help="stacks created at once")] = 100,
     at_once: Annotated[int, typer.Option(help="of them at the same time")] = 16,
+    resources: Annotated[int, typer.Option(help="resources in the one large stack")] = 1000,
 ) -> None:
-    """Create, leave, preview and destroy one Droplet; create a hundred such stacks."""
+    """One Droplet, a hundred and three hundred such stacks, and a thousand resources in one stack."""
+    clock, loop = SystemClock(), EngineLoop()
     with tempfile.TemporaryDirectory(prefix="stackyard-bench-") as folder, _cloud(Path(folder)) as cloud:
-        loop = EngineLoop()
         try:
             bench = bench_stacks.Bench(
-                driver=_driver(Path(folder), cloud.cloud_url, "embedded", loop),
-                cloud_url=cloud.cloud_url,
-                clock=SystemClock(),
-                processes=(cloud.sandbox.pid,) if cloud.sandbox else (),
+                driver=_driver(Path(folder) / "embedded", cloud.url, "embedded", loop),
+                cloud_url=cloud.url,
+                clock=clock,
+                processes=(cloud.pid,),
                 rounds=rounds,
                 stacks=count,
                 at_once=at_once,
-                peer=_driver(Path(folder), cloud.cloud_url, "cli", loop) if shutil.which("pulumi") else None,
+                peer=_driver(Path(folder) / "cli", cloud.url, "cli", loop) if shutil.which("pulumi") else None,
                 peer_name="pulumi",
             )
+            size = bench_engine.Size(resources=resources, stacks=3 * count, at_once=at_once)
             figures = bench_stacks.run(bench)
+            figures |= bench_engine.one_stack(Path(folder), loop, clock, size)
+            figures |= bench_engine.many_processes(worker_driver, Path(folder), cloud, clock, size)
         finally:
             loop.close()
     if as_json:
         print(dumps(figures))
     else:
-        _show(figures, bench_stacks.LIMITS)
+        _show(figures, {**bench_stacks.LIMITS, **bench_engine.LIMITS})
 
 
 @contextmanager
-def _cloud(folder: Path) -> Iterator[Installation]:
+def _cloud(folder: Path) -> Iterator[bench_engine.Cloud]:
     """A sandbox that boots at once, without machines."""
     installation = Installation(folder, boot_seconds=0, machines=False)
     try:
-        installation.start_sandbox()
-        yield installation
+        sandbox = installation.start_sandbox()
+        yield bench_engine.Cloud(installation.cloud_url, sandbox.pid)
     finally:
         installation.stop()
 
 
-def _driver(folder: Path, cloud_url: str, pulumi: Literal["embedded", "cli"], loop: EngineLoop) -> StackDriver:
+def _driver(data_dir: Path, cloud_url: str, pulumi: Literal["embedded", "cli"], loop: EngineLoop) -> StackDriver:
     os.environ.setdefault("DIGITALOCEAN_TOKEN", "sandbox-token")
-    settings = Settings(data_dir=folder / pulumi, pulumi=pulumi, digitalocean_api_endpoint=cloud_url)
+    settings = Settings(data_dir=data_dir, pulumi=pulumi, digitalocean_api_endpoint=cloud_url)
     settings.data_dir.mkdir()
     database = Database(settings.resolved_database_url)
     migrate(database)
@@ -92,6 +96,11 @@ def _driver(folder: Path, cloud_url: str, pulumi: Literal["embedded", "cli"], lo
         executor_id="bench",
         loop=loop,
     )
+
+
+def worker_driver(data_dir: Path, cloud_url: str) -> StackDriver:
+    """The driver of one worker process of the bench; lives as long as its process."""
+    return _driver(data_dir, cloud_url, "embedded", EngineLoop())
 
 
 def _show(figures: Mapping[str, Figure], limits: Mapping[str, float]) -> None:

@@ -5,16 +5,13 @@ The cloud is the sandbox with Droplets that boot at once and no machines behind 
 
 from __future__ import annotations
 
+import os
 import statistics
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
-import psutil
 import pulumi
 import pulumi_digitalocean as digitalocean
 
@@ -23,9 +20,7 @@ from engine.model.clock import Clock
 from engine.model.fence import NoFence
 from engine.model.stack import ConfigText, StackRequest
 from engine.proof.figures import Figure
-
-MIB = 1024 * 1024
-SAMPLE_SECONDS = 0.02
+from engine.proof.memory import peak_memory
 
 
 @dataclass(frozen=True)
@@ -92,7 +87,7 @@ def _one_stack(bench: Bench, driver: StackDriver, rounds: int) -> dict[str, floa
             ("preview_s", driver.preview), ("up_create_s", driver.up),
             ("up_same_s", driver.up), ("destroy_s", driver.destroy),
         ):  # fmt: skip
-            times[name].append(_seconds(bench.clock, partial(operation, one, fence=NoFence())))
+            times[name].append(seconds_of(bench.clock, partial(operation, one, fence=NoFence())))
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -105,41 +100,20 @@ def _many_stacks(bench: Bench) -> dict[str, Figure]:
                 if result.resource_changes.get("create", 0) < 2:
                     raise RuntimeError(f"a stack of the bench created {result.resource_changes}")
 
-    with _peak_memory(bench.processes) as peak_bytes:
-        seconds = _seconds(bench.clock, create_all)
+    with peak_memory((os.getpid(), *bench.processes)) as peak_mib:
+        seconds = seconds_of(bench.clock, create_all)
     with ThreadPoolExecutor(bench.at_once) as pool:
         list(pool.map(lambda r: bench.driver.destroy(r, fence=NoFence()), requests))
     return {
         "hundred_stacks_s": Figure(seconds, "s"),
-        "hundred_stacks_rss_mib": Figure(peak_bytes() / MIB, "MiB"),
+        "hundred_stacks_rss_mib": Figure(peak_mib(), "MiB"),
     }
 
 
-def _seconds(clock: Clock, work: Callable[[], object]) -> float:
+def seconds_of(clock: Clock, work: Callable[[], object]) -> float:
     start = clock.monotonic()
     work()
     return clock.monotonic() - start
-
-
-@contextmanager
-def _peak_memory(others: tuple[int, ...]) -> Iterator[Callable[[], int]]:
-    """Sample the resident memory of this process and `others` (shared pages counted in each); yields the peak."""
-    processes = [psutil.Process(), *(psutil.Process(pid) for pid in others)]
-    done, peak = threading.Event(), 0
-
-    def sample() -> None:
-        nonlocal peak
-        while not done.is_set():
-            peak = max(peak, sum(p.memory_info().rss for p in processes))
-            done.wait(SAMPLE_SECONDS)
-
-    sampler = threading.Thread(target=sample, name="memory-sampler")
-    sampler.start()
-    try:
-        yield lambda: peak
-    finally:
-        done.set()
-        sampler.join()
 
 
 LIMITS: Mapping[str, float] = {
@@ -151,10 +125,3 @@ LIMITS: Mapping[str, float] = {
     "hundred_stacks_rss_mib": 450.0,
 }
 """What this machine class (2 cores) is held to; `stackyard bench stacks` marks what passes."""
-
-
-def bench_folder(root: Path) -> Path:
-    """Where a run keeps state; inside the caller's folder, so that it is removed with it."""
-    folder = root / "bench"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

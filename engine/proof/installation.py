@@ -129,7 +129,6 @@ class Installation:
             **(environment or {}),
         }
         self._children: list[Child] = []
-        self.sandbox: Child | None = None
         self.server: Child | None = None
 
     def __enter__(self) -> Installation:
@@ -154,16 +153,17 @@ class Installation:
             self.start_server()
             self.api_key = str(json.loads(made.result())["key"])
 
-    def start_sandbox(self) -> None:
+    def start_sandbox(self) -> Child:
         """Start the cloud; its state lives as long as its process."""
         port_file = self.data_dir / "sandbox.port"
         port_file.unlink(missing_ok=True)
         flags = ["--port", "0", "--port-file", str(port_file), "--boot-seconds", str(self._boot_seconds)]
         flags += ["--data-dir", str(self.data_dir / "sandbox"), "--no-rate-limits"]
         flags += [] if self._machines else ["--no-machines"]
-        self.sandbox = self._spawn("sandbox", [sys.executable, "-m", "engine.sandbox", *flags])
-        self.cloud_url = f"http://127.0.0.1:{self._port_of(self.sandbox, port_file)}"
+        sandbox = self._spawn("sandbox", [sys.executable, "-m", "engine.sandbox", *flags])
+        self.cloud_url = f"http://127.0.0.1:{self._port_of(sandbox, port_file)}"
         self._environment["STACKYARD_DIGITALOCEAN_API_ENDPOINT"] = self.cloud_url
+        return sandbox
 
     def start_server(self) -> None:
         """Start gateway, API and worker, and wait until they are ready."""
