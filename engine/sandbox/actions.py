@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.sandbox import shapes
 from engine.sandbox.catalog import IMAGES, IMAGES_BY_ID, SIZES
-from engine.sandbox.droplets import HOSTNAME, droplet_of
+from engine.sandbox.droplets import HOSTNAME, droplet_of, snapshot_image
 from engine.sandbox.errors import bad_request, not_found, unprocessable
 from engine.sandbox.records import Action, Droplet, Phase
 from engine.sandbox.routing import Reply, Request, page_of
@@ -56,9 +56,23 @@ def _rebuild(request: Request, droplet: Droplet) -> Arguments:
     image = IMAGES.get(wanted) if isinstance(wanted, str) else None
     if isinstance(wanted, int):
         image = IMAGES_BY_ID.get(wanted)
+        if image is None and (own := snapshot_image(request.account, wanted)) is not None:
+            return {"image": int(own.id)}
     if image is None:
         raise unprocessable("You specified an invalid image for Droplet rebuild.")
     return {"image": image.id}
+
+
+def _restore(request: Request, droplet: Droplet) -> Arguments:
+    wanted = request.body.get("image")
+    if not isinstance(wanted, int) or wanted not in droplet.snapshot_ids:
+        raise unprocessable("You specified an invalid image for Droplet restore: it must be one of its snapshots.")
+    return {"image": wanted}
+
+
+def _snapshot(request: Request, droplet: Droplet) -> Arguments:
+    stamp = shapes.timestamp(request.cloud.now())
+    return {"name": request.text("name", "") or f"{droplet.name}-{stamp}"}
 
 
 TYPES: Mapping[str, Callable[[Request, Droplet], Arguments]] = {
@@ -70,11 +84,22 @@ TYPES: Mapping[str, Callable[[Request, Droplet], Arguments]] = {
     "rename": _rename,
     "resize": _resize,
     "rebuild": _rebuild,
+    "restore": _restore,
+    "snapshot": _snapshot,
     "enable_ipv6": _none,
     "enable_backups": _none,
     "disable_backups": _none,
 }
-TAGGED_TYPES = ("power_on", "power_off", "shutdown", "power_cycle", "enable_ipv6", "enable_backups", "disable_backups")
+TAGGED_TYPES = (
+    "power_on",
+    "power_off",
+    "shutdown",
+    "power_cycle",
+    "enable_ipv6",
+    "enable_backups",
+    "disable_backups",
+    "snapshot",
+)
 
 
 def _begin(request: Request, droplet: Droplet) -> Action:
@@ -85,7 +110,7 @@ def _begin(request: Request, droplet: Droplet) -> Action:
         raise unprocessable("Droplet already has a pending event.")
     arguments = TYPES[kind](request, droplet)
     cloud = request.cloud
-    return cloud.begin(request.account, droplet, kind, cloud.timings.action_seconds, **arguments)
+    return cloud.begin(request.account, droplet, kind, cloud.timings.action_seconds, fails=request.fails(), **arguments)
 
 
 def begin(request: Request) -> Reply:

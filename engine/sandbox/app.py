@@ -14,7 +14,24 @@ from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 from engine.model.ids import random_uuid
-from engine.sandbox import actions, droplets, firewalls, keys, places, tags
+from engine.sandbox import (
+    actions,
+    certificates,
+    domains,
+    droplets,
+    firewalls,
+    keys,
+    kubernetes,
+    load_balancers,
+    places,
+    projects,
+    reserved_ips,
+    snapshots,
+    spaces,
+    tags,
+    volumes,
+)
+from engine.sandbox.assets import Asset
 from engine.sandbox.cloud import Cloud
 from engine.sandbox.errors import (
     ApiError,
@@ -25,11 +42,11 @@ from engine.sandbox.errors import (
     unauthorized,
     unprocessable,
 )
-from engine.sandbox.faults import Fault, FaultKind, Faults
+from engine.sandbox.faults import Fault, FaultKind, Faults, first
 from engine.sandbox.journal import RequestEntry
 from engine.sandbox.limits import Limiter, RateLimits
 from engine.sandbox.records import Account
-from engine.sandbox.routing import Reply, Request, Routes
+from engine.sandbox.routing import TARGETS, Reply, Request, Routes
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -38,11 +55,11 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 MAX_BODY_BYTES = 1 << 20
 """A create with ten names and 64 KiB of user-data is far below it."""
 
-ROUTES = Routes(
-    [*places.ROUTES, *keys.ROUTES, *tags.ROUTES, *droplets.ROUTES, *actions.ROUTES, *firewalls.ROUTES]
+PARTS = (
+    places, keys, tags, droplets, actions, firewalls, volumes, snapshots, reserved_ips, projects, load_balancers,
+    domains, certificates, spaces, kubernetes,
 )  # fmt: skip
-
-CREATES = frozenset({"/v2/droplets"})
+ROUTES = Routes([route for part in PARTS for route in part.ROUTES])
 DROPS = (FaultKind.TIMEOUT_BEFORE_EFFECT, FaultKind.TIMEOUT_AFTER_EFFECT)
 
 
@@ -104,14 +121,14 @@ class SandboxApp:
             body = _parse(raw)
             self.cloud.advance()
             account = self.cloud.account(name)
-            hits = self.faults.hit(exchange.method, exchange.path, _names(exchange.path, body, account))
+            hits = self.faults.hit(exchange.method, exchange.path, _names(exchange, body, account))
             await self._suffer_before(exchange, hits)
             self.cloud.advance()
             reply = self._route(exchange, account, body, hits)
-            if (after := _first(hits, FaultKind.TIMEOUT_AFTER_EFFECT)) is not None:
+            if (after := first(hits, FaultKind.TIMEOUT_AFTER_EFFECT)) is not None:
                 await self._drop(exchange, name, after)
                 return
-            if (broken := _first(hits, FaultKind.ERROR_AFTER_EFFECT)) is not None:
+            if (broken := first(hits, FaultKind.ERROR_AFTER_EFFECT)) is not None:
                 raise server_error(broken.status, broken.message)
         except ApiError as err:
             reply = _refusal(err, {})
@@ -142,12 +159,19 @@ class SandboxApp:
         request = Request(
             self.cloud, account, exchange.method, exchange.path, exchange.origin, values, exchange.query, body, hits
         )
-        if exchange.path not in CREATES and "droplet" in values and _first(hits, FaultKind.VANISH):
-            self.cloud.vanish(account, droplets.droplet_of(request))
+        if first(hits, FaultKind.VANISH) is not None:
+            self._vanish(request)
         try:
             return handler(request)
         finally:
             self.commit()
+
+    def _vanish(self, request: Request) -> None:
+        """Remove what the path points at; a create points at nothing, and sees to it itself."""
+        if "droplet" in request.values:
+            self.cloud.vanish(request.account, droplets.droplet_of(request))
+        elif (asset := _asset_at(request.values, request.account)) is not None:
+            self.cloud.remove_asset(request.account, asset, "vanished")
 
     async def _suffer_before(self, exchange: _Exchange, hits: list[Fault]) -> None:
         for fault in hits:
@@ -181,10 +205,6 @@ class _Dropped(Exception):
         self.fault = fault
 
 
-def _first(hits: list[Fault], kind: FaultKind) -> Fault | None:
-    return next((f for f in hits if f.kind is kind), None)
-
-
 def _parse(raw: bytes) -> Mapping[str, Any]:
     if not raw:
         return {}
@@ -197,24 +217,39 @@ def _parse(raw: bytes) -> Mapping[str, Any]:
     return body
 
 
-def _names(path: str, body: Mapping[str, Any], account: Account) -> list[str]:
+def _names(exchange: _Exchange, body: Mapping[str, Any], account: Account) -> list[str]:
     """The names a fault may pick its victim by: those in the body, and the name of what the path points at."""
     names = [body["name"]] if isinstance(body.get("name"), str) else []
     names += [n for n in body["names"] if isinstance(n, str)] if isinstance(body.get("names"), list) else []
-    parts = path.strip("/").split("/")
-    if len(parts) >= 3 and parts[1] == "droplets" and parts[2].isascii() and parts[2].isdigit():
-        droplet = account.droplets.get(int(parts[2]))
-        names += [droplet.name] if droplet else []
-    if len(parts) >= 3 and parts[1] == "firewalls" and parts[2] in account.firewalls:
-        names.append(account.firewalls[parts[2]].name)
-    if len(parts) >= 3 and parts[1] == "tags":
-        names.append(parts[2])
+    _, values = ROUTES.find(exchange.method, exchange.path) or (None, {})
+    number = values.get("droplet", "")
+    if number.isascii() and number.isdigit() and (droplet := account.droplets.get(int(number))) is not None:
+        names.append(droplet.name)
+    if (firewall := account.firewalls.get(values.get("firewall", ""))) is not None:
+        names.append(firewall.name)
+    if (vpc := account.vpcs.get(values.get("vpc", ""))) is not None:
+        names.append(vpc.name)
+    if "tag" in values:
+        names.append(values["tag"])
+    if (asset := _asset_at(values, account)) is not None:
+        names.append(asset.name)
     return names
+
+
+def _asset_at(values: Mapping[str, str], account: Account) -> Asset | None:
+    found = [account.table(TARGETS[name]).get(value) for name, value in values.items() if name in TARGETS]
+    return found[-1] if found else None
 
 
 def _refusal(err: ApiError, headers: Mapping[str, str]) -> Reply:
     body = {"id": err.id, "message": err.message, "request_id": random_uuid()}
     return Reply(err.status, body, {**err.headers, **headers, "x-request-id": body["request_id"]})
+
+
+def _encode(body: object) -> bytes:
+    if body is None:
+        return b""
+    return body.encode() if isinstance(body, str) else json.dumps(body, separators=(",", ":")).encode()
 
 
 class _Exchange:
@@ -251,9 +286,11 @@ class _Exchange:
 
     async def write(self, reply: Reply) -> None:
         """Send the answer."""
-        raw = b"" if reply.body is None else json.dumps(reply.body, separators=(",", ":")).encode()
+        raw = _encode(reply.body)
         headers = [(k.encode(), v.encode()) for k, v in reply.headers.items()]
-        if raw or reply.status == 204:
+        if isinstance(reply.body, str):
+            headers.append((b"content-type", b"application/yaml"))
+        elif raw or reply.status == 204:
             headers.append((b"content-type", b"application/json; charset=utf-8"))
         if reply.status != 204:
             headers.append((b"content-length", str(len(raw)).encode()))

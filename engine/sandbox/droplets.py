@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 
-from engine.sandbox import shapes
+from engine.sandbox import billing, shapes
+from engine.sandbox.assets import ReservedIp, Snapshot, Volume
 from engine.sandbox.catalog import IMAGES, IMAGES_BY_ID, REGIONS, SIZES, Size
 from engine.sandbox.errors import bad_request, unprocessable
 from engine.sandbox.faults import FaultKind
 from engine.sandbox.keys import find_key
-from engine.sandbox.records import Droplet, DropletRequest
+from engine.sandbox.records import Account, Droplet, DropletRequest
 from engine.sandbox.routing import NO_CONTENT, Handler, Reply, Request, page_of
 from engine.sandbox.tags import check_tag_name
+from engine.sandbox.volumes import check_attachable
 
 HOSTNAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9.\-]{0,253}[a-zA-Z0-9])?")
 MAX_NAMES = 10
 MAX_USER_DATA_BYTES = 64 * 1024
+ASSOCIATED = ("reserved_ips", "snapshots", "volumes", "volume_snapshots")
 
 
 def create(request: Request) -> Reply:
     """POST /v2/droplets, with `name` or `names`."""
     asked = _asked(request)
     stuck = any(f.kind is FaultKind.STUCK_NEW for f in request.hits)
-    created = request.cloud.create_droplets(request.account, asked, stuck=stuck)
+    created = request.cloud.create_droplets(request.account, asked, stuck=stuck, hits=request.hits)
     links = {"actions": [shapes.action_link(a, request.origin) for _, a in created]}
     bodies = [shapes.droplet(d, request.cloud) for d, _ in created]
     for fault in request.hits:
@@ -46,6 +50,7 @@ def _asked(request: Request) -> DropletRequest:
         names=_names(request), region=region, size=size.slug, image=_image(request, size),
         tags=[check_tag_name(t) for t in request.list_of("tags", str)], key_ids=_keys(request),
         features=_features(request), user_data=user_data, vpc_uuid=_vpc(request, region),
+        volume_ids=_volumes(request, region),
     )  # fmt: skip
 
 
@@ -74,16 +79,37 @@ def _region(request: Request) -> str:
 
 def _image(request: Request, size: Size) -> int:
     wanted = request.body.get("image")
-    image = None
-    if isinstance(wanted, str):
-        image = IMAGES.get(wanted) or (IMAGES_BY_ID.get(int(wanted)) if wanted.isascii() and wanted.isdigit() else None)
+    if isinstance(wanted, str) and wanted in IMAGES:
+        wanted = IMAGES[wanted].id
+    number = 0
+    if isinstance(wanted, str) and wanted.isascii() and wanted.isdigit():
+        number = int(wanted)
     elif isinstance(wanted, int) and not isinstance(wanted, bool):
-        image = IMAGES_BY_ID.get(wanted)
-    if image is None:
+        number = wanted
+    public, own = IMAGES_BY_ID.get(number), snapshot_image(request.account, number)
+    least = public.min_disk_gib if public else own.min_disk_gib if own else None
+    if least is None:
         raise unprocessable("You specified an invalid image for Droplet creation.")
-    if image.min_disk_gib > size.disk_gib:
+    if least > size.disk_gib:
         raise unprocessable("The image you specified requires a larger disk than the size you specified has.")
-    return image.id
+    return number
+
+
+def snapshot_image(account: Account, number: int) -> Snapshot | None:
+    """The account's own image of this id: a Droplet's snapshot."""
+    found = account.table(Snapshot).get(str(number))
+    return found if found is not None and found.source_type == "droplet" else None
+
+
+def _volumes(request: Request, region: str) -> list[str]:
+    ids = list(dict.fromkeys(request.list_of("volumes", str)))
+    if ids and "names" in request.body and len(request.list_of("names", str)) > 1:
+        raise unprocessable("volumes can be attached to one Droplet only")
+    table = request.account.table(Volume)
+    if missing := [i for i in ids if i not in table]:
+        raise unprocessable(f"volume {missing[0]} does not exist")
+    check_attachable(request, region, [table[i] for i in ids])
+    return ids
 
 
 def _keys(request: Request) -> list[int]:
@@ -148,9 +174,24 @@ def delete(request: Request) -> Reply:
     return NO_CONTENT
 
 
-def delete_accepted(request: Request) -> Reply:
-    """DELETE …/destroy_with_associated_resources/…: nothing is associated here, so it is a destroy."""
-    request.cloud.destroy(request.account, droplet_of(request))
+def delete_selectively(request: Request) -> Reply:
+    """DELETE …/destroy_with_associated_resources/selective: the Droplet, and what the body names of its things."""
+    droplet = droplet_of(request)
+    named = {kind: request.list_of(kind, str, int) for kind in ASSOCIATED}
+    return _destroy_with(request, droplet, {str(id) for ids in named.values() for id in ids})
+
+
+def delete_all(request: Request) -> Reply:
+    """DELETE …/destroy_with_associated_resources/dangerous: the Droplet and everything that belongs to it."""
+    return _destroy_with(request, droplet_of(request), None)
+
+
+def _destroy_with(request: Request, droplet: Droplet, named: set[str] | None) -> Reply:
+    things = [a for kind in _associated(request, droplet).values() for a in kind]
+    request.cloud.destroy(request.account, droplet)
+    for asset in things:
+        if named is None or asset.id in named:
+            request.cloud.remove_asset(request.account, asset)
     return Reply(202)
 
 
@@ -188,11 +229,32 @@ def neighbors(request: Request) -> Reply:
     return Reply(200, {"droplets": []})
 
 
+def list_snapshots(request: Request) -> Reply:
+    """GET /v2/droplets/{droplet}/snapshots"""
+    table = request.account.table(Snapshot)
+    found = [table[str(i)] for i in droplet_of(request).snapshot_ids]
+    return page_of(request, "snapshots", found, shapes.droplet_snapshot)
+
+
+def _associated(request: Request, droplet: Droplet) -> dict[str, list[ReservedIp | Snapshot | Volume]]:
+    account = request.account
+    snapshots = account.table(Snapshot)
+    return {
+        "reserved_ips": [i for i in account.table(ReservedIp).values() if i.droplet_id == droplet.id],
+        "snapshots": [snapshots[str(i)] for i in droplet.snapshot_ids],
+        "volumes": [account.table(Volume)[i] for i in droplet.volume_ids],
+        "volume_snapshots": [s for s in snapshots.values() if s.source in droplet.volume_ids],
+    }
+
+
 def associated(request: Request) -> Reply:
-    """GET /v2/droplets/{droplet}/destroy_with_associated_resources: snapshots and volumes; there are none."""
-    droplet_of(request)
-    kinds = ("reserved_ips", "floating_ips", "snapshots", "volumes", "volume_snapshots")
-    return Reply(200, {kind: [] for kind in kinds})
+    """GET /v2/droplets/{droplet}/destroy_with_associated_resources, each with its price of a month."""
+    found = _associated(request, droplet_of(request))
+    shown = {
+        kind: [{"id": a.id, "name": a.name, "cost": f"{Decimal(a.rate_usd) * billing.HOURS:.2f}"} for a in found[kind]]
+        for kind in ASSOCIATED
+    }
+    return Reply(200, shown | {"floating_ips": []})
 
 
 ROUTES = (
@@ -203,10 +265,10 @@ ROUTES = (
     ("DELETE", "/v2/droplets/{droplet}", delete),
     ("GET", "/v2/droplets/{droplet}/firewalls", firewalls),
     _empty("backups"),
-    _empty("snapshots"),
+    ("GET", "/v2/droplets/{droplet}/snapshots", list_snapshots),
     _empty("kernels"),
     ("GET", "/v2/droplets/{droplet}/neighbors", neighbors),
     ("GET", "/v2/droplets/{droplet}/destroy_with_associated_resources", associated),
-    ("DELETE", "/v2/droplets/{droplet}/destroy_with_associated_resources/selective", delete_accepted),
-    ("DELETE", "/v2/droplets/{droplet}/destroy_with_associated_resources/dangerous", delete_accepted),
+    ("DELETE", "/v2/droplets/{droplet}/destroy_with_associated_resources/selective", delete_selectively),
+    ("DELETE", "/v2/droplets/{droplet}/destroy_with_associated_resources/dangerous", delete_all),
 )

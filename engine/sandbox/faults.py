@@ -24,6 +24,8 @@ class FaultKind(StrEnum):
     VANISH = "vanish"
     PLACEMENT_FAILURE = "placement_failure"
     STUCK_NEW = "stuck_new"
+    CREATED_BUT_ERROR = "created_but_error"
+    DEGRADED = "degraded"
 
 
 @dataclass
@@ -59,6 +61,11 @@ class Fault:
     def to_json(self) -> dict[str, Any]:
         """As the admin API shows it."""
         return asdict(self)
+
+
+def first(hits: Sequence[Fault], kind: FaultKind) -> Fault | None:
+    """The first hit of a kind."""
+    return next((f for f in hits if f.kind is kind), None)
 
 
 _FIELDS: Mapping[str, tuple[type, ...]] = {

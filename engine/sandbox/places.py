@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network
+from typing import Any
 
 from engine.sandbox import shapes
+from engine.sandbox.assets import Cluster, LoadBalancer, Snapshot
 from engine.sandbox.catalog import IMAGES, IMAGES_BY_ID, REGIONS, SIZES, Image
 from engine.sandbox.errors import bad_request, not_found, unprocessable
-from engine.sandbox.records import Vpc
+from engine.sandbox.records import Account, Vpc
 from engine.sandbox.routing import NO_CONTENT, Reply, Request, page_of
 
 
 def get_account(request: Request) -> Reply:
     """GET /v2/account"""
-    return Reply(200, {"account": shapes.account(request.account)})
+    return Reply(200, {"account": shapes.account(request.account, request.cloud)})
 
 
 def list_regions(request: Request) -> Reply:
@@ -29,12 +31,26 @@ def list_sizes(request: Request) -> Reply:
 
 
 def list_images(request: Request) -> Reply:
-    """GET /v2/images: all are public distributions, so other filters find nothing."""
-    query = request.query
+    """GET /v2/images: public distributions and, as `private`, the account's own snapshots of Droplets."""
+    query, own = request.query, _own_images(request.account)
     if query.get("type") not in (None, "", "distribution", "application"):
         raise bad_request("type must be distribution or application")
-    none = query.get("type") == "application" or query.get("private") == "true" or bool(query.get("tag_name"))
-    return page_of(request, "images", [] if none else list(IMAGES.values()), shapes.image)
+    public: list[Image] = [] if query.get("type") == "application" else list(IMAGES.values())
+    if tag := query.get("tag_name"):
+        public, own = [], [s for s in own if tag.lower() in (t.lower() for t in s.tags)]
+    if query.get("private") == "true":
+        public = []
+    elif query.get("type"):
+        own = []
+    return page_of(request, "images", [*public, *own], _image_shape)
+
+
+def _own_images(account: Account) -> list[Snapshot]:
+    return [s for s in account.table(Snapshot).values() if s.source_type == "droplet"]
+
+
+def _image_shape(item: Image | Snapshot) -> dict[str, Any]:
+    return shapes.image(item) if isinstance(item, Image) else shapes.snapshot_image(item)
 
 
 def get_image(request: Request) -> Reply:
@@ -42,9 +58,30 @@ def get_image(request: Request) -> Reply:
     wanted = request.values["image"]
     numeric = wanted.isascii() and wanted.isdigit()
     image: Image | None = IMAGES_BY_ID.get(int(wanted)) if numeric else IMAGES.get(wanted)
-    if image is None:
+    return Reply(200, {"image": _image_shape(image or _own_image(request))})
+
+
+def _own_image(request: Request) -> Snapshot:
+    found = request.asset(Snapshot, "image")
+    if found.source_type != "droplet":
         raise not_found()
-    return Reply(200, {"image": shapes.image(image)})
+    return found
+
+
+def update_image(request: Request) -> Reply:
+    """PUT /v2/images/{image}, of the account's own."""
+    image, cloud = _own_image(request), request.cloud
+    name, description = request.text("name", image.name), request.text("description", image.description)
+    image.name, image.description = name, description
+    cloud.save(image)
+    cloud.journal.add(cloud.now(), request.account.name, "snapshot.updated", image.id, name=image.name)
+    return Reply(200, {"image": shapes.snapshot_image(image)})
+
+
+def delete_image(request: Request) -> Reply:
+    """DELETE /v2/images/{image}, of the account's own."""
+    request.cloud.remove_asset(request.account, _own_image(request))
+    return NO_CONTENT
 
 
 def _vpc(request: Request) -> Vpc:
@@ -109,6 +146,10 @@ def update_vpc(request: Request) -> Reply:
     if request.method == "PUT" or "name" in request.body:
         vpc.name = _free_name(request, vpc)
     vpc.description = request.text("description", vpc.description)
+    if request.flag("default") and not vpc.default:
+        old = request.cloud.default_vpc(request.account, vpc.region)
+        old.default, vpc.default = False, True
+        request.cloud.save(old)
     request.cloud.save(vpc)
     return Reply(200, {"vpc": shapes.vpc(vpc)})
 
@@ -118,7 +159,7 @@ def delete_vpc(request: Request) -> Reply:
     vpc, cloud = _vpc(request), request.cloud
     if vpc.default:
         raise unprocessable("The default VPC can not be deleted.")
-    if any(d.vpc_uuid == vpc.id for d in request.account.droplets.values()):
+    if _members(request, vpc):
         raise unprocessable("Can not delete VPC with members")
     del request.account.vpcs[vpc.id]
     cloud.forget(vpc)
@@ -126,13 +167,25 @@ def delete_vpc(request: Request) -> Reply:
     return NO_CONTENT
 
 
+def _members(request: Request, vpc: Vpc) -> list[tuple[str, str, float]]:
+    """URN, name and time of what is in a network."""
+    account = request.account
+    droplets = [d for d in account.droplets.values() if d.vpc_uuid == vpc.id]
+    balancers = [b for b in account.table(LoadBalancer).values() if b.spec["vpc_uuid"] == vpc.id]
+    clusters = [c for c in account.table(Cluster).values() if c.vpc_uuid == vpc.id]
+    return [
+        *((f"do:droplet:{d.id}", d.name, d.created_at) for d in droplets),
+        *((a.urn, a.name, a.created_at) for a in [*balancers, *clusters]),
+    ]
+
+
 def list_members(request: Request) -> Reply:
-    """GET /v2/vpcs/{vpc}/members"""
-    vpc = _vpc(request)
-    members = [d for d in request.account.droplets.values() if d.vpc_uuid == vpc.id]
+    """GET /v2/vpcs/{vpc}/members, of one `resource_type` if asked."""
+    members, kind = _members(request, _vpc(request)), request.query.get("resource_type")
+    found = [m for m in members if not kind or m[0].split(":")[1] == kind.lower()]
     return page_of(
-        request, "members", members,
-        lambda d: {"urn": f"do:droplet:{d.id}", "name": d.name, "created_at": shapes.timestamp(d.created_at)},
+        request, "members", found,
+        lambda m: {"urn": m[0], "name": m[1], "created_at": shapes.timestamp(m[2])},
     )  # fmt: skip
 
 
@@ -142,6 +195,8 @@ ROUTES = (
     ("GET", "/v2/sizes", list_sizes),
     ("GET", "/v2/images", list_images),
     ("GET", "/v2/images/{image}", get_image),
+    ("PUT", "/v2/images/{image}", update_image),
+    ("DELETE", "/v2/images/{image}", delete_image),
     ("GET", "/v2/vpcs", list_vpcs),
     ("POST", "/v2/vpcs", create_vpc),
     ("GET", "/v2/vpcs/{vpc}", get_vpc),

@@ -8,11 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar, cast
+
+from engine.sandbox.assets import Asset
+
+A = TypeVar("A", bound=Asset)
 
 FIRST_DROPLET_ID = 510_000_001
 FIRST_ACTION_ID = 2_400_000_001
 FIRST_KEY_ID = 46_000_001
+FIRST_IMAGE_ID = 210_000_001
+FIRST_RECORD_ID = 1_700_000_001
 
 
 class Phase(StrEnum):
@@ -34,6 +40,9 @@ class Droplet:
         stuck: never leaves `new` (a fault).
         doomed_at: when it vanishes because no host took it (a fault); 0 = never.
         gone_at: when it was destroyed or vanished; it is billed until then.
+        fails: its create ends in an error and it stays `new` (a fault).
+        degraded: active in name only, its machine starts nothing until a reboot (a fault).
+        volume_ids: mirrors the volumes' own `droplet_id`.
     """
 
     id: int
@@ -56,6 +65,10 @@ class Droplet:
     stuck: bool = False
     doomed_at: float = 0.0
     gone_at: float = 0.0
+    fails: bool = False
+    degraded: bool = False
+    volume_ids: list[str] = field(default_factory=list)
+    snapshot_ids: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.phase = Phase(self.phase)
@@ -63,10 +76,14 @@ class Droplet:
 
 @dataclass
 class Action:
-    """Something being done to a Droplet; its effect comes when it completes.
+    """Something being done to a Droplet (or to what `resource` says); its effect comes when it completes.
 
     Attributes:
+        droplet_id: 0 = it is not a Droplet's.
         completes_at: 0 = never (a stuck Droplet).
+        resource_type: `droplet`, `volume` or `reserved_ip`.
+        resource: id of the volume or the reserved address.
+        fails: it ends `errored`, without its effect (a fault).
     """
 
     id: int
@@ -78,6 +95,9 @@ class Action:
     completes_at: float
     status: str = "in-progress"
     arguments: dict[str, Any] = field(default_factory=dict)
+    resource_type: str = "droplet"
+    resource: str = ""
+    fails: bool = False
 
 
 @dataclass
@@ -141,9 +161,14 @@ class Account:
     tags: dict[str, Tag] = field(default_factory=dict)
     firewalls: dict[str, Firewall] = field(default_factory=dict)
     vpcs: dict[str, Vpc] = field(default_factory=dict)
+    assets: dict[type[Asset], dict[str, Asset]] = field(default_factory=dict)
+
+    def table(self, kind: type[A]) -> dict[str, A]:
+        """All assets of a kind by their id, in the order of their creation."""
+        return cast(dict[str, A], self.assets.setdefault(kind, {}))
 
 
-Record = Droplet | Action | SshKey | Tag | Firewall | Vpc
+Record = Droplet | Action | SshKey | Tag | Firewall | Vpc | Asset
 
 
 @dataclass
@@ -168,11 +193,17 @@ class DropletRequest:
     features: Sequence[str] = ()
     user_data: str = ""
     vpc_uuid: str = ""
+    volume_ids: Sequence[str] = ()
 
 
 @dataclass
 class Usage:
-    """What a Droplet that is gone cost."""
+    """What a Droplet, or an asset with a price, cost when it was gone.
+
+    Attributes:
+        droplet_id: 0 for an asset, whose id is `resource`.
+        size: of a Droplet; of an asset, what its price follows from.
+    """
 
     account: str
     droplet_id: int
@@ -182,6 +213,8 @@ class Usage:
     created_at: float
     gone_at: float
     cost_usd: str
+    kind: str = "droplet"
+    resource: str = ""
 
 
 @dataclass
@@ -191,3 +224,5 @@ class Counters:
     droplet: int = FIRST_DROPLET_ID
     action: int = FIRST_ACTION_ID
     key: int = FIRST_KEY_ID
+    image: int = FIRST_IMAGE_ID
+    domain_record: int = FIRST_RECORD_ID

@@ -4,13 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
+from engine.sandbox.assets import (
+    Asset,
+    Certificate,
+    Cluster,
+    Domain,
+    DomainRecord,
+    LoadBalancer,
+    NodePool,
+    Project,
+    ReservedIp,
+    Snapshot,
+    SpacesKey,
+    Volume,
+)
 from engine.sandbox.cloud import Cloud
 from engine.sandbox.errors import bad_request, not_found, unprocessable
-from engine.sandbox.faults import Fault
+from engine.sandbox.faults import Fault, FaultKind, first
 from engine.sandbox.records import Account
+
+A = TypeVar("A", bound=Asset)
+
+TARGETS: Mapping[str, type[Asset]] = {
+    "volume": Volume, "snapshot": Snapshot, "image": Snapshot, "reserved_ip": ReservedIp, "project": Project,
+    "load_balancer": LoadBalancer, "domain": Domain, "record": DomainRecord, "certificate": Certificate,
+    "access_key": SpacesKey, "cluster": Cluster, "pool": NodePool,
+}  # fmt: skip
+"""What the parts that routes name stand for; the last one in a path is what the request is about."""
 
 MAX_PER_PAGE = 200
 DEFAULT_PER_PAGE = 20
@@ -43,6 +66,38 @@ class Request:
             raise not_found()
         return int(text)
 
+    def asset(self, kind: type[A], name: str) -> A:
+        """The asset whose id is in the path.
+
+        Raises:
+            ApiError: 404.
+        """
+        if (found := self.account.table(kind).get(self.values[name])) is None:
+            raise not_found()
+        return found
+
+    def number(self, name: str, low: int, high: int, default: int | None = None) -> int:
+        """A whole number of the body, required unless there is a default."""
+        value = self.body.get(name)
+        if value is None and default is not None:
+            return default
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise unprocessable(f"{name} must be a number from {low} to {high}")
+        return value
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """A boolean of the body."""
+        value = self.body.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise unprocessable(f"{name} must be true or false")
+        return value
+
+    def fails(self) -> bool:
+        """Whether what this request begins is to end in an error (a fault)."""
+        return first(self.hits, FaultKind.CREATED_BUT_ERROR) is not None
+
     def text(self, name: str, default: str | None = None) -> str:
         """A string of the body, required unless there is a default."""
         value = self.body.get(name)
@@ -64,7 +119,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer; `body` None is an empty one."""
+    """An answer; `body` None is an empty one, and a string goes out as it is (YAML)."""
 
     status: int
     body: Any = None

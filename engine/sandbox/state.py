@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from engine.sandbox.assets import ASSETS, Asset
 from engine.sandbox.cloud import Cloud
 from engine.sandbox.journal import Entry
 from engine.sandbox.records import Account, Action, Droplet, Firewall, Record, SshKey, Tag, Usage, Vpc
@@ -24,7 +25,7 @@ CREATE TABLE IF NOT EXISTS journal (sequence INTEGER PRIMARY KEY, body TEXT NOT 
 CREATE TABLE IF NOT EXISTS usage (body TEXT NOT NULL);
 """
 COUNTERS = "counters"
-KINDS: Mapping[str, type[Any]] = {k.__name__: k for k in (Droplet, Action, SshKey, Firewall, Vpc, Tag)}
+KINDS: Mapping[str, type[Any]] = {k.__name__: k for k in (Droplet, Action, SshKey, Firewall, Vpc, Tag)} | dict(ASSETS)
 
 
 class StateFile:
@@ -56,6 +57,9 @@ class StateFile:
                     setattr(cloud.counters, name, value)
             else:
                 _put(cloud, KINDS[kind](**data))
+        for account in cloud.accounts.values():
+            for asset_kind, table in account.assets.items():
+                account.assets[asset_kind] = dict(sorted(table.items(), key=lambda i: i[1].created_at))
         for (body,) in self._db.execute("SELECT body FROM journal ORDER BY sequence"):
             cloud.journal.entries.append(Entry(**json.loads(body)))
         for (body,) in self._db.execute("SELECT body FROM usage ORDER BY rowid"):
@@ -115,6 +119,8 @@ def _put(cloud: Cloud, record: Record) -> None:
             account.vpcs[record.id] = record
         case Tag():
             account.tags.setdefault(record.name.lower(), record)
+        case Asset():
+            cloud.put_asset(account, record)
 
 
 def _put_droplet(cloud: Cloud, account: Account, droplet: Droplet) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.sandbox import actions, droplets, firewalls, keys, places, tags
+from engine.sandbox.app import PARTS
 from engine.sandbox.cloud import Cloud
 from engine.sandbox.errors import ApiError
 from engine.sandbox.records import DropletRequest, Timings
 from engine.sandbox.routing import Reply, Request
 from tests.fakes.clock import FakeClock
 
-ROUTES = [route for part in (places, keys, tags, droplets, actions, firewalls) for route in part.ROUTES]
+ROUTES = [route for part in PARTS for route in part.ROUTES]
 FIELDS = (
     "name", "names", "region", "size", "image", "ssh_keys", "tags", "user_data", "vpc_uuid", "type", "disk",
     "public_key", "resources", "resource_type", "resource_id", "inbound_rules", "outbound_rules", "droplet_ids",

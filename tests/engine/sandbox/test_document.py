@@ -6,13 +6,9 @@ import json
 
 import pytest
 
-from engine.sandbox import actions, droplets, firewalls, keys, places, tags
+from engine.sandbox.app import PARTS
 
-ROUTES = [
-    (method, pattern)
-    for part in (places, keys, tags, droplets, actions, firewalls)
-    for method, pattern, _ in part.ROUTES
-]
+ROUTES = [(method, pattern) for part in PARTS for method, pattern, _ in part.ROUTES]
 
 
 @pytest.mark.parametrize(("method", "pattern"), ROUTES)

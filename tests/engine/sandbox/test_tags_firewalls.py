@@ -35,8 +35,8 @@ async def test_tag_and_untag_resources(client, create):
     assert (await client.get("/v2/droplets", params={"tag_name": "late"})).json()["droplets"] == []
     nobody = {"resources": [{"resource_id": "7", "resource_type": "droplet"}]}
     assert (await client.post("/v2/tags/late/resources", json=nobody)).status_code == 404
-    volume = {"resources": [{"resource_id": "7", "resource_type": "volume"}]}
-    assert (await client.post("/v2/tags/late/resources", json=volume)).status_code == 400
+    database = {"resources": [{"resource_id": "7", "resource_type": "database"}]}
+    assert (await client.post("/v2/tags/late/resources", json=database)).status_code == 400
 
 
 @pytest.fixture
