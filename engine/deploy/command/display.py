@@ -217,7 +217,7 @@ class ProgressDisplay:
         if self._done and row.finished is None:  # a component that registered no outputs
             return done
         if finished and row.finished is not None:
-            return f"{done} ({_seconds(row.finished - row.started)})"
+            return f"{done} ({seconds_text(row.finished - row.started)})"
         return f"{running} ({self._elapsed(row)})"
 
     def _elapsed(self, row: Row) -> str:
@@ -344,5 +344,6 @@ def _counts(row: Row) -> list[str]:
     return parts
 
 
-def _seconds(seconds: float) -> str:
+def seconds_text(seconds: float) -> str:
+    """`0.06s`, `12s`: how long something took, as the official engine writes it."""
     return f"{seconds:.2f}s" if seconds < 1 else f"{int(seconds)}s"

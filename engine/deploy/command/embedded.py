@@ -43,7 +43,8 @@ def _operation(switches: str = "", values: str = "") -> Flags:
     return _flags(
         "yes skip-preview diff json refresh expect-no-changes suppress-outputs suppress-progress suppress-reads "
         f"show-sames show-reads show-replacement-steps target-dependents exclude-dependents {switches}",
-        f"stack client exec-kind event-log parallel message config-file exec-agent target exclude provider-source {values}",
+        "stack client exec-kind event-log parallel message config-file exec-agent target exclude provider-source "
+        f"{values}",
         "suppress-permalink debug show-config show-secrets show-full-output copilot neo",
     )
 

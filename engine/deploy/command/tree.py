@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.deploy.command.console import Console
-from engine.deploy.command.display import OP_STYLES, ProgressDisplay, Row, Showing
+from engine.deploy.command.display import OP_PREFIXES, OP_STYLES, ProgressDisplay, Row, Showing, seconds_text
 from engine.deploy.update import UpdateMode
 from engine.model.clock import Clock
 
@@ -45,8 +45,6 @@ class TreeDisplay(ProgressDisplay):
             get_renderable=self._draw,
             refresh_per_second=_REDRAWS_PER_SECOND,
             transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
         )
 
     def start(self) -> None:
@@ -78,6 +76,14 @@ class TreeDisplay(ProgressDisplay):
         self._screen.print(self._draw(), soft_wrap=False)
         self._say()
         super()._print_rest(summary)
+
+    def _prefix(self, row: Row) -> str:
+        return OP_PREFIXES[row.op]
+
+    def _status(self, row: Row) -> str:
+        if self._is_root(row) and row.op == "delete" and row.finished is not None and not self._planning:
+            return f"deleted ({seconds_text(row.finished - row.started)})"
+        return super()._status(row)
 
     def _elapsed(self, row: Row) -> str:
         return f"{int(self._clock.monotonic() - row.started)}s"
