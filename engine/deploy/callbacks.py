@@ -46,5 +46,5 @@ class Callbacks:
     async def close(self) -> None:
         """Hang up."""
         for channel in self._channels.values():
-            await channel.close()
+            await channel.close(None)
         self._channels.clear()

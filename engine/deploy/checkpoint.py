@@ -191,6 +191,11 @@ class CheckpointCodec:
             fields["custom_timeouts"] = dict(data["customTimeouts"])
         if data.get("deleteBeforeReplace") is not None:
             fields["delete_before_replace"] = bool(data["deleteBeforeReplace"])
+        if "resourceHooks" in data:
+            fields["hooks"] = {when: tuple(names) for when, names in data["resourceHooks"].items()}
+        if data.get("replacementTrigger") is not None:
+            trigger = data["replacementTrigger"]
+            fields["replacement_trigger"] = self._load_value(trigger, (urn, place, "replacementTrigger"))
         fields["extra"] = {k: v for k, v in data.items() if k not in _INTERPRETED}
         return ResourceState(**fields)
 
@@ -211,6 +216,11 @@ class CheckpointCodec:
             members["customTimeouts"] = dict(state.custom_timeouts)
         if state.delete_before_replace is not None:
             members["deleteBeforeReplace"] = state.delete_before_replace
+        if state.replacement_trigger is not None:
+            where = (state.urn, place, "replacementTrigger")
+            members["replacementTrigger"] = self._dump_value(state.replacement_trigger, where, show_secrets)
+        if state.hooks:
+            members["resourceHooks"] = {when: list(names) for when, names in sorted(state.hooks.items())}
         ordered = {key: members.pop(key) for key in _ORDER if key in members}
         return {**ordered, **members}
 
@@ -296,7 +306,18 @@ class CheckpointCodec:
 
 
 _INTERPRETED = frozenset(
-    {"urn", "type", "custom", "inputs", "outputs", "propertyDependencies", "customTimeouts", "deleteBeforeReplace"}
+    {
+        "urn",
+        "type",
+        "custom",
+        "inputs",
+        "outputs",
+        "propertyDependencies",
+        "customTimeouts",
+        "deleteBeforeReplace",
+        "replacementTrigger",
+        "resourceHooks",
+    }
     | _TEXT_FIELDS.keys()
     | _FLAG_FIELDS.keys()
     | _LIST_FIELDS.keys()

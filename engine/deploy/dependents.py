@@ -33,12 +33,14 @@ async def dependents_to_replace(
     return found
 
 
-async def _must_go(registry: ProviderRegistry, state: ResourceState, condemned: Collection[str]) -> Dependent | None:
+async def _must_go(registry: ProviderRegistry, state: ResourceState, condemned: set[str]) -> Dependent | None:
     if not state.custom or state.external:
         return None
     if state.provider and parse_reference(state.provider)[0] in condemned:
         return Dependent(state)
     if state.deleted_with and state.deleted_with in condemned:
+        return Dependent(state)
+    if not condemned.isdisjoint(state.replace_with):
         return Dependent(state)
     inputs = _inputs_then(state, condemned)
     if inputs is None or is_provider_type(state.type):

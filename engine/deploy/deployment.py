@@ -15,7 +15,7 @@ from engine.deploy.dependents import dependents_to_replace
 from engine.deploy.diff import apply_ignore_changes, diff_inputs
 from engine.deploy.goal import Goal, alias_urns
 from engine.deploy.graph import references
-from engine.deploy.property import PropertyMap, PropertyValue, Secret, contains_secret
+from engine.deploy.property import PropertyMap, PropertyValue, Secret, contains_secret, contains_unknown
 from engine.deploy.provider import CheckFailure, CheckResult, DiffResult, ProviderError
 from engine.deploy.registry import SWITCH_TO_CLI, ask_diff, own_config
 from engine.deploy.resource import ResourceState
@@ -32,6 +32,7 @@ from engine.deploy.step_generator import (
     generate_read,
     generate_steps,
     is_import,
+    is_triggered,
     needs_replacement,
 )
 from engine.deploy.targets import Selection
@@ -457,17 +458,25 @@ class Deployment:
             self._x.events.diagnostic("error", what, urn=urn)
 
     async def _diff(self, urn: str, goal: Goal, old: ResourceState, inputs: PropertyMap) -> DiffResult:
+        if reason := self._reason_to_replace(urn, goal):
+            return DiffResult(True, replace_keys=[reason])
         if not goal.custom or not old.custom:
-            if self._selection.replaces(urn):
-                return DiffResult(True, replace_keys=["id"])
             if goal.custom != old.custom:
                 return DiffResult(True, replace_keys=["provider"])
             return diff_inputs(old.inputs, inputs)
-        if self._selection.replaces(urn):
-            return DiffResult(True, replace_keys=["id"])
-        if goal.deleted_with and goal.deleted_with in self._replaced:
-            return DiffResult(True, replace_keys=["deletedWith"])
+        if not self._x.dry_run and contains_unknown(goal.replacement_trigger):
+            raise self._error(urn, f"replacement trigger contains unknowns for {urn}")
+        if is_triggered(old, goal.new_state(urn, inputs, old)):
+            return DiffResult(True)
         return await self._asking(urn, self._provider_diff(urn, goal, old, inputs))
+
+    def _reason_to_replace(self, urn: str, goal: Goal) -> str:
+        """Why the resource is replaced whatever a provider says; "" if it is not."""
+        if self._selection.replaces(urn):
+            return "id"
+        if any(u in self._replaced for u in goal.replace_with):
+            return "replaceWith"
+        return "deletedWith" if goal.deleted_with and goal.deleted_with in self._replaced else ""
 
     async def _provider_diff(self, urn: str, goal: Goal, old: ResourceState, inputs: PropertyMap) -> DiffResult:
         if is_provider_type(goal.type):
@@ -504,6 +513,8 @@ class Deployment:
         condemned = self._condemned.pop(old.urn, None) if old is not None else None
         if condemned is not None and diff is not None:  # it was deleted while we asked: its old inputs count no more
             inputs, diff = await self._check(urn, goal, None), None
+        if condemned is not None:
+            self._replaced.add(urn)
         facts = Facts(
             goal,
             goal.new_state(urn, inputs, old),
@@ -529,7 +540,7 @@ class Deployment:
     async def _with_replacement(self, urn: str, facts: Facts, old: ResourceState) -> tuple[Facts, list[Dependent]]:
         """What a replacement needs to know besides: fresh defaults, and who has to go first."""
         diff = effective_diff(facts)
-        if not needs_replacement(old, diff):
+        if not needs_replacement(old, diff, triggered=is_triggered(old, facts.new)):
             return facts, []
         goal = facts.goal
         if goal.import_id:

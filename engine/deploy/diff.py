@@ -186,5 +186,6 @@ def _comparable(state: ResourceState) -> ResourceState:
         replace_on_changes=list(state.replace_on_changes),
         replace_with=list(state.replace_with),
         custom_timeouts=dict(state.custom_timeouts),
+        hooks={when: list(names) for when, names in state.hooks.items()},
         extra={},
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from engine.deploy.property import PropertyMap
+from engine.deploy.property import PropertyMap, PropertyValue
 from engine.deploy.resource import ResourceState
 from engine.deploy.urn import make_urn, urn_name, urn_type
 
@@ -49,6 +49,9 @@ class Goal:
     retain_on_delete: bool = False
     deleted_with: str = ""
     import_id: str = ""
+    replace_with: Sequence[str] = ()
+    replacement_trigger: PropertyValue = None
+    hooks: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def new_state(self, urn: str, inputs: PropertyMap, old: ResourceState | None) -> ResourceState:
         """The state this goal leads to, before its id and outputs are known."""
@@ -68,6 +71,10 @@ class Goal:
             retain_on_delete=self.retain_on_delete,
             deleted_with=self.deleted_with,
             import_id=self.import_id,
+            replace_with=tuple(self.replace_with),
+            replacement_trigger=self.replacement_trigger,
+            hooks=dict(self.hooks),
+            refresh_before_update=old.refresh_before_update if old else False,
             ignore_changes=tuple(self.ignore_changes),
             replace_on_changes=tuple(self.replace_on_changes),
             created=old.created if old else "",

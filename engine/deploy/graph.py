@@ -12,7 +12,7 @@ from engine.deploy.urn import make_reference, parse_reference
 
 
 def references(state: ResourceState) -> Iterator[str]:
-    """URNs the state names: parent, provider, dependencies, property dependencies, deletedWith; with repeats."""
+    """URNs the state names: parent, provider, dependencies, property dependencies, deletedWith, replaceWith."""
     if state.parent:
         yield state.parent
     if state.provider:
@@ -22,6 +22,7 @@ def references(state: ResourceState) -> Iterator[str]:
         yield from urns
     if state.deleted_with:
         yield state.deleted_with
+    yield from state.replace_with
 
 
 def in_dependency_order(resources: Sequence[ResourceState]) -> list[ResourceState]:
@@ -91,6 +92,7 @@ def _mended(state: ResourceState, present: Collection[str]) -> ResourceState:
             key: tuple(u for u in urns if u in present) for key, urns in state.property_dependencies.items()
         },
         deleted_with=state.deleted_with if state.deleted_with in present else "",
+        replace_with=tuple(u for u in state.replace_with if u in present),
     )
 
 
@@ -113,6 +115,7 @@ def _renamed(state: ResourceState, renamed: Mapping[str, str]) -> ResourceState:
         dependencies=tuple(renamed.get(u, u) for u in state.dependencies),
         property_dependencies={k: tuple(renamed.get(u, u) for u in v) for k, v in state.property_dependencies.items()},
         deleted_with=renamed.get(state.deleted_with, state.deleted_with),
+        replace_with=tuple(renamed.get(u, u) for u in state.replace_with),
     )
 
 
@@ -147,3 +150,4 @@ def _dependencies(state: ResourceState) -> Iterator[str]:
         yield from urns
     if state.deleted_with:
         yield state.deleted_with
+    yield from state.replace_with

@@ -21,7 +21,7 @@ from engine.deploy.provider import ProviderError
 from engine.deploy.registry import SWITCH_TO_CLI
 from engine.deploy.transforms import Transforms
 from engine.deploy.wire import CHANNEL_OPTIONS as CHANNEL_OPTIONS
-from engine.deploy.wire import decode_struct, encode_struct
+from engine.deploy.wire import decode_struct, decode_value, encode_struct
 
 # No port reuse: two updates must never share one.
 _SERVER_OPTIONS = (*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0))
@@ -34,6 +34,8 @@ _FEATURES = {
     "outputValues": resource_pb2.RESOURCE_MONITOR_FEATURE_OUTPUT_VALUES,
     "aliasSpecs": resource_pb2.RESOURCE_MONITOR_FEATURE_ALIAS_SPECS,
     "deletedWith": resource_pb2.RESOURCE_MONITOR_FEATURE_DELETED_WITH,
+    "replaceWith": resource_pb2.RESOURCE_MONITOR_FEATURE_REPLACE_WITH,
+    "replacementTrigger": resource_pb2.RESOURCE_MONITOR_FEATURE_REPLACEMENT_TRIGGER,
     "transforms": resource_pb2.RESOURCE_MONITOR_FEATURE_TRANSFORMS,
     "invokeTransforms": resource_pb2.RESOURCE_MONITOR_FEATURE_INVOKE_TRANSFORMS,
 }
@@ -219,15 +221,12 @@ def _refused_options(request: Any) -> str:
         "remote": "a remote component (`remote`)",
         "packageRef": "a parameterized package",
         "state_migrations": "`state_migrations`",
-        "replace_with": "`replace_with`",
         "envVarMappings": "`env_var_mappings`",
         "pluginDownloadURL": "`plugin_download_url`",
     }
     for field, name in options.items():
         if getattr(request, field):
             return name
-    if request.HasField("replacement_trigger") and request.replacement_trigger.WhichOneof("kind") != "null_value":
-        return "`replacement_trigger`"
     if request.HasField("hooks") and request.hooks.ByteSize():
         return "`hooks`"
     return ""
@@ -254,6 +253,8 @@ def _goal(request: Any) -> Goal:
         retain_on_delete=request.retainOnDelete,
         deleted_with=request.deletedWith,
         import_id=request.importId,
+        replace_with=tuple(request.replace_with),
+        replacement_trigger=decode_value(request.replacement_trigger),
     )
 
 

@@ -73,8 +73,11 @@ class DiffResult:
 
 @dataclass(frozen=True)
 class CreateResult:
+    """`refresh_before_update`: its state goes stale by itself; every later update reads it first."""
+
     id: str
     outputs: PropertyMap
+    refresh_before_update: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class ReadResult:
     id: str
     outputs: PropertyMap
     inputs: PropertyMap
+    refresh_before_update: bool = False
 
 
 class ProviderError(Exception):

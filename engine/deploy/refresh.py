@@ -84,7 +84,9 @@ class Refresher:
             inputs=annotate(result.inputs, old.inputs),
             outputs=annotate(mark_secrets(old, result.outputs), old.outputs),
             init_errors=errors,
+            refresh_before_update=result.refresh_before_update,
         )
         if new.inputs == old.inputs and new.outputs == old.outputs:
-            return old if list(old.init_errors) == list(errors) else new
+            is_same = list(old.init_errors) == list(errors) and old.refresh_before_update == new.refresh_before_update
+            return old if is_same else new
         return new.with_(modified=rfc3339(self._x.clock.now()))

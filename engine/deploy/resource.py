@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engine.deploy.property import PropertyMap
+from engine.deploy.property import PropertyMap, PropertyValue
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class ResourceState:
         init_errors: it exists but is not usable.
         custom_timeouts: operation → seconds.
         created, modified: RFC 3339 text with nanoseconds, kept as text because datetime has only microseconds.
+        replacement_trigger: a value whose change replaces the resource; None means there is none.
+        hooks: when (`BeforeCreate`, …) → names of the program's hooks.
         extra: fields of the checkpoint this engine does not interpret, kept for the next reader.
     """
 
@@ -54,6 +56,8 @@ class ResourceState:
     replace_on_changes: Sequence[str] = ()
     delete_before_replace: bool | None = None
     refresh_before_update: bool = False
+    replacement_trigger: PropertyValue = None
+    hooks: Mapping[str, Sequence[str]] = field(default_factory=dict)
     created: str = ""
     modified: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)

@@ -180,7 +180,7 @@ class StepExecutor:
         return new.with_(id=old.id, outputs=old.outputs, created=old.created, modified=old.modified)
 
     async def _create(self, new: ResourceState) -> ResourceState:
-        id, outputs = "", new.outputs
+        id, outputs, stale = "", new.outputs, False
         if is_provider_type(new.type):
             id = UNKNOWN_VALUE if self._x.dry_run else random_uuid()
             outputs = provider_outputs(new.inputs)
@@ -191,9 +191,10 @@ class StepExecutor:
             result = await provider.create(new.urn, new.type, new.inputs, timeout, self._x.dry_run)
             if not result.id and not self._x.dry_run:
                 raise ProviderError("provider did not return an ID from Create")
-            id, outputs = result.id, result.outputs
+            id, outputs, stale = result.id, result.outputs, result.refresh_before_update
         now = self._now()
-        return new.with_(id=id, outputs=mark_secrets(new, outputs), created=now, modified=now)
+        state = new.with_(id=id, outputs=mark_secrets(new, outputs), created=now, modified=now)
+        return state.with_(refresh_before_update=stale)
 
     async def _update(self, step: Step, new: ResourceState) -> ResourceState:
         old = step.old
@@ -244,7 +245,9 @@ class StepExecutor:
             raise ProviderError(f"resource '{new.import_id}' does not exist")
         now = self._now()
         state = new.with_(id=result.id, inputs=result.inputs, outputs=mark_secrets(new, result.outputs))
-        return state.with_(init_errors=errors, created=now, modified=now)
+        return state.with_(
+            init_errors=errors, created=now, modified=now, refresh_before_update=result.refresh_before_update
+        )
 
     async def _delete(self, step: Step) -> ResourceState | None:
         old = step.state

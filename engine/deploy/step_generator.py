@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from engine.deploy.diff import apply_replace_on_changes
 from engine.deploy.goal import Goal
+from engine.deploy.property import contains_unknown, strip_secrets
 from engine.deploy.provider import DiffResult
 from engine.deploy.resource import ResourceState
 from engine.deploy.step import Op, Step
@@ -60,9 +61,20 @@ def effective_diff(facts: Facts) -> DiffResult:
     return apply_replace_on_changes(facts.diff, facts.goal.replace_on_changes, bool(facts.old.init_errors))
 
 
-def needs_replacement(old: ResourceState, diff: DiffResult) -> bool:
+def is_triggered(old: ResourceState, new: ResourceState) -> bool:
+    """Whether the replacement trigger says to replace: an unknown may be anything, None is no trigger.
+
+    Source: pulumi `step_generator.go`, shouldTriggerReplace.
+    """
+    before, after = strip_secrets(old.replacement_trigger), strip_secrets(new.replacement_trigger)
+    if contains_unknown(before) or contains_unknown(after):
+        return True
+    return before is not None and after is not None and before != after
+
+
+def needs_replacement(old: ResourceState, diff: DiffResult, *, triggered: bool = False) -> bool:
     """Whether the old state cannot become the new one in place."""
-    if old.pending_replacement:
+    if old.pending_replacement or triggered:
         return True
     return bool(diff.changes) and (
         bool(diff.replace_keys) or any(d.kind.is_replace for d in diff.detailed_diff.values())
@@ -92,7 +104,7 @@ def generate_steps(facts: Facts, dependents: Sequence[Dependent] = ()) -> list[S
     old, diff = facts.old, effective_diff(facts)
     if old.external and not new.external:
         return _create_then_delete(facts, diff) if old.id else [Step(Op.CREATE, new.urn, new=new)]
-    if needs_replacement(old, diff):
+    if needs_replacement(old, diff, triggered=is_triggered(old, new)):
         return _replace(facts, diff, dependents)
     if diff.changes or old.init_errors:
         return [Step(Op.UPDATE, new.urn, old, new, diffs=tuple(diff.changed_keys), detailed_diff=diff.detailed_diff)]

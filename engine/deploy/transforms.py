@@ -132,7 +132,7 @@ def _options(request: Any) -> Any:
 
 
 def _rewritten(request: Any, properties: struct_pb2.Struct, options: Any) -> Any:
-    changed = resource_pb2.RegisterResourceRequest()
+    changed: Any = resource_pb2.RegisterResourceRequest()
     changed.CopyFrom(request)
     changed.object.CopyFrom(properties)
     for name, field in {**_LISTS, **_PLAIN, **_MESSAGES, **_MAPS}.items():
@@ -161,8 +161,8 @@ def _set_dependencies(request: Any, asked: Any) -> None:
     request.ClearField("propertyDependencies")
     for key, value in request.object.fields.items():
         urns = set(_dependencies(value))
-        before = asked.object.fields[key] if key in asked.object.fields else None
-        if before is not None and key in asked.propertyDependencies and decode_value(before) == decode_value(value):
+        is_old = key in asked.object.fields and key in asked.propertyDependencies
+        if is_old and decode_value(asked.object.fields[key]) == decode_value(value):
             urns.update(asked.propertyDependencies[key].urns)
         request.propertyDependencies[key].urns.extend(sorted(urns))
         needed |= urns

@@ -258,7 +258,9 @@ class _Update:
             return
         self._deployment.start()
         if self._options.refresh or self._options.mode is UpdateMode.REFRESH:
-            await self._refresh()
+            await self._refresh(self._ledger.snapshot().resources)
+        else:
+            await self._refresh([s for s in self._base.resources if s.refresh_before_update])
         if self._options.mode is UpdateMode.REFRESH or not self._going_on:
             return
         if self._report(self._selection.missing_replace_targets(self._known())):
@@ -293,12 +295,15 @@ class _Update:
             return False
         return True
 
-    async def _refresh(self) -> None:
+    async def _refresh(self, candidates: Sequence[ResourceState]) -> None:
+        if not candidates:
+            return
         known = self._known()
         missing = [*self._selection.missing_targets(known), *self._selection.missing_excludes(known)]
         if self._report(missing):
             return
-        resources = self._selection.refreshable(self._ledger.snapshot().resources)
+        chosen = {s.urn for s in self._selection.refreshable(self._ledger.snapshot().resources)}
+        resources = [s for s in candidates if s.urn in chosen]
         await self._deployment.run_all([partial(self._refresh_one, s) for s in resources])
         self._deployment.start()
 
