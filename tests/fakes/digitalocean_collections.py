@@ -21,7 +21,37 @@ COLLECTIONS = {
     "clusters": ("kubernetes_cluster", "kubernetes_clusters", "id"),
 }
 """Last word of the path → key of one, key of the listing, field of the id."""
-ASSIGNABLE = ("id", "name", "region", "size_gigabytes")
+
+CATALOG: dict[str, Any] = {
+    "account": {
+        "account": {
+            "uuid": "u-1", "email": "a@b.c", "email_verified": True, "droplet_limit": 25, "floating_ip_limit": 5,
+            "status": "active", "status_message": "",
+        }
+    },
+    "options": {"options": {"versions": [{"slug": "1.33.1-do.0"}, {"slug": "1.32.5-do.0"}]}},
+    "regions": [
+        {"slug": "nyc3", "name": "New York 3", "available": True, "sizes": ["s-1vcpu-1gb"], "features": ["ipv6"]},
+        {"slug": "ams3", "name": "Amsterdam 3", "available": False, "sizes": [], "features": []},
+    ],
+    "sizes": [
+        {"slug": "s-1vcpu-1gb", "available": True, "transfer": 1.0, "price_monthly": 6.0, "price_hourly": 0.00893,
+         "memory": 1024, "vcpus": 1, "disk": 25, "regions": ["nyc3", "ams3"]},
+        {"slug": "gpu-h100x1-80gb", "available": True, "transfer": 15.0, "price_monthly": 2522.16,
+         "price_hourly": 3.39, "memory": 245760, "vcpus": 20, "disk": 720, "regions": ["nyc2"],
+         "gpu_info": {"count": 1, "model": "nvidia_h100", "vram": {"amount": 80, "unit": "gib"}}},
+        {"slug": "s-2vcpu-2gb", "available": False, "transfer": 3.0, "price_monthly": 18.0, "price_hourly": 0.02679,
+         "memory": 2048, "vcpus": 2, "disk": 60, "regions": ["nyc3"]},
+    ],
+    "images": [
+        {"id": 7, "name": "24.04 (LTS) x64", "slug": "ubuntu-24-04-x64", "distribution": "Ubuntu", "public": True,
+         "type": "base", "regions": ["nyc3"], "created_at": "2024-04-25T00:00:00Z", "min_disk_size": 7,
+         "size_gigabytes": 0.6, "status": "available", "tags": []},
+        {"id": 8, "name": "mine", "slug": None, "distribution": "Debian", "public": False, "type": "custom",
+         "regions": ["ams3"], "created_at": "2025-01-01T00:00:00Z", "min_disk_size": 9, "size_gigabytes": 1.5,
+         "status": "available", "tags": ["b", "a"]},
+    ],
+}  # fmt: skip
 
 
 class Collections:
@@ -88,11 +118,24 @@ class Collections:
                 return 201, {"domain_record": record}
             case [_, "domains", _, "records", id]:
                 return self._one_record(method, int(id), body)
+        if method == "GET" and "/".join(parts) in CATALOG:
+            return self._catalogued("/".join(parts), params)
+        if method == "GET" and parts[0] == "images":
+            found = [i for i in CATALOG["images"] if parts[1] in (str(i["id"]), i["slug"])]
+            return (200, {"image": found[0]}) if found else _not_found()
         if parts[0] not in COLLECTIONS:
             return None
         if len(parts) == 1:
             return self._listing(parts[0], params) if method == "GET" else self._make(parts[0], body)
         return self._one(method, parts[0], parts[1], body) if len(parts) == 2 else None
+
+    def _catalogued(self, name: str, params: dict[str, str]) -> Answer:
+        what = CATALOG[name]
+        if isinstance(what, dict):
+            return 200, what
+        wanted = {"type": params.get("type"), "public": {"true": False}.get(params.get("private", ""))}
+        found = [one for one in what if all(v is None or one.get(k) == v for k, v in wanted.items())]
+        return 200, self.page(name, found, params)
 
     # ------------------------------------------------------------------------------------ plain collections
 
@@ -235,7 +278,7 @@ class Collections:
 
 
 def _matches(member: Json, params: dict[str, str]) -> bool:
-    wanted = {key: value for key, value in params.items() if key not in ("page", "per_page", "resource_type")}
+    wanted = {key: value for key, value in params.items() if key not in ("page", "per_page")}
     region = member.get("region")
     slug = region["slug"] if isinstance(region, dict) else region
     return all((slug if key == "region" else member.get(key)) == value for key, value in wanted.items())

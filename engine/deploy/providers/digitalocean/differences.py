@@ -93,6 +93,11 @@ def property_differences(
         yield from _set_differences(path, prop, old, given or [])
     elif prop.kind is Kind.LIST:
         yield from _list_differences(path, prop, old, given or [])
+    elif prop.kind is Kind.MAP:
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key):
+                kind = DiffKind.ADD if key not in old else DiffKind.DELETE if key not in new else DiffKind.UPDATE
+                yield f"{path}.{key}", kind
     elif prop.kind in (Kind.OBJECT, Kind.SINGLE):
         for name, nested in prop.fields.items():
             yield from property_differences(f"{path}.{name}", nested, old.get(name), (given or {}).get(name))
@@ -102,7 +107,7 @@ def property_differences(
 
 def _is_zero(value: PropertyValue) -> bool:
     """Absent, empty, false and 0 are one value to the official provider's SDK."""
-    return value is None or value == [] or value is False or value == "" or value == 0
+    return value is None or value == [] or value == {} or value is False or value == "" or value == 0
 
 
 def _same(prop: Property, old: PropertyValue, new: PropertyValue) -> bool:
@@ -123,8 +128,9 @@ def _set_differences(
         return
     before = [_member(prop.element, v) for v in old]
     after = [_member(prop.element, stored_value(prop.element, v)) for v in given]
-    added = {i for i, member in enumerate(after) if member not in before}
-    removed = {i for i, member in enumerate(before) if member not in after}
+    element = prop.element
+    added = {i for i, member in enumerate(after) if not any(_equal(element, old, member) for old in before)}
+    removed = {i for i, member in enumerate(before) if not any(_equal(element, member, new) for new in after)}
     for i in sorted(added | removed):
         kind = DiffKind.UPDATE if i in added and i in removed else DiffKind.ADD if i in added else DiffKind.DELETE
         yield f"{path}[{i}]", kind
@@ -135,6 +141,13 @@ def _member(prop: Property, value: PropertyValue) -> PropertyValue:
     if not isinstance(value, dict):
         return value
     return {name: None if _is_zero(value.get(name)) else value[name] for name in prop.fields}
+
+
+def _equal(prop: Property, old: PropertyValue, new: PropertyValue) -> bool:
+    """Whether two members are one; a field that the cloud chooses and the program leaves out does not count."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return bool(old == new)
+    return all(old[n] == new[n] or (p.computed and new[n] is None) for n, p in prop.fields.items())
 
 
 def _list_differences(
@@ -191,6 +204,8 @@ def _input_of(prop: Property, stored: PropertyValue) -> PropertyValue:
     if prop.kind in (Kind.LIST, Kind.SET):
         assert prop.element is not None
         return [_input_of(prop.element, v) for v in stored]
+    if prop.kind is Kind.MAP:
+        return dict(stored)
     if prop.kind in (Kind.OBJECT, Kind.SINGLE):
         return {"__defaults": [], **_imported(prop.fields, stored)}
     return stored

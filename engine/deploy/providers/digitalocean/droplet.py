@@ -6,7 +6,6 @@ means are here, waiting and changing in `droplet_changes.py`.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,15 +31,11 @@ from engine.deploy.providers.digitalocean.schema import (
     output,
     stored_inputs,
     text,
+    text_hash,
 )
 from engine.deploy.providers.digitalocean.tag import tag_set
 
 WEEKDAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
-
-
-def user_data_hash(user_data: str) -> str:
-    """What state keeps of user-data: its SHA-1."""
-    return hashlib.sha1(user_data.encode(), usedforsecurity=False).hexdigest()
 
 
 _BACKUP_POLICY = Property(
@@ -66,7 +61,7 @@ _PROPERTIES: Mapping[str, Property] = {
     "privateNetworking": Property(Kind.BOOL, computed=True),
     "publicNetworking": Property(Kind.BOOL, computed=True, replace=True),
     "sshKeys": Property(Kind.SET, replace=True, element=Property(Kind.STRING, validate=not_empty)),
-    "userData": text(replace=True, stored=user_data_hash),
+    "userData": text(replace=True, stored=text_hash),
     "volumeIds": Property(Kind.SET, computed=True, element=Property(Kind.STRING)),
     "monitoring": Property(Kind.BOOL, default=False, replace=True),
     "dropletAgent": Property(Kind.BOOL, replace=True),

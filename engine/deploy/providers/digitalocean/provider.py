@@ -13,7 +13,15 @@ from importlib import metadata
 
 import httpx
 
-from engine.deploy.property import UNKNOWN, PropertyMap, PropertyValue, Secret, contains_secret, strip_secrets
+from engine.deploy.property import (
+    UNKNOWN,
+    PropertyMap,
+    PropertyValue,
+    Secret,
+    contains_secret,
+    contains_unknown,
+    strip_secrets,
+)
 from engine.deploy.provider import (
     CheckFailure,
     CheckResult,
@@ -23,16 +31,18 @@ from engine.deploy.provider import (
     ProviderError,
     ReadResult,
 )
-from engine.deploy.providers.digitalocean import configuration, differences, schema
+from engine.deploy.providers.digitalocean import configuration, differences, lookups, schema
 from engine.deploy.providers.digitalocean.api import (
     RETRY_WAITS_SECONDS,
     ApiError,
     DigitalOceanApi,
     HttpClients,
 )
+from engine.deploy.providers.digitalocean.certificate import Certificate
 from engine.deploy.providers.digitalocean.dns_record import DnsRecord
 from engine.deploy.providers.digitalocean.domain import Domain
 from engine.deploy.providers.digitalocean.droplet import Droplet
+from engine.deploy.providers.digitalocean.droplet_snapshot import DropletSnapshot
 from engine.deploy.providers.digitalocean.firewall import Firewall
 from engine.deploy.providers.digitalocean.polling import Polling
 from engine.deploy.providers.digitalocean.project import Project
@@ -45,6 +55,7 @@ from engine.deploy.providers.digitalocean.ssh_key import SshKey
 from engine.deploy.providers.digitalocean.tag import Tag
 from engine.deploy.providers.digitalocean.volume import Volume
 from engine.deploy.providers.digitalocean.volume_attachment import VolumeAttachment
+from engine.deploy.providers.digitalocean.volume_snapshot import VolumeSnapshot
 from engine.deploy.providers.digitalocean.vpc import Vpc
 from engine.model.budget import CallBudget, Priority
 from engine.model.clock import Clock
@@ -60,7 +71,8 @@ def resource_types() -> dict[str, ResourceType]:
     """Pulumi type → resource type. A new one is a file of this folder and a word in this list."""
     types: Sequence[ResourceType] = (
         Droplet(), SshKey(), Firewall(), Tag(), Vpc(), Volume(), VolumeAttachment(), ReservedIp(),
-        ReservedIpAssignment(), Project(), ProjectResources(), Domain(), DnsRecord(),
+        ReservedIpAssignment(), Project(), ProjectResources(), Domain(), DnsRecord(), Certificate(), DropletSnapshot(),
+        VolumeSnapshot(),
     )  # fmt: skip
     return {type_.token: type_ for type_ in types}
 
@@ -102,6 +114,7 @@ class DigitalOceanProvider:
         self._clients = clients or self._own_clients or HttpClients(transport)
         self._polling = polling or Polling()
         self._types = resource_types()
+        self._functions = lookups.functions()
         self._api: DigitalOceanApi | None = None
 
     # ------------------------------------------------------------------------------------------ the provider itself
@@ -241,10 +254,18 @@ class DigitalOceanProvider:
             raise ProviderError(f"looking for {urn}: {err}") from err
 
     async def invoke(self, token: str, args: PropertyMap) -> PropertyMap:
-        raise ProviderError(
-            f"function {token} is not provided by the built-in {PACKAGE} provider; "
-            "run this stack with the official CLI (setting pulumi=cli) to use it"
-        )
+        if token not in self._functions:
+            raise ProviderError(
+                f"function {token} is not provided by the built-in {PACKAGE} provider; it has "
+                f"{', '.join(sorted(name.rsplit(':', 1)[1] for name in self._functions))}; "
+                "run this stack with the official CLI (setting pulumi=cli) to use it"
+            )
+        if contains_unknown(args):
+            raise ProviderError(f"function {token} is called with a value that is not known yet")
+        try:
+            return await self._functions[token](self._cloud(READ_SECONDS, Priority.READ), strip_secrets(args))
+        except (ApiError, TypeFailure) as err:
+            raise ProviderError(f"invoking {token}: {_one_error(str(err))}") from err
 
     # ------------------------------------------------------------------------------------------ inside
 

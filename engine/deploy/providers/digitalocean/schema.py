@@ -31,6 +31,7 @@ class Kind(Enum):
     BOOL = "bool"
     LIST = "list"
     SET = "set"
+    MAP = "map"
     OBJECT = "object"
     SINGLE = "single object"
 
@@ -40,12 +41,17 @@ def unchanged(value: PropertyValue) -> PropertyValue:
     return value
 
 
+def text_hash(value: str) -> str:
+    """The stored form of text that is long or secret: its SHA-1."""
+    return hashlib.sha1(value.encode(), usedforsecurity=False).hexdigest()
+
+
 @dataclass(frozen=True)
 class Property:
     """One property of a resource type.
 
     Attributes:
-        kind, element, fields: its type; `element` of lists and sets, `fields` of objects.
+        kind, element, fields: its type; `element` of lists, sets and maps, `fields` of objects.
         is_input: a program may set it. required: a program must.
         computed: the cloud chooses it when the program does not, so leaving it out is no change.
         replace: changing it needs a new resource.
@@ -219,6 +225,8 @@ def _check_value(run: _Check, path: str, prop: Property, value: PropertyValue) -
         return value
     if prop.kind in (Kind.LIST, Kind.SET):
         return _check_list(run, path, prop, value)
+    if prop.kind is Kind.MAP:
+        return _check_map(run, path, prop, value)
     if prop.kind in (Kind.OBJECT, Kind.SINGLE):
         return _check_nested(run, path, prop, value)
     try:
@@ -239,15 +247,25 @@ def _check_list(run: _Check, path: str, prop: Property, value: PropertyValue) ->
     return [_check_value(run, f"{path}[{i}]", prop.element, v) for i, v in enumerate(value)]
 
 
+def _check_map(run: _Check, path: str, prop: Property, value: PropertyValue) -> PropertyValue:
+    assert prop.element is not None
+    if not isinstance(value, dict):
+        run.fail(path, f"{path} must be a map, not {_describe(value)}")
+        return value
+    element = prop.element
+    return {key: _check_value(run, f"{path}.{key}", element, v) for key, v in value.items() if key != "__defaults"}
+
+
 def _check_nested(run: _Check, path: str, prop: Property, value: PropertyValue) -> PropertyValue:
     if not isinstance(value, dict):
         run.fail(path, f"{path} must be an object, not {_describe(value)}")
         return value
     checked = _check_object(run, path, prop.fields, value)
+    defaults = {n: p.default for n, p in prop.fields.items() if p.default_in_inputs and checked.get(n) is None}
     for name, nested in prop.fields.items():
         if nested.required and checked.get(name) is None:
             run.fail(f"{path}.{name}", f"missing required property {path}.{name}")
-    return {"__defaults": [], **checked}
+    return {"__defaults": sorted(defaults), **checked, **defaults}
 
 
 def coerce(kind: Kind, value: PropertyValue) -> PropertyValue:
@@ -310,13 +328,15 @@ def stored_value(prop: Property, value: PropertyValue) -> PropertyValue:
         return ordered_set(prop, items) if prop.kind is Kind.SET else items
     if prop.kind in (Kind.OBJECT, Kind.SINGLE):
         return {name: _stored_field(nested, value.get(name)) for name, nested in prop.fields.items()}
+    if prop.kind is Kind.MAP:
+        return {key: v for key, v in value.items() if key != "__defaults"}
     return prop.stored(integral(value) if isinstance(value, float) else value)
 
 
 def _stored_field(prop: Property, value: PropertyValue) -> PropertyValue:
     if value is None and prop.kind is Kind.SET:
         return []
-    return stored_value(prop, value)
+    return prop.default if value is None else stored_value(prop, value)
 
 
 def ordered_set(prop: Property, items: Sequence[PropertyValue]) -> list[PropertyValue]:
@@ -413,6 +433,8 @@ def _value_delta(prop: Property, value: PropertyValue) -> PropertyMap | None:
         assert prop.element is not None
         items = {str(i): d for i, v in enumerate(value) if (d := _value_delta(prop.element, v)) is not None}
         return {"arr": {"el": items} if items else {}}
+    if prop.kind is Kind.MAP:
+        return {"map": {}}
     if prop.kind is Kind.OBJECT:
         return _object_delta(prop.fields, value, {})
     return None

@@ -99,8 +99,8 @@ async def test_a_preview_of_an_update_keeps_what_stays(desk: Any, cloud: FakeDig
 async def test_types_and_functions_it_does_not_have_are_refused_by_name(desk: Any) -> None:
     with pytest.raises(ProviderError, match=r"digitalocean:index/cdn:Cdn is not provided.*official CLI"):
         await desk.provider.check("u", "digitalocean:index/cdn:Cdn", {}, {}, b"")
-    with pytest.raises(ProviderError, match="getDroplet"):
-        await desk.provider.invoke("digitalocean:index/getDroplet:getDroplet", {})
+    with pytest.raises(ProviderError, match=r"getApp is not provided.*getSizes.*official CLI"):
+        await desk.provider.invoke("digitalocean:index/getApp:getApp", {})
 
 
 async def test_without_a_token_the_error_says_where_to_put_one(cloud: FakeDigitalOcean) -> None:
