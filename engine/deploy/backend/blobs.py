@@ -35,13 +35,16 @@ class Blobs(Protocol):
 
     Attributes:
         url: as the user gave it, without a password.
-        identity: tells whether two objects are the same place.
         probe_seconds: for how long a holder may trust that its lock is still there; 0 where looking costs nothing.
     """
 
     url: str
-    identity: str
     probe_seconds: float
+
+    @property
+    def identity(self) -> str:
+        """Tells whether two objects are the same place."""
+        ...
 
     def get(self, key: str) -> Blob | None:
         """The blob; None where there is none."""

@@ -130,20 +130,23 @@ class StackLock:
         self._blobs.delete(self.key)
 
 
+def _lock_folder(stack: StackReference) -> str:
+    return f"locks/{stack.qualified}"
+
+
 def lock_key(stack: StackReference, name: str) -> str:
     """The key of one of a stack's locks."""
-    return f"locks/{stack.qualified}/{name}"
+    return f"{_lock_folder(stack)}/{name}"
 
 
 def lock_keys(backend: Backend, stack: StackReference) -> list[str]:
     """The stack's locks, sorted."""
-    folder = lock_key(stack, "")
-    return [k for k in backend.blobs.keys(folder.rstrip("/")) if k.endswith(".json") and "/" not in k[len(folder) :]]
+    return [k for k in backend.blobs.keys(_lock_folder(stack)) if k.endswith(".json")]
 
 
 def break_locks(backend: Backend, stack: StackReference) -> None:
     """Take every lock of the stack away, also half-written ones: `pulumi cancel`."""
-    for key in backend.blobs.keys(lock_key(stack, "").rstrip("/")):
+    for key in backend.blobs.keys(_lock_folder(stack)):
         backend.blobs.delete(key)
 
 

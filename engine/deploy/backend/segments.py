@@ -89,7 +89,8 @@ def _name(key: str, number: int, owner: str) -> str:
 
 def _segments(keys: list[str], key: str, owner: str) -> list[str]:
     """The segments after the first that its writer wrote, up to the first that is missing."""
-    present, found = set(keys), []
+    present = set(keys)
+    found: list[str] = []
     while (segment := _name(key, len(found) + 1, owner)) in present:
         found.append(segment)
     return found

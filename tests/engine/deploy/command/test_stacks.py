@@ -188,7 +188,7 @@ def test_what_is_not_supported_is_refused_by_name(place: Any, args: list[str], n
 
 
 @pytest.mark.parametrize(
-    ("url", "says"), [("s3://bucket", "only file://"), ("file:///does/not/exist", "create it first")]
+    ("url", "says"), [("gs://bucket", "only file://"), ("file:///does/not/exist", "create it first")]
 )
 def test_unusable_backend_says_why(place: Any, url: str, says: str) -> None:
     with pytest.raises(CommandError, match=says):
