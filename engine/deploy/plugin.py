@@ -358,8 +358,10 @@ class PluginProvider:
             return ProviderError(message)
         outputs = self._outputs(found.properties, inputs)
         known = annotate(decode_struct(found.inputs), inputs) if found.HasField("inputs") else None
-        failure = PartialFailure(message, id=found.id, outputs=outputs, inputs=known)
-        failure.reasons = list(found.reasons) or [message]
+        reasons = list(found.reasons) or [message]
+        told = "\n".join([message, *(f"* {reason}" for reason in reasons if reason not in message)])
+        failure = PartialFailure(told, id=found.id, outputs=outputs, inputs=known)
+        failure.reasons = reasons
         return failure
 
     # -- values ------------------------------------------------------------------------------------------------------

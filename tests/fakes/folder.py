@@ -82,3 +82,7 @@ class Folder:
         with pytest.raises(automation.CommandError) as caught:
             self.up(*flags)
         return str(caught.value)
+
+    def close(self) -> None:
+        """End the engine's loop and whatever it started."""
+        self._loop.close()

@@ -1,0 +1,137 @@
+"""The provider plugin of the tests: `pulumi-resource-lab`, written with the SDK's `pulumi.provider`.
+
+Everything it makes is a file in the folder of its configuration; `act` says how a resource misbehaves.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+_SCRIPT = '''#!{python}
+import asyncio, json, os, sys
+from pathlib import Path
+
+import grpc
+from pulumi.provider.experimental import provider as p
+from pulumi.provider.experimental.property_value import PropertyValue
+from pulumi.provider.experimental.server import ProviderServicer
+from pulumi.runtime._grpc_settings import _GRPC_CHANNEL_OPTIONS
+from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc, status_pb2
+
+
+def text(values, key, default=""):
+    value = values.get(key)
+    return default if value is None or value.value is None else value.value
+
+
+def measured(values, words):
+    return {{**values, "size": PropertyValue(float(len(words))), "pid": PropertyValue(float(os.getpid()))}}
+
+
+class Lab(p.Provider):
+    folder = None
+    greeting = ""
+
+    async def check_config(self, request):
+        failures = [] if "folder" in request.new_inputs else [p.CheckFailure("folder", "say where")]
+        return p.CheckResponse(request.new_inputs, failures)
+
+    async def diff_config(self, request):
+        return p.DiffResponse(changes=None)
+
+    async def configure(self, request):
+        self.folder = Path(text(request.args, "folder"))
+        self.greeting = text(request.args, "greeting")
+        with (self.folder / "configured").open("a") as file:
+            file.write(f"{{os.getpid()}} {{self.greeting}}\\n")
+        return p.ConfigureResponse(
+            accept_secrets=True, supports_preview=True, accept_resources=True, accept_outputs=False)
+
+    async def check(self, request):
+        failures = [p.CheckFailure("text", "too short")] if text(request.new_inputs, "text") == "" else []
+        return p.CheckResponse(request.new_inputs, failures)
+
+    async def diff(self, request):
+        old, new = text(request.old_state, "text"), text(request.new_inputs, "text")
+        kind = p.PropertyDiffKind.UPDATE_REPLACE if new.startswith("replace") else p.PropertyDiffKind.UPDATE
+        detail = {{"text": p.PropertyDiff(kind, True)}} if old != new else {{}}
+        replaces = ["text"] if detail and new.startswith("replace") else []
+        return p.DiffResponse(changes=old != new, replaces=replaces, detailed_diff=detail)
+
+    async def create(self, request):
+        if request.preview:
+            return p.CreateResponse(resource_id="", properties=request.properties)
+        words = text(request.properties, "text")
+        if words == "die":
+            (self.folder / "half").write_text("made before the end")
+            print("lab: out of memory", file=sys.stderr, flush=True)
+            os._exit(3)
+        if words == "refuse":
+            raise RuntimeError("the lab is closed")
+        path = self.folder / f"{{request.name}}-{{len(list(self.folder.iterdir()))}}"
+        path.write_text(words)
+        return p.CreateResponse(str(path), measured(request.properties, words))
+
+    async def update(self, request):
+        words = text(request.news, "text")
+        if not request.preview:
+            Path(request.resource_id).write_text(words)
+        return p.UpdateResponse(measured(request.news, words))
+
+    async def read(self, request):
+        path = Path(request.resource_id)
+        if not path.exists():
+            return p.ReadResponse("", {{}}, {{}})
+        words = path.read_text()
+        known = {{"text": PropertyValue(words)}}
+        properties = measured({{**request.properties, **known}}, words)
+        return p.ReadResponse(str(path), {{**request.inputs, **known}}, properties)
+
+    async def delete(self, request):
+        Path(request.resource_id).unlink(missing_ok=True)
+
+    async def invoke(self, request):
+        if request.tok != "lab:index:greet":
+            return p.InvokeResponse({{}}, [p.CheckFailure("tok", f"no function {{request.tok}}")])
+        return p.InvokeResponse({{"words": PropertyValue(f"{{self.greeting}} {{text(request.args, 'who')}}")}}, [])
+
+
+class Servicer(ProviderServicer):
+    """Adds what the SDK's server cannot say: a create that failed half-way."""
+
+    async def Create(self, request, context):
+        fields = request.properties.fields
+        if fields["text"].string_value == "half" and not request.preview:
+            failed = provider_pb2.ErrorResourceInitFailed(
+                id=str(self._provider.folder / "half"), properties=request.properties,
+                reasons=["it does not answer"], inputs=request.properties)
+            (self._provider.folder / "half").write_text("half")
+            status = status_pb2.Status(code=2, message="it was made and does not work")
+            status.details.add().Pack(failed)
+            await context.abort(grpc.StatusCode.UNKNOWN, "it was made and does not work",
+                (("grpc-status-details-bin", status.SerializeToString()),))
+        return await super().Create(request, context)
+
+
+async def serve():
+    server = grpc.aio.server(options=_GRPC_CHANNEL_OPTIONS)
+    provider_pb2_grpc.add_ResourceProviderServicer_to_server(
+        Servicer(sys.argv[1:], "{version}", Lab(), engine_address=sys.argv[1]), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(port, flush=True)
+    await server.wait_for_termination()
+
+
+asyncio.run(serve())
+'''
+
+
+def install(folder: Path, version: str = "1.0.0") -> Path:
+    """Write the plugin into a folder; returns the program."""
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / "pulumi-resource-lab"
+    program.write_text(_SCRIPT.format(python=sys.executable, version=version))
+    program.chmod(0o755)
+    return program
