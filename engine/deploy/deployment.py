@@ -579,8 +579,11 @@ class Deployment:
         return await self._run_registration(urn, generate_read(new, old))
 
     async def _set_outputs(self, urn: str, step: Step, outputs: PropertyMap) -> None:
-        if urn not in self._skipped:
-            self._store_outputs(urn, step, outputs)
+        if urn in self._skipped:
+            return
+        self._store_outputs(urn, step, outputs)
+        if not step.state.custom:
+            await self._x.hooks.after(self._made[urn])
 
     def _store_outputs(self, urn: str, step: Step, outputs: PropertyMap) -> None:
         before = step.state

@@ -5,6 +5,7 @@ What it does not support is refused by name. Source: pulumi `pkg/resource/deploy
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from typing import Any, NoReturn, TypeVar
 
@@ -12,10 +13,11 @@ import grpc
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, provider_pb2, resource_pb2, resource_pb2_grpc
 
-from engine.deploy.callbacks import CallbackFailed, Callbacks
+from engine.deploy.callbacks import CallbackFailed
 from engine.deploy.deployment import Deployment, Refused, UpdateStopped
 from engine.deploy.events import EngineEvents
 from engine.deploy.goal import AliasSpec, Goal
+from engine.deploy.hooks import KINDS, DuplicateHook, Hooks
 from engine.deploy.property import UNKNOWN_VALUE
 from engine.deploy.provider import ProviderError
 from engine.deploy.registry import SWITCH_TO_CLI
@@ -36,6 +38,7 @@ _FEATURES = {
     "deletedWith": resource_pb2.RESOURCE_MONITOR_FEATURE_DELETED_WITH,
     "replaceWith": resource_pb2.RESOURCE_MONITOR_FEATURE_REPLACE_WITH,
     "replacementTrigger": resource_pb2.RESOURCE_MONITOR_FEATURE_REPLACEMENT_TRIGGER,
+    "resourceHooks": resource_pb2.RESOURCE_MONITOR_FEATURE_RESOURCE_HOOKS,
     "transforms": resource_pb2.RESOURCE_MONITOR_FEATURE_TRANSFORMS,
     "invokeTransforms": resource_pb2.RESOURCE_MONITOR_FEATURE_INVOKE_TRANSFORMS,
 }
@@ -54,10 +57,11 @@ _T = TypeVar("_T")
 class MonitorServer:
     """Both services on one loopback port, for one update."""
 
-    def __init__(self, deployment: Deployment, events: EngineEvents) -> None:
+    def __init__(self, deployment: Deployment, events: EngineEvents, transforms: Transforms, hooks: Hooks) -> None:
         self._server = grpc.aio.server(options=_SERVER_OPTIONS)
-        self._callbacks = Callbacks()
-        monitor = _Monitor(deployment, Transforms(self._callbacks))
+        self.all_registered = asyncio.Event()
+        self._may_end = asyncio.Event()
+        monitor = _Monitor(deployment, transforms, hooks, self.all_registered, self._may_end)
         resource_pb2_grpc.add_ResourceMonitorServicer_to_server(monitor, self._server)
         engine_pb2_grpc.add_EngineServicer_to_server(_Engine(deployment, events), self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
@@ -68,13 +72,26 @@ class MonitorServer:
     async def stop(self) -> None:
         """Hang up; calls still open are cancelled."""
         await self._server.stop(grace=_GRACE_SECONDS)
-        await self._callbacks.close()
+
+    def let_program_end(self) -> None:
+        """Let the program go, which waits when it has registered everything."""
+        self._may_end.set()
 
 
 class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
-    def __init__(self, deployment: Deployment, transforms: Transforms) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        transforms: Transforms,
+        hooks: Hooks,
+        all_registered: asyncio.Event,
+        may_end: asyncio.Event,
+    ) -> None:
         self._deployment = deployment
         self._transforms = transforms
+        self._hooks = hooks
+        self._all_registered = all_registered
+        self._may_end = may_end
 
     async def GetDeploymentInfo(self, request: Any, context: Any) -> resource_pb2.DeploymentInfo:
         return resource_pb2.DeploymentInfo(supportedFeatures=list(_FEATURES.values()))
@@ -154,8 +171,12 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         self._transforms.add_for_invokes(request)
         return empty_pb2.Empty()
 
-    async def RegisterResourceHook(self, request: Any, context: Any) -> NoReturn:
-        await _refuse(context, f"resource hook {request.name}")
+    async def RegisterResourceHook(self, request: Any, context: Any) -> empty_pb2.Empty:
+        try:
+            self._hooks.register(request)
+        except DuplicateHook as err:
+            await context.abort(grpc.StatusCode.ALREADY_EXISTS, str(err))
+        return empty_pb2.Empty()
 
     async def RegisterErrorHook(self, request: Any, context: Any) -> NoReturn:
         await _refuse(context, f"error hook {request.name}")
@@ -164,6 +185,8 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         await _refuse(context, f"parameterized package {request.name}")
 
     async def SignalAndWaitForShutdown(self, request: Any, context: Any) -> empty_pb2.Empty:
+        self._all_registered.set()
+        await self._may_end.wait()
         return empty_pb2.Empty()
 
 
@@ -227,8 +250,8 @@ def _refused_options(request: Any) -> str:
     for field, name in options.items():
         if getattr(request, field):
             return name
-    if request.HasField("hooks") and request.hooks.ByteSize():
-        return "`hooks`"
+    if request.hooks.on_error:
+        return "error hooks (`on_error`)"
     return ""
 
 
@@ -255,7 +278,12 @@ def _goal(request: Any) -> Goal:
         import_id=request.importId,
         replace_with=tuple(request.replace_with),
         replacement_trigger=decode_value(request.replacement_trigger),
+        hooks=_hooks(request.hooks),
     )
+
+
+def _hooks(binding: Any) -> dict[str, tuple[str, ...]]:
+    return {kind: tuple(getattr(binding, field)) for field, kind in KINDS.items() if getattr(binding, field)}
 
 
 def _read_goal(request: Any) -> Goal:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from engine.deploy.events import EngineEvents
+from engine.deploy.hooks import Hooks
 from engine.deploy.ledger import Ledger
 from engine.deploy.property import UNKNOWN_VALUE, PropertyMap
 from engine.deploy.provider import PartialFailure, ProviderError, ReadResult
@@ -46,6 +47,7 @@ class Execution:
     fence: Fence
     clock: Clock
     dry_run: bool
+    hooks: Hooks
 
 
 class StepExecutor:
@@ -91,6 +93,7 @@ class StepExecutor:
             if self._has_effect(step):
                 number = x.ledger.begin(step.op, step.old, step.new)
                 x.fence.check()
+            await x.hooks.before(step)
             new = await self._apply(step)
         except ProviderError as err:
             partial = self._partial(step, err) if isinstance(err, PartialFailure) else None
@@ -105,6 +108,8 @@ class StepExecutor:
             raise self._failed(step, f"{type(err).__name__}: {err}") from err
         done = replace(step, new=new)
         x.ledger.succeed(step.op, number if number is not None else x.ledger.next_step(), step.old, new)
+        if done.state.custom or done.op in _DELETES:  # a component's run when its outputs are registered
+            await x.hooks.after(done)
         self._finish(done)
         return done
 

@@ -10,10 +10,12 @@ from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from engine.deploy.builtins import NoStackOutputs, StackOutputsReader, WithBuiltins
+from engine.deploy.callbacks import Callbacks
 from engine.deploy.deletes import generate_deletes, schedule_deletes
 from engine.deploy.deployment import Deployment, Names
 from engine.deploy.events import EngineEvents
 from engine.deploy.graph import references
+from engine.deploy.hooks import Hooks
 from engine.deploy.journal import Journal
 from engine.deploy.ledger import Ledger
 from engine.deploy.monitor import MonitorServer
@@ -27,6 +29,7 @@ from engine.deploy.snapshot import Snapshot
 from engine.deploy.step import Op, Step
 from engine.deploy.step_executor import Execution
 from engine.deploy.targets import Narrowing, Selection
+from engine.deploy.transforms import Transforms
 from engine.deploy.urn import ROOT_STACK_TYPE
 from engine.model.clock import Clock
 from engine.model.errors import StaleLease
@@ -219,7 +222,9 @@ class _Update:
         self._events = EngineEvents(events, clock, planning=self._dry_run)
         self._ledger = Ledger(base, journal, fence, dry_run=self._dry_run)
         self._registry = ProviderRegistry(providers, base.resources)
-        execution = Execution(self._ledger, self._registry, self._events, fence, clock, self._dry_run)
+        self._callbacks = Callbacks()
+        self._hooks = Hooks(self._callbacks, self._events, dry_run=self._dry_run)
+        execution = Execution(self._ledger, self._registry, self._events, fence, clock, self._dry_run, self._hooks)
         names = Names(target.project, target.stack, target.config, target.secret_keys)
         self._selection = Selection(options.narrowing())
         self._deployment = Deployment(
@@ -245,6 +250,7 @@ class _Update:
         finally:
             watch.cancel()
             await self._deployment.wait_for_running()
+            await self._callbacks.close()
             await self._registry.close()
         if self._deployment.stale is not None:
             raise self._deployment.stale
@@ -267,7 +273,7 @@ class _Update:
             return
         if source is not None:
             await self._run_program(source)
-        if self._going_on and not self._program_failed:
+        else:
             await self._delete()
 
     @property
@@ -321,7 +327,7 @@ class _Update:
             await self._refresher.refresh(state)
 
     async def _run_program(self, source: ProgramSource) -> None:
-        server = MonitorServer(self._deployment, self._events)
+        server = MonitorServer(self._deployment, self._events, Transforms(self._callbacks), self._hooks)
         await server.start()
         if isinstance(source, PrintingProgram):
             source.listen(lambda severity, line, stream: self._events.diagnostic(severity, line, stream_id=stream))
@@ -335,24 +341,39 @@ class _Update:
             )
         )
         try:
-            error = await self._program_end(source, running)
-            await self._deployment.wait_for_running()
+            await self._program_registered(running, server)
+            if self._going_on and not self._program_failed:
+                await self._delete()
+            server.let_program_end()
+            self._take_program_error(await self._program_end(source, running))
         except ProgramBailed:
-            error = ""
             self._program_failed = self._deployment.failed = True
         finally:
+            server.let_program_end()
             running.cancel()
             await server.stop()
-        if error and not self._deployment.stopped:
+
+    async def _program_registered(self, running: asyncio.Future[str], server: MonitorServer) -> None:
+        """Wait until the program has registered all it wants, or is turned away.
+
+        It stays until the end of the update, for the hooks of what is deleted.
+        """
+        events = [asyncio.ensure_future(e.wait()) for e in (self._deployment.stopping, server.all_registered)]
+        any_of_them: set[asyncio.Future[Any]] = {running, *events}
+        await asyncio.wait(any_of_them, return_when=asyncio.FIRST_COMPLETED)
+        for event in events:
+            event.cancel()
+        if running.done():
+            self._take_program_error(running.result())
+        await self._deployment.wait_for_running()
+
+    def _take_program_error(self, error: str) -> None:
+        if error and not self._deployment.stopped and not self._program_failed:
             self._program_failed = True
             self._deployment.fail(f"an unhandled error occurred: {error}")
 
     async def _program_end(self, source: ProgramSource, running: asyncio.Future[str]) -> str:
         """Wait for the program; one that was turned away gets some time to end by itself, then it is abandoned."""
-        turned_away = asyncio.ensure_future(self._deployment.stopping.wait())
-        either: set[asyncio.Future[Any]] = {running, turned_away}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        turned_away.cancel()
         if not running.done():
             await self._deployment.wait_for_running()
             await asyncio.wait({running}, timeout=_WIND_UP_SECONDS)
@@ -408,7 +429,7 @@ class _Update:
 
     def _finish(self) -> UpdateResult:
         deployment = self._deployment
-        failed = deployment.failed or deployment.stopped
+        failed = deployment.failed or deployment.stopped or self._hooks.failed
         outputs = deployment.finalize_stack_outputs(succeeded=not failed)
         if self._options.mode is UpdateMode.REFRESH:
             outputs = next((s.outputs for s in self._ledger.resources() if s.type == ROOT_STACK_TYPE), {})
