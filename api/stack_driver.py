@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from api import state_folder
 from api.settings import Settings
 from engine.automation.choice import choose_command
 from engine.automation.driver import StackDriver
@@ -126,6 +127,7 @@ def build_driver(
     environment = dict(os.environ)
     if not settings.backend_url:  # our own folder; one that an operator named must exist already
         Path(settings.resolved_backend_url.removeprefix("file://")).mkdir(parents=True, exist_ok=True)
+    state_folder.claim(settings.resolved_backend_url, database, clock, environment)
     secret_passphrase = passphrase(secret, environment)
     installation = ensure_installation(database, secret_passphrase, clock, loop)
     providers = CloudProviders(environment, budget, clock, HttpClients(), settings.digitalocean_api_endpoint)

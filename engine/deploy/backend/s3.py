@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qs, quote, urlsplit
 
 import boto3
+from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
@@ -72,12 +73,13 @@ def parse_url(url: str, env: Mapping[str, str]) -> S3Settings:
     path_style = _flag(given, "use_path_style"), _flag(given, "s3ForcePathStyle")
     take("awssdk", "")  # both of the official engine's clients are this one
     take("hostname_immutable", "")
+    keys = env.get("AWS_ACCESS_KEY_ID", ""), env.get("AWS_SECRET_ACCESS_KEY", ""), env.get("AWS_SESSION_TOKEN", "")
     settings = S3Settings(
         bucket=parts.netloc,
         prefix="".join(f"{part}/" for part in [parts.path.strip("/")] if part) + ".pulumi/",
         endpoint=endpoint or env.get("AWS_ENDPOINT_URL_S3", "") or env.get("AWS_ENDPOINT_URL", ""),
         region=take("region", "") or env.get("AWS_REGION", "") or env.get("AWS_DEFAULT_REGION", ""),
-        profile=take("profile", "") or env.get("AWS_PROFILE", ""),
+        profile=take("profile", "") or ("" if keys[0] else env.get("AWS_PROFILE", "")),
         path_style=any(path_style),
         anonymous=_flag(given, "anonymous"),
         accelerate=_flag(given, "accelerate"),
@@ -87,10 +89,8 @@ def parse_url(url: str, env: Mapping[str, str]) -> S3Settings:
         response_checksums=take("response_checksum_validation", "") or env.get("AWS_RESPONSE_CHECKSUM_VALIDATION", ""),
         encryption=_encryption(take("ssetype", "")),
         kms_key=take("kmskeyid", ""),
-        credentials=(
-            env.get("AWS_ACCESS_KEY_ID", ""), env.get("AWS_SECRET_ACCESS_KEY", ""), env.get("AWS_SESSION_TOKEN", ""),
-        ),
-    )  # fmt: skip
+        credentials=keys,
+    )
     if given:
         raise BackendError(
             f"unknown parameter {sorted(given)[0]!r} in the backend's URL; if the CLI takes it, {CLI_HINT}"
@@ -119,7 +119,7 @@ def _encryption(text: str) -> str:
 def _client(settings: S3Settings) -> Any:
     key, secret, token = settings.credentials
     config = Config(
-        signature_version="UNSIGNED" if settings.anonymous else "s3v4",
+        signature_version=UNSIGNED if settings.anonymous else "s3v4",
         connect_timeout=10,
         read_timeout=60,
         retries={"mode": "standard", "max_attempts": 5},
@@ -141,15 +141,8 @@ def _client(settings: S3Settings) -> Any:
         region_name=settings.region or None,
         profile_name=settings.profile or None,
     )
-    if not session.region_name and settings.endpoint:
-        session = boto3.session.Session(
-            aws_access_key_id=key if named else None,
-            aws_secret_access_key=secret if named else None,
-            aws_session_token=token or None if named else None,
-            region_name="us-east-1",  # servers that are not AWS sign for this one
-            profile_name=settings.profile or None,
-        )
-    return session.client("s3", endpoint_url=settings.endpoint or None, config=config)
+    region = session.region_name or ("us-east-1" if settings.endpoint else None)  # what servers that are not AWS expect
+    return session.client("s3", region_name=region, endpoint_url=settings.endpoint or None, config=config)
 
 
 def open_blobs(url: str, env: Mapping[str, str]) -> S3Blobs:

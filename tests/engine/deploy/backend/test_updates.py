@@ -196,10 +196,10 @@ def test_next_worker_finishes_what_a_dead_one_left(works: Works, method: str) ->
     doomed = works.stack("doomed")
     with works.interrupted(method, doomed.up):
         wreck = works.copy()
-        made = len(works.cloud.made("web"))
+        made = dict(works.cloud.things)
     works.restore(wreck)
-    if not made:
-        works.cloud.made("web").clear()
+    works.cloud.things.clear()
+    works.cloud.things.update(made)
     stack = works.stack("next", Leases("doomed"))
     pending = stack.export_stack().deployment["pending_operations"]
     assert [(o["type"], o["resource"]["urn"].rpartition("::")[2]) for o in pending] == [("creating", "web")]
