@@ -126,7 +126,7 @@ def cost(deployment_id: DeploymentId, output: OutputOption = Output.TABLE) -> No
     if output is Output.JSON:
         print_json(found)
     else:
-        typer.echo(f"${found['usd']} so far, ${found['hourly_cost_usd']}/hour now")
+        typer.echo(f"${found['usd']} so far, ${found['hourly_cost_usd']:.2f}/hour now")
 
 
 def _client() -> Client:
@@ -192,7 +192,7 @@ def picture(deployment: Deployment, title: str) -> Group:
         ("status", status),
         ("serves", Text(f"{deployment['model_id']} on {deployment['gpu_type']} in {deployment['region']}")),
         ("replicas", Text(f"{deployment['ready_replicas']} of {deployment['replicas']} ready")),
-        ("price", Text(f"${deployment['hourly_cost_usd']}/hour")),
+        ("price", Text(f"${deployment['hourly_cost_usd']:.2f}/hour")),
         ("endpoint", Text(deployment["endpoint_url"])),
     ):
         facts.add_row(Text(name, style="dim"), value)
