@@ -5,10 +5,23 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from itertools import islice
 from typing import Any
 
 from engine.sandbox import billing, shapes
+from engine.sandbox.assets import (
+    ASSETS,
+    Asset,
+    Certificate,
+    Cluster,
+    DomainRecord,
+    LoadBalancer,
+    NodePool,
+    ReservedIp,
+    Snapshot,
+    Volume,
+)
 from engine.sandbox.catalog import REGIONS, SIZES
 from engine.sandbox.cloud import Cloud
 from engine.sandbox.errors import bad_request, not_found, unprocessable
@@ -20,6 +33,7 @@ from engine.sandbox.routing import NO_CONTENT, Reply
 
 Query = Mapping[str, str]
 Body = Mapping[str, Any]
+COUNT_LIMITS = ("droplet_limit", "reserved_ip_limit", "volume_limit")
 TIMINGS = ("boot_seconds", "action_seconds", "delete_seconds")
 SIGNALS = {"TERM": signal.SIGTERM, "KILL": signal.SIGKILL, "STOP": signal.SIGSTOP, "CONT": signal.SIGCONT}
 
@@ -72,6 +86,8 @@ class SandboxAdmin:
                 return self._limits(body if method == "POST" else {})
             case ("POST", "droplets", id, verb):
                 return self._droplet(id, verb, body)
+            case ("POST", "resources", id, verb):
+                return self._resource(id, verb)
             case ("POST", "reset"):
                 return self._reset()
             case _:
@@ -92,6 +108,10 @@ class SandboxAdmin:
             "tags": [{"name": t.name, "droplet_ids": list(t.droplet_ids)} for t in account.tags.values()],
             "firewalls": [{"id": f.id, "name": f.name, "tags": f.tags} for f in account.firewalls.values()],
             "vpcs": [{"id": v.id, "name": v.name, "region": v.region} for v in account.vpcs.values()],
+            **{
+                f"{kind.kind}s": [self._asset_facts(a) for a in account.table(kind).values()]
+                for kind in ASSETS.values()
+            },
         }
 
     def _droplet_facts(self, droplet: Droplet) -> dict[str, Any]:
@@ -104,6 +124,21 @@ class SandboxAdmin:
             "processes": dict(machine.pids) if machine else {},
             "root": str(machine.root) if machine else "", "failure": machine.failure if machine else "",
         }  # fmt: skip
+
+    def _asset_facts(self, asset: Asset) -> dict[str, Any]:
+        facts: dict[str, Any] = {"id": asset.id, "name": asset.name, "region": asset.region, "status": asset.status}
+        if isinstance(asset, Volume | ReservedIp):
+            facts["droplet_id"] = asset.droplet_id
+        if isinstance(asset, Volume | Snapshot):
+            facts["tags"] = list(asset.tags)
+        if isinstance(asset, DomainRecord):
+            facts["domain"] = asset.domain
+        if isinstance(asset, NodePool):
+            facts |= {"cluster": asset.cluster, "nodes": len(asset.nodes)}
+        return facts | {
+            "created_at": shapes.timestamp(asset.created_at),
+            "cost_usd": str(billing.accrued_usd(asset, self.cloud.now())),
+        }
 
     def _journal(self, query: Query) -> dict[str, Any]:
         since = _number(query, "since", 0)
@@ -119,8 +154,16 @@ class SandboxAdmin:
         now = self.cloud.now()
         live = [
             {"account": d.account, "droplet_id": d.id, "name": d.name, "size": d.size, "tags": list(d.tags),
-             "created_at": d.created_at, "gone_at": None, "cost_usd": str(billing.cost_usd(d, now))}
+             "created_at": d.created_at, "gone_at": None, "cost_usd": str(billing.cost_usd(d, now)),
+             "kind": "droplet", "resource": str(d.id)}
             for d in self.cloud.live_droplets()
+        ]  # fmt: skip
+        live += [
+            {"account": a.account, "droplet_id": 0, "name": a.name, "size": a.kind,
+             "tags": list(getattr(a, "tags", [])), "created_at": a.created_at, "gone_at": None,
+             "cost_usd": str(billing.accrued_usd(a, now)), "kind": a.kind, "resource": a.id}
+            for a in self.cloud.live_assets()
+            if Decimal(a.rate_usd) or Decimal(a.accrued_usd)
         ]  # fmt: skip
         return {"usage": [asdict(u) for u in self.cloud.usage] + live}
 
@@ -148,18 +191,20 @@ class SandboxAdmin:
         return Reply(200, asdict(self.cloud.timings))
 
     def _limits(self, body: Body) -> Reply:
-        current = asdict(self.limiter.limits) | {"droplet_limit": self.cloud.droplet_limit}
+        counts = {name: getattr(self.cloud, name) for name in COUNT_LIMITS}
+        current = asdict(self.limiter.limits) | counts
         if unknown := sorted(set(body) - set(current)):
             raise unprocessable(f"unknown field {unknown[0]!r}; known: {', '.join(current)}")
         if bad := [k for k, v in body.items() if not _count(v)]:
             raise unprocessable(f"{bad[0]} must be a number from 0")
         current |= body
+        for name in COUNT_LIMITS:
+            setattr(self.cloud, name, current[name])
         if "droplet_limit" in body:
-            self.cloud.droplet_limit = current["droplet_limit"]
             for account in self.cloud.accounts.values():
                 account.droplet_limit = current["droplet_limit"]
-        if set(body) - {"droplet_limit"}:
-            self.limiter.set(RateLimits(**{k: v for k, v in current.items() if k != "droplet_limit"}))
+        if set(body) - set(COUNT_LIMITS):
+            self.limiter.set(RateLimits(**{k: v for k, v in current.items() if k not in COUNT_LIMITS}))
         return Reply(200, current)
 
     def _droplet(self, id: str, verb: str, body: Body) -> Reply:
@@ -173,8 +218,32 @@ class SandboxAdmin:
             case "unstick":
                 self.cloud.unstick(account, found[0])
                 self.cloud.advance()
+            case "degrade" | "heal":
+                self.cloud.degrade(found[0], verb == "degrade")
             case "signal":
                 self._signal(found[0], body)
+            case _:
+                raise not_found()
+        return NO_CONTENT
+
+    def _resource(self, id: str, verb: str) -> Reply:
+        """Of an asset: gone at once; its next status at once; degraded; ended in an error."""
+        found = [a for a in self.cloud.live_assets() if a.id == id]
+        if not found:
+            raise not_found()
+        asset = found[0]
+        healthy = {LoadBalancer: "active", Certificate: "verified", Cluster: "running"}.get(type(asset), "")
+        match verb:
+            case "vanish":
+                self.cloud.remove_asset(self.cloud.account(asset.account), asset, "vanished")
+            case "unstick" | "heal" if healthy:
+                self.cloud.turn_asset(asset, healthy)
+            case "degrade" if isinstance(asset, Cluster):
+                self.cloud.turn_asset(asset, "degraded")
+            case "fail" if asset.failed:
+                self.cloud.turn_asset(asset, asset.failed)
+            case "unstick" | "heal" | "degrade" | "fail":
+                raise unprocessable(f"a {asset.kind} has no status for {verb}; vanish is possible")
             case _:
                 raise not_found()
         return NO_CONTENT
@@ -193,6 +262,8 @@ class SandboxAdmin:
         """Everything gone, as if by hand; ids go on counting."""
         for droplet in list(self.cloud.live_droplets()):
             self.cloud.vanish(self.cloud.accounts[droplet.account], droplet)
+        for asset in list(self.cloud.live_assets()):
+            self.cloud.remove_asset(self.cloud.account(asset.account), asset, "vanished")
         for account in self.cloud.accounts.values():
             tables: list[dict[Any, Any]] = [
                 account.keys, account.tags, account.firewalls, account.vpcs, account.actions,

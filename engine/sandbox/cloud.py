@@ -354,6 +354,17 @@ class Cloud:
                 present = [f for f in droplet.features if f != feature]
                 droplet.features = present + ([feature] if action.type.startswith("enable") else [])
 
+    def degrade(self, droplet: Droplet, degraded: bool) -> None:
+        """Let a Droplet be active in name only from now on, or heal it; either way its machine starts over."""
+        droplet.degraded = degraded
+        droplet.boots += droplet.phase is Phase.ACTIVE
+        self.save(droplet)
+        self.journal.add(
+            self.now(), droplet.account, "droplet.degraded" if degraded else "droplet.healed", droplet.id,
+            name=droplet.name,
+        )  # fmt: skip
+        self._changed(droplet)
+
     def unstick(self, account: Account, droplet: Droplet) -> None:
         """Let a stuck Droplet go on: it becomes active now."""
         droplet.stuck = False
@@ -586,6 +597,12 @@ class Cloud:
     def _changed(self, droplet: Droplet) -> None:
         if self.on_change:
             self.on_change(droplet)
+
+    def live_assets(self) -> Iterable[Asset]:
+        """Every asset of every account."""
+        for account in self.accounts.values():
+            for table in account.assets.values():
+                yield from table.values()
 
     def live_droplets(self) -> Iterable[Droplet]:
         """Every Droplet of every account."""

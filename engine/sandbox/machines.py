@@ -132,6 +132,10 @@ class Machines:
         self.running[droplet.id] = machine
         if not droplet.user_data:
             return
+        if droplet.degraded:
+            machine.failure = "degraded: the Droplet is active, and its machine does not start"
+            self._note(droplet.id, "machine.boot_failed", reason=machine.failure)
+            return
         try:
             spec = await asyncio.to_thread(_prepare, machine.root, droplet.user_data)
         except (ValueError, OSError) as err:
