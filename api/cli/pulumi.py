@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import signal
 import sys
@@ -48,7 +49,7 @@ def run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         typer.echo(_HELP)
         return 0
-    terminal = Terminal(sys.stdout, input) if sys.stdin.isatty() and sys.stdout.isatty() else None
+    terminal = Terminal(sys.stdout, input, getpass.getpass) if sys.stdin.isatty() and sys.stdout.isatty() else None
     with ExitStack() as stack:
         loop = EngineLoop()
         stack.callback(loop.close)

@@ -247,6 +247,12 @@ class StackConfig:
         if _child(holder, path[-1]) is not None:
             del holder[path[-1]]
 
+    def reseal(self, project: str, seal: Callable[[str], str]) -> None:
+        """Replace every ciphertext, also those inside objects, by what `seal` makes of it."""
+        for key, value in self.raw(project).items():
+            if _holds_secret(value):
+                self.set(key, [], resealed(value, seal), project)
+
     def save(self) -> None:
         """Write the file if something was changed; whole or not at all."""
         if self._edited is None:
@@ -299,6 +305,15 @@ def open_value(value: Any, secrets: Callable[[], PassphraseSecrets] | None) -> C
         return ConfigEntry(str(opened(value)), secret=True)
     text = json.dumps(opened(value), separators=(",", ":"), ensure_ascii=False, sort_keys=True)
     return ConfigEntry(text, secret=_holds_secret(value), is_object=True)
+
+
+def resealed(value: Any, seal: Callable[[str], str]) -> Any:
+    """A stored form with every ciphertext in it replaced."""
+    if _is_secure(value):
+        return {"secure": seal(value["secure"])}
+    if isinstance(value, Mapping):
+        return {k: resealed(v, seal) for k, v in value.items()}
+    return [resealed(v, seal) for v in value] if isinstance(value, list) else value
 
 
 def _holds_secret(value: Any) -> bool:

@@ -10,13 +10,14 @@ from engine.deploy.command.arguments import SWITCH, UsageError
 from engine.deploy.command.deployments import config_row
 from engine.deploy.command.session import Session
 from engine.deploy.secrets import PassphraseSecrets
-from engine.deploy.stack_config import ConfigError, parse_key, parse_path, path_scalar
+from engine.deploy.stack_config import ConfigError, parse_key, parse_path, path_scalar, resealed
 
 
 def show(session: Session) -> None:
     """`config [--json] [--show-secrets]`."""
     if operands := session.arguments.operands:
-        raise UsageError(f"`pulumi config {operands[0]}` is not implemented here; {SWITCH}")
+        what = "an environment (Pulumi ESC)" if operands[0] == "env" else "it"
+        raise UsageError(f"`pulumi config {' '.join(operands[:2])}` needs {what}, not implemented here; {SWITCH}")
     entries = session.entries(show_secrets=session.arguments.has("show-secrets"))
     if session.arguments.has("json"):
         rows = {key: config_row(entry) for key, entry in entries.items()}
@@ -54,9 +55,29 @@ def _inside(text: str, path: list[str | int], whole: str, secret: bool) -> dict[
 
 
 def set_(session: Session) -> None:
-    """`config set KEY VALUE [--secret|--plaintext] [--path]`."""
-    key, value = session.arguments.operand(0, "a key"), session.arguments.operand(1, "a value")
-    _put(session, [(session.arguments.has("secret"), key, value)])
+    """`config set KEY VALUE [--secret|--plaintext] [--path] [--type string|int|bool|float]`."""
+    key, text = session.arguments.operand(0, "a key"), session.arguments.operand(1, "a value")
+    value = _typed(text, session.arguments.text("type"))
+    _put(session, [(session.arguments.has("secret"), key, value)], typed=bool(session.arguments.text("type")))
+
+
+def _typed(text: str, type_: str) -> Any:
+    """A value of the type that `--type` names."""
+    try:
+        match type_:
+            case "" | "string":
+                return text
+            case "int":
+                return int(text)
+            case "float":
+                return float(text)
+            case "bool" if text in ("true", "false"):
+                return text == "true"
+    except ValueError:
+        pass
+    if type_ in ("int", "float", "bool"):
+        raise UsageError(f"{text!r} is not of --type {type_}")
+    raise UsageError(f"--type {type_}: it must be string, int, bool or float")
 
 
 def set_all(session: Session) -> None:
@@ -82,8 +103,12 @@ def _from_json(text: str) -> Iterator[tuple[bool, str, Any]]:
         raise UsageError("--json must be what `pulumi config --json` prints") from err
 
 
-def _put(session: Session, pairs: list[tuple[bool, str, Any]]) -> None:
-    """Set values, leaving those alone that are right already: an unchanged secret keeps its ciphertext."""
+def _put(session: Session, pairs: list[tuple[bool, str, Any]], *, typed: bool = False) -> None:
+    """Set values, leaving those alone that are right already: an unchanged secret keeps its ciphertext.
+
+    Args:
+        typed: the values have their types; otherwise those at a path get the type they look like.
+    """
     config, project = session.config, session.project.name
     entries = session.entries()
     secrets: PassphraseSecrets | None = None
@@ -97,9 +122,37 @@ def _put(session: Session, pairs: list[tuple[bool, str, Any]]) -> None:
             plain = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
             config.set(key, path, {"secure": secrets.encrypt(plain)}, project)
         else:
-            config.set(key, path, path_scalar(value) if path else value, project)
+            guess = path and not typed and isinstance(value, str)
+            config.set(key, path, path_scalar(value) if guess else value, project)
     if secrets and not config.salt:
         config.set_salt(secrets.state)
+    session.services.fence.check()
+    config.save()
+
+
+def cp(session: Session) -> None:
+    """`config cp [KEY] --dest STACK [--path]`: secrets are encrypted anew for the other stack."""
+    dest = session.arguments.text("dest")
+    if not dest:
+        raise UsageError("`pulumi config cp` needs --dest STACK")
+    other = session.existing(dest)
+    if other == session.stack:
+        raise UsageError("current stack and destination stack are the same")
+    entries = session.entries()
+    wanted = [parse_key(text, session.project.name) for text in session.arguments.operands] or list(entries)
+    if missing := [key for key in wanted if key not in entries]:
+        raise ConfigError(f"configuration key '{missing[0]}' not found for stack '{session.stack.name}'")
+    config, raw = session.config_of(other), session.config.raw(session.project.name)
+    own, theirs = session.config_secrets, session.secrets_for_new(config.salt or session.store_of(other).salt())
+    for key in wanted:
+        if entries[key].secret:
+            # An object keeps what is plain in it plain.
+            value = resealed(raw[key], lambda text: theirs.encrypt(own().decrypt(text)))
+        else:
+            value = raw[key]
+        config.set(key, [], value, session.project.name)
+    if not config.salt:
+        config.set_salt(theirs.state)
     session.services.fence.check()
     config.save()
 

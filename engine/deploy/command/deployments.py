@@ -110,6 +110,11 @@ def _iso(seconds: int) -> str:
 
 def export(session: Session) -> None:
     """`stack export [--show-secrets] [--file F]`."""
+    if session.arguments.text("version"):
+        raise BackendError(
+            f"--version: the current backend ({session.backend.url}) does not number deployments; older checkpoints "
+            f"are files below its history/{session.stack.project}/{session.stack.name}"
+        )
     stored = session.store.load()
     deployment = stored.codec.dump(stored.deployment, show_secrets=session.arguments.has("show-secrets"))
     if not stored.deployment.time:

@@ -15,7 +15,7 @@ from semver import VersionInfo
 
 from engine.deploy.backend.blobs import BackendError
 from engine.deploy.checkpoint import COMPATIBLE_VERSION, CheckpointError
-from engine.deploy.command import about, configuration, deployments, operations, stacks
+from engine.deploy.command import about, configuration, deployments, operations, stacks, state
 from engine.deploy.command.arguments import Flags, UsageError, parse
 from engine.deploy.command.console import Console
 from engine.deploy.command.loop import EngineLoop
@@ -50,7 +50,7 @@ def _operation(switches: str = "", values: str = "") -> Flags:
 
 
 _STACK = _flags(values="stack")
-_CONFIG = _flags("json show-secrets path secret plaintext force yes", "stack config-file")
+_CONFIG = _flags("json show-secrets path secret plaintext force yes", "stack config-file type")
 _VERBS: Mapping[tuple[str, ...], tuple[Flags, Callable[[Session], None]]] = {
     ("version",): (_flags(), about.version),
     ("whoami",): (_flags("json"), about.whoami),
@@ -65,8 +65,21 @@ _VERBS: Mapping[tuple[str, ...], tuple[Flags, Callable[[Session], None]]] = {
     ("stack", "tag", "rm"): (_STACK, stacks.tag_rm),
     ("stack", "output"): (_flags("json show-secrets", "stack"), deployments.output),
     ("stack", "history"): (_flags("json show-secrets", "stack page page-size"), deployments.history),
-    ("stack", "export"): (_flags("show-secrets", "stack file"), deployments.export),
+    ("stack", "export"): (_flags("show-secrets", "stack file version"), deployments.export),
     ("stack", "import"): (_flags("force", "stack file"), deployments.import_),
+    ("stack", "rename"): (_STACK, state.rename_stack_),
+    ("stack", "graph"): (
+        _flags(
+            "ignore-parent-edges ignore-dependency-edges short-node-name",
+            "stack dependency-edge-color parent-edge-color",
+        ),
+        state.graph,
+    ),
+    ("stack", "change-secrets-provider"): (_STACK, state.change_secrets_provider),
+    ("state", "delete"): (_flags("force target-dependents yes", "stack"), state.delete),
+    ("state", "protect"): (_flags("all yes", "stack"), state.protect),
+    ("state", "unprotect"): (_flags("all yes", "stack"), state.unprotect),
+    ("state", "rename"): (_flags("yes", "stack"), state.rename),
     ("cancel",): (_flags("yes", "stack"), deployments.cancel),
     ("config",): (_CONFIG, configuration.show),
     ("config", "get"): (_CONFIG, configuration.get),
@@ -75,12 +88,13 @@ _VERBS: Mapping[tuple[str, ...], tuple[Flags, Callable[[Session], None]]] = {
         _flags("path yes", "stack config-file plaintext secret json"),
         configuration.set_all,
     ),
+    ("config", "cp"): (_flags("path", "stack config-file dest"), configuration.cp),
     ("config", "rm"): (_CONFIG, configuration.rm),
     ("config", "rm-all"): (_CONFIG, configuration.rm_all),
     ("config", "refresh"): (_CONFIG, configuration.refresh),
     ("preview",): (_operation(values="replace target-replace"), operations.preview),
     ("up",): (_operation("continue-on-error", "replace target-replace"), operations.up),
-    ("refresh",): (_operation(values="run-program"), operations.refresh),
+    ("refresh",): (_operation("clear-pending-creates", "run-program import-pending-creates"), operations.refresh),
     ("destroy",): (_operation("continue-on-error preview-only", "run-program"), operations.destroy),
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from engine.deploy.backend.stack_journal import StackJournal
 from engine.deploy.checkpoint import COMPATIBLE_VERSION, CheckpointCodec
+from engine.deploy.command import pending
 from engine.deploy.command.arguments import SWITCH, UsageError
 from engine.deploy.command.consent import Consent, EventTap
 from engine.deploy.command.deployments import running_key
@@ -115,6 +116,7 @@ def _update(session: Session, mode: UpdateMode) -> UpdateResult | None:
         if session.arguments.has("preview-only"):
             return None
         consent.ask()
+        stored = pending.settle_by_hand(session, stored, lock)
         secrets = session.config_secrets()
         salt = secrets.state
         codec = stored.codec if salt == stored.deployment.salt else CheckpointCodec(secrets)
@@ -212,6 +214,7 @@ def _run(
     options = _options(session, mode)
     display = choose_display(session, showing or mode, planning=mode is UpdateMode.PREVIEW)
     cancellation = UpdateCancellation(fence)
+
 
     async def perform() -> UpdateResult:
         async with open_event_log(arguments.text("event-log"), session.cwd) as log:

@@ -153,6 +153,11 @@ class StackStore:
         self._backend.write(self._stack, data, lock.check, over=stored.raw, guard=lock.key)
         return data
 
+    def create(self, stored: StoredStack, snapshot: Snapshot) -> None:
+        """Store a snapshot taken from another stack as this one's first checkpoint."""
+        deployment = stamped(stored.deployment, snapshot, self._clock.now(), stored.deployment.salt)
+        self._backend.write(self._stack, self.encode(deployment, stored.codec), self._fence.check)
+
     def encode(self, deployment: Deployment, codec: CheckpointCodec) -> bytes:
         """A checkpoint file."""
         inside = {"stack": self._stack.qualified, "latest": codec.dump(deployment)}

@@ -19,10 +19,12 @@ class Terminal:
     Attributes:
         stream: standard output.
         ask: prints a question and returns the line that was typed; raises EOFError where there is nobody.
+        ask_secret: the same without showing what is typed.
     """
 
     stream: TextIO
     ask: Callable[[str], str]
+    ask_secret: Callable[[str], str]
 
     def screen(self, color: str) -> Screen:
         """What to draw on; `color` is the flag's value (always, never, raw, auto)."""

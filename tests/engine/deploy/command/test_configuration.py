@@ -139,3 +139,35 @@ def test_refresh_takes_the_configuration_of_the_last_update(place: Any, stack: a
     stack.refresh_config()
     found = stack.get_all_config()
     assert (found["golden:a"].value, found["golden:t"].value) == ("1", "hush")
+
+
+def test_types_of_set_values(place: Any, stack: automation.Stack) -> None:
+    for type_, given in (("int", "5"), ("bool", "true"), ("float", "1.5"), ("string", "7")):
+        place.run("config", "set", type_, given, "--type", type_, "--stack", "dev")
+        place.run("config", "set", f"o.{type_}[0]", given, "--type", type_, "--path", "--stack", "dev")
+    written = text(place)
+    assert "golden:int: 5\n" in written and "golden:bool: true\n" in written and "golden:float: 1.5\n" in written
+    assert "golden:string: '7'\n" in written
+    shown = place.run("config", "get", "o", "--json", "--stack", "dev").stdout
+    assert json.loads(shown)["objectValue"] == {"bool": [True], "float": [1.5], "int": [5], "string": ["7"]}
+    for wrong in (("x", "int"), ("yes", "bool"), ("1", "object")):
+        with pytest.raises(CommandError, match="--type"):
+            place.run("config", "set", "k", wrong[0], "--type", wrong[1], "--stack", "dev")
+
+
+def test_copied_configuration_opens_in_the_other_stack(place: Any, stack: automation.Stack) -> None:
+    stack.set_all_config({"plain": Value("1"), "hidden": Value("hush", secret=True)})
+    place.run("config", "set", "deep.token", "inner", "--secret", "--path", "--stack", "dev")
+    place.run("config", "set", "deep.size", "3", "--path", "--stack", "dev")
+    other = automation.Stack.create("other", place.workspace(program))
+    place.run("config", "cp", "hidden", "--dest", "other", "--stack", "dev")
+    assert {k: v.value for k, v in other.get_all_config().items()} == {"golden:hidden": "hush"}
+    place.run("config", "cp", "--dest", "other", "--stack", "dev")
+    theirs, ours = other.get_all_config(), stack.get_all_config()
+    assert {k: (v.value, v.secret) for k, v in theirs.items()} == {k: (v.value, v.secret) for k, v in ours.items()}
+    copied = (place.root / "work" / "Pulumi.other.yaml").read_text()
+    assert "inner" not in copied and "size: 3" in copied
+    with pytest.raises(CommandError, match="same"):
+        place.run("config", "cp", "--dest", "dev", "--stack", "dev")
+    with pytest.raises(CommandError, match="Pulumi ESC"):
+        place.run("config", "env", "add", "e", "--stack", "dev")

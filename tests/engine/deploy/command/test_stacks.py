@@ -170,9 +170,6 @@ def test_tags(place: Any) -> None:
     ("args", "named"),
     [
         (["preview", "--save-plan", "f"], "--save-plan"),
-        (["up", "--yes", "--policy-pack", "p"], "--policy-pack"),
-        (["refresh", "--yes", "--clear-pending-creates"], "--clear-pending-creates"),
-        (["stack", "rename", "b"], "pulumi stack rename"),
         (["config", "env", "add", "e"], "pulumi config"),
         (["new", "python"], "pulumi new"),
         (["destroy", "--yes", "--run-program=true"], "--run-program"),

@@ -1,0 +1,135 @@
+"""Edits of a snapshot by hand: forget a resource, protect it, give it or its stack another name. Pure.
+
+Source: pulumi `pkg/resource/edit/operations.go`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+
+from engine.deploy.graph import references
+from engine.deploy.property import PropertyValue, ResourceReference, transform
+from engine.deploy.resource import PendingOperation, ResourceState
+from engine.deploy.snapshot import Snapshot
+from engine.deploy.urn import ROOT_STACK_TYPE, parse_reference, urn_name, urn_type
+
+
+class CannotEdit(Exception):
+    """The edit would leave a state that must not be; the message says what to do."""
+
+
+def find(snapshot: Snapshot, urn: str) -> ResourceState:
+    """The one resource of that URN.
+
+    Raises:
+        CannotEdit: none, or more than one.
+    """
+    found = [r for r in snapshot.resources if r.urn == urn]
+    if not found:
+        raise CannotEdit(f"No such resource '{urn}' exists in the current state")
+    if len(found) > 1:
+        ids = ", ".join(r.id + (" (pending deletion)" if r.delete else "") for r in found)
+        raise CannotEdit(
+            f"'{urn}' is the URN of {len(found)} resources ({ids}): run `pulumi up` to finish the replacement, or edit "
+            "what `pulumi stack export` prints and `pulumi stack import` it"
+        )
+    return found[0]
+
+
+def delete_resource(snapshot: Snapshot, urn: str, *, force: bool, with_dependents: bool) -> Snapshot:
+    """Forget a resource; what it stands for in the cloud stays.
+
+    Args:
+        force: also if it is protected.
+        with_dependents: forget also everything that needs it.
+    """
+    doomed = {find(snapshot, urn).urn}
+    dependents = _dependents(snapshot.resources, doomed)
+    if dependents and not with_dependents:
+        names = "\n".join(f" * {urn_name(r.urn)!r:<15} ({r.urn})" for r in dependents)
+        raise CannotEdit(
+            "This resource can't be safely deleted because the following resources depend on it:\n"
+            f"{names}\n\nDelete those resources first or pass --target-dependents."
+        )
+    doomed |= {r.urn for r in dependents}
+    protected = [r.urn for r in snapshot.resources if r.urn in doomed and r.protect]
+    if protected and not force:
+        raise CannotEdit(
+            f"This resource can't be safely deleted because {protected[0]} is protected. "
+            "Re-run this command with --force to force deletion"
+        )
+    return replace(snapshot, resources=[r for r in snapshot.resources if r.urn not in doomed])
+
+
+def _dependents(resources: Sequence[ResourceState], roots: Collection[str]) -> list[ResourceState]:
+    """Everything that needs the roots, directly or not, in the snapshot's order."""
+    needed, found = set(roots), []
+    for state in resources:  # ordered: whoever needs something comes after it
+        if state.urn not in needed and any(urn in needed for urn in references(state)):
+            needed.add(state.urn)
+            found.append(state)
+    return found
+
+
+def set_protection(snapshot: Snapshot, urns: Collection[str], *, protect: bool) -> Snapshot:
+    """Protect resources from deletion, or no longer."""
+    return replace(snapshot, resources=[r.with_(protect=protect) if r.urn in urns else r for r in snapshot.resources])
+
+
+def rename_resource(snapshot: Snapshot, urn: str, name: str) -> Snapshot:
+    """Give a resource another name, also where others refer to it."""
+    find(snapshot, urn)
+    renamed = f"{urn.removesuffix(urn_name(urn))}{name}"
+    if not name or "::" in name:
+        raise CannotEdit(f"{name!r} cannot be a resource's name: it must have characters, and no `::`")
+    if any(r.urn == renamed for r in snapshot.resources):
+        raise CannotEdit(f"'{renamed}' exists already: choose another name")
+    return _with_urns(snapshot, lambda other: renamed if other == urn else other)
+
+
+def rename_stack(snapshot: Snapshot, stack: str) -> Snapshot:
+    """Move every resource to a stack of another name; the root resource is called after it."""
+
+    def renamed(urn: str) -> str:
+        if not urn.startswith("urn:pulumi:"):
+            return urn
+        _, project, types, name = urn.split("::", 3)
+        if urn_type(urn) == ROOT_STACK_TYPE:
+            name = f"{project}-{stack}"
+        return f"urn:pulumi:{stack}::{project}::{types}::{name}"
+
+    return _with_urns(snapshot, renamed)
+
+
+def _with_urns(snapshot: Snapshot, renamed: Callable[[str], str]) -> Snapshot:
+    return replace(
+        snapshot,
+        resources=[_renamed(r, renamed) for r in snapshot.resources],
+        pending_operations=[
+            PendingOperation(p.type, _renamed(p.resource, renamed)) for p in snapshot.pending_operations
+        ],
+    )
+
+
+def _renamed(state: ResourceState, renamed: Callable[[str], str]) -> ResourceState:
+    def reference(text: str) -> str:
+        if not text:
+            return ""
+        urn, id = parse_reference(text)
+        return f"{renamed(urn)}::{id}"
+
+    def value(inner: PropertyValue) -> PropertyValue:
+        return replace(inner, urn=renamed(inner.urn)) if isinstance(inner, ResourceReference) else inner
+
+    return state.with_(
+        urn=renamed(state.urn),
+        inputs=transform(state.inputs, value),
+        outputs=transform(state.outputs, value),
+        parent=renamed(state.parent) if state.parent else "",
+        provider=reference(state.provider),
+        dependencies=[renamed(d) for d in state.dependencies],
+        property_dependencies={k: [renamed(u) for u in urns] for k, urns in state.property_dependencies.items()},
+        deleted_with=renamed(state.deleted_with) if state.deleted_with else "",
+        replace_with=[renamed(u) for u in state.replace_with],
+    )
