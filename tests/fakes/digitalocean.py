@@ -29,7 +29,7 @@ class Fault:
         status: of the answer; 0 is no answer at all, -1 no connection.
         after_effect: the request is carried out first.
         times: how often; 0 is always.
-        headers: of the answer.
+        headers, message: of the answer.
     """
 
     method: str
@@ -38,6 +38,7 @@ class Fault:
     after_effect: bool = False
     times: int = 1
     headers: dict[str, str] = field(default_factory=dict)
+    message: str = ""
     used: int = 0
 
     def takes(self, request: httpx.Request) -> bool:
@@ -108,7 +109,7 @@ class FakeDigitalOcean:
             raise httpx.ConnectError("refused", request=request)
         if fault.status == 0:
             raise httpx.ReadTimeout("timed out", request=request)
-        words = {"id": "fault", "message": f"scripted {fault.status}", "request_id": "x"}
+        words = {"id": "fault", "message": fault.message or f"scripted {fault.status}", "request_id": "x"}
         return httpx.Response(fault.status, json=words, headers=fault.headers)
 
     def _route(self, method: str, path: str, body: Any, params: dict[str, str]) -> tuple[int, Json | None]:
@@ -293,7 +294,7 @@ class FakeDigitalOcean:
             case ["firewalls", id] if id in self.firewalls:
                 del self.firewalls[id]
                 return 204, None
-            case ["tags", name, "resources"] if name in self.tags:
+            case ["tags", name, "resources"]:
                 for resource in body["resources"]:
                     self._tagged(resource)["tags"].remove(name)
                 return 204, None

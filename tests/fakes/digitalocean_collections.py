@@ -78,7 +78,7 @@ class Collections:
             case [_, "kubernetes", "clusters", _, "node_pools", pool]:
                 return self._one_pool(method, pool, body)
             case ["GET", "kubernetes", "clusters", cluster, "node_pools"]:
-                return 200, self.page("node_pools", self._pools_of(cluster), params)
+                return 200, {"node_pools": self._pools_of(cluster)}
             case ["GET", "kubernetes", "clusters", _, "credentials"]:
                 return 200, {"server": "https://k8s.test", "certificate_authority_data": "Y2E=", "token": "t",
                              "client_key_data": None, "client_certificate_data": None,
@@ -114,6 +114,7 @@ class Collections:
                 return 200, self.page("domain_records", found, params)
             case ["POST", "domains", domain, "records"]:
                 record = {**_RECORD, **body, "id": next(self._ids), "domain": domain}
+                record["data"] = record["data"].removesuffix(".")
                 self.records[record["id"]] = record
                 return 201, {"domain_record": record}
             case [_, "domains", _, "records", id]:
@@ -140,7 +141,9 @@ class Collections:
     # ------------------------------------------------------------------------------------ plain collections
 
     def _listing(self, name: str, params: dict[str, str]) -> Answer:
-        found = [m for m in self.members[name].values() if _matches(m, params)]
+        found = [_copy(m) for m in self.members[name].values() if _matches(m, params)]
+        for cluster in found if name == "clusters" else ():
+            cluster["node_pools"] = self._pools_of(cluster["id"])
         return 200, self.page(COLLECTIONS[name][1], found, params)
 
     def _make(self, name: str, body: Json) -> Answer:
@@ -241,7 +244,7 @@ class Collections:
             del self.records[id]
             return 204, None
         if method == "PUT":
-            self.records[id].update(body)
+            self.records[id].update(body, data=body["data"].removesuffix("."))
         return 200, {"domain_record": self.records[id]}
 
     def _pools_of(self, cluster: str) -> list[Json]:

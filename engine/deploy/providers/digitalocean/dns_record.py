@@ -112,7 +112,7 @@ def record_values(record: Mapping[str, Any], domain: str) -> Values:
     """Outputs from the API's description."""
     data, tag = record["data"], record.get("tag") or ""
     if record["type"] in POINTING_TYPES and data != "@" and tag != "iodef":
-        data += "."
+        data = data.removesuffix(".") + "."
     return {
         "domain": domain,
         "type": record["type"],

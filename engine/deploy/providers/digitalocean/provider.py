@@ -44,6 +44,9 @@ from engine.deploy.providers.digitalocean.domain import Domain
 from engine.deploy.providers.digitalocean.droplet import Droplet
 from engine.deploy.providers.digitalocean.droplet_snapshot import DropletSnapshot
 from engine.deploy.providers.digitalocean.firewall import Firewall
+from engine.deploy.providers.digitalocean.kubernetes_cluster import KubernetesCluster
+from engine.deploy.providers.digitalocean.kubernetes_node_pool import KubernetesNodePool
+from engine.deploy.providers.digitalocean.load_balancer import LoadBalancer
 from engine.deploy.providers.digitalocean.polling import Polling
 from engine.deploy.providers.digitalocean.project import Project
 from engine.deploy.providers.digitalocean.project_resources import ProjectResources
@@ -72,7 +75,7 @@ def resource_types() -> dict[str, ResourceType]:
     types: Sequence[ResourceType] = (
         Droplet(), SshKey(), Firewall(), Tag(), Vpc(), Volume(), VolumeAttachment(), ReservedIp(),
         ReservedIpAssignment(), Project(), ProjectResources(), Domain(), DnsRecord(), Certificate(), DropletSnapshot(),
-        VolumeSnapshot(),
+        VolumeSnapshot(), LoadBalancer(), KubernetesCluster(), KubernetesNodePool(),
     )  # fmt: skip
     return {type_.token: type_ for type_ in types}
 
