@@ -75,6 +75,7 @@ class Backend:
     def __init__(self, blobs: Blobs, logs: Logs) -> None:
         self.blobs = blobs
         self.logs = logs
+        self._has_meta = False
 
     @property
     def url(self) -> str:
@@ -88,6 +89,7 @@ class Backend:
             BackendError: it is older or newer.
         """
         meta = self.blobs.get("meta.yaml")
+        self._has_meta = meta is not None
         if meta is not None and meta.data.strip() != _META.strip():
             raise BackendError(f"{self.blobs.location('meta.yaml')} names a newer layout than version 1; {CLI_HINT}")
         if meta is None and any(k.count("/") == 1 and k.endswith(".json") for k in self.blobs.keys("stacks")):
@@ -143,8 +145,9 @@ class Backend:
             StaleLease: another checkpoint was stored since, or the lock is gone.
         """
         key = _checkpoint_key(stack)
-        if not self.blobs.existing(["meta.yaml"]):
+        if not self._has_meta:
             self.blobs.put("meta.yaml", _META)
+            self._has_meta = True
         current = self.blobs.get(key)
         if over is not None and (current is None or current.data != over):
             raise StaleLease(f"another checkpoint of {stack.name} was stored meanwhile: this update has stopped")
