@@ -247,7 +247,7 @@ class CheckpointCodec:
             case s if s == ASSET_SIGNATURE:
                 return Asset(fields)
             case s if s == ARCHIVE_SIGNATURE:
-                return Archive(fields)
+                return Archive({k: self._load_value(v, (*place, k)) for k, v in fields.items()})
             case s if s == RESOURCE_SIGNATURE:
                 package_version = str(fields.get("packageVersion", ""))
                 return ResourceReference(str(fields["urn"]), fields.get("id"), package_version)
@@ -283,7 +283,8 @@ class CheckpointCodec:
         if isinstance(value, Asset):
             return {SIGNATURE: ASSET_SIGNATURE, **value.fields}
         if isinstance(value, Archive):
-            return {SIGNATURE: ARCHIVE_SIGNATURE, **value.fields}
+            members = {k: self._dump_value(v, (*place, k), show) for k, v in value.fields.items()}
+            return {SIGNATURE: ARCHIVE_SIGNATURE, **members}
         if isinstance(value, ResourceReference):
             return _dump_reference(value)
         return value

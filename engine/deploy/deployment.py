@@ -9,12 +9,15 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
+from engine.deploy.assets import AssetError, has_assets, with_hashes
 from engine.deploy.dependents import dependents_to_replace
 from engine.deploy.diff import apply_ignore_changes, diff_inputs
 from engine.deploy.goal import Goal, alias_urns
 from engine.deploy.graph import references
+from engine.deploy.policy_config import PolicyError, PolicyReviewer
 from engine.deploy.property import PropertyMap, PropertyValue, Secret, contains_secret, contains_unknown
 from engine.deploy.provider import CheckFailure, CheckResult, DiffResult, ProviderError
 from engine.deploy.registry import SWITCH_TO_CLI, ask_diff, own_config
@@ -86,6 +89,7 @@ class Names:
     stack: str
     config: Mapping[str, str]
     secret_keys: frozenset[str]
+    directory: Path = Path()
 
     def package_config(self, package: str) -> PropertyMap:
         """The inputs of a package's default provider: its keys of the configuration."""
@@ -114,6 +118,7 @@ class Deployment:
         self._olds: dict[str, ResourceState] = {}
         self._olds_in_order: list[ResourceState] = []
         self._made: dict[str, Step] = {}
+        self.policies: PolicyReviewer | None = None
         self._seen: set[str] = set()
         self._operated: set[str] = set()
         self._replaced: set[str] = set()
@@ -277,6 +282,8 @@ class Deployment:
             raise UpdateStopped("resource monitor shut down")
 
     async def _register(self, goal: Goal) -> Registered:
+        if has_assets(goal.properties):
+            goal = replace(goal, properties=await self._hashed(goal))
         goal, urn, old = await self._identify(goal)
         if any(u in self._lost for u in self._needs(goal)):
             self._lost.add(urn)
@@ -289,6 +296,13 @@ class Deployment:
             self.failed = True
             self._lost.add(urn)
             return Registered(urn, "", {}, succeeded=False)
+
+    async def _hashed(self, goal: Goal) -> PropertyMap:
+        try:
+            hashed: PropertyMap = await asyncio.to_thread(with_hashes, goal.properties, self._names.directory)
+        except AssetError as err:
+            raise self._error("", f"{goal.type} resource '{goal.name}': {err}") from err
+        return hashed
 
     async def _realise(self, urn: str, goal: Goal, old: ResourceState | None) -> Registered:
         condemned = self._condemned.get(urn) or (self._condemned.get(old.urn) if old else None)
@@ -433,13 +447,26 @@ class Deployment:
         if old is not None and goal.ignore_changes:
             news = apply_ignore_changes(old.inputs, news, goal.ignore_changes)
         if not goal.custom:
-            return news
+            return await self._reviewed(urn, goal, news)
         olds = old.inputs if old is not None else {}
         result = await self._asking(urn, self._provider_check(urn, goal, olds, news))
         if result.failures:
             self._report_check_failures(urn, goal, news, result.failures)
             raise StepFailed(f"resource {urn} has check errors")
-        return annotate(result.inputs, news)
+        return await self._reviewed(urn, goal, annotate(result.inputs, news))
+
+    async def _reviewed(self, urn: str, goal: Goal, inputs: PropertyMap) -> PropertyMap:
+        """The inputs as the policy packs want them; a preview tells of violations and goes on."""
+        if self.policies is None:
+            return inputs
+        provider = self.state_of(goal.provider.rpartition("::")[0]) if goal.provider else None
+        try:
+            inputs, allowed = await self.policies.review(urn, goal, inputs, provider)
+        except PolicyError as err:
+            raise self._error(urn, str(err)) from err
+        if not allowed and not self._x.dry_run:
+            raise StepFailed(f"resource {urn} violates a mandatory policy")
+        return inputs
 
     async def _provider_check(self, urn: str, goal: Goal, olds: PropertyMap, news: PropertyMap) -> CheckResult:
         if is_provider_type(goal.type):

@@ -20,6 +20,7 @@ from engine.deploy.property import (
     Archive,
     Asset,
     Output,
+    PropertyMap,
     PropertyValue,
     ResourceReference,
     Secret,
@@ -43,6 +44,7 @@ class EngineEvents:
         self._sequence = 0
         self._started = clock.monotonic()
         self.diagnostics: list[str] = []
+        self.policy_packs: Mapping[str, str] = {}  # pack → version
 
     def prelude(self, config: Mapping[str, str], secret_keys: frozenset[str]) -> None:
         shown = {key: "[secret]" if key in secret_keys else value for key, value in sorted(config.items())}
@@ -75,10 +77,20 @@ class EngineEvents:
             self.diagnostics.append(message.strip())
         self._emit("diagnosticEvent", event)
 
+    def policy_violation(self, urn: str, policy: Mapping[str, str], message: str, level: str, severity: str) -> None:
+        """A policy is violated; `policy` has its names as `apitype.PolicyEvent` has them."""
+        event = {"resourceUrn": urn, "message": f"{message}\n", "color": "never", **policy, "enforcementLevel": level}
+        self._emit("policyEvent", {**event, "severity": severity} if severity else event)
+
+    def policy_remediation(self, urn: str, policy: Mapping[str, str], before: PropertyMap, after: PropertyMap) -> None:
+        """A policy changed a resource's inputs."""
+        event = {"resourceUrn": urn, "color": "never", **policy, "before": shown(before), "after": shown(after)}
+        self._emit("policyRemediationEvent", event)
+
     def summary(self, changes: Mapping[str, int]) -> None:
         seconds = math.ceil(self._clock.monotonic() - self._started)
-        event = {"maybeCorrupt": False, "durationSeconds": seconds, "resourceChanges": dict(changes), "PolicyPacks": {}}
-        self._emit("summaryEvent", event)
+        event = {"maybeCorrupt": False, "durationSeconds": seconds, "resourceChanges": dict(changes)}
+        self._emit("summaryEvent", {**event, "PolicyPacks": dict(self.policy_packs)})
 
     def cancel(self) -> None:
         """The last event of every update."""
@@ -158,5 +170,5 @@ def shown(value: PropertyValue) -> Any:
     if isinstance(value, Asset):
         return {SIGNATURE: ASSET_SIGNATURE, **value.fields}
     if isinstance(value, Archive):
-        return {SIGNATURE: ARCHIVE_SIGNATURE, **value.fields}
+        return {SIGNATURE: ARCHIVE_SIGNATURE, **{k: shown(v) for k, v in value.fields.items()}}
     return value

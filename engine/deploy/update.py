@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from engine.deploy.builtins import NoStackOutputs, StackOutputsReader, WithBuiltins
@@ -19,6 +20,7 @@ from engine.deploy.hooks import Hooks
 from engine.deploy.journal import Journal
 from engine.deploy.ledger import Ledger
 from engine.deploy.monitor import MonitorServer
+from engine.deploy.policy_config import PolicyError, PolicyReviewer
 from engine.deploy.property import PropertyMap
 from engine.deploy.provider import Provider
 from engine.deploy.refresh import Refresher
@@ -55,6 +57,7 @@ class UpdateTarget:
     Attributes:
         config: full key (`project:name`) → plain text, secrets already decrypted.
         secret_keys: the keys of `config` that are secret.
+        directory: where relative paths of assets start: the program's folder.
     """
 
     project: str
@@ -62,6 +65,7 @@ class UpdateTarget:
     config: Mapping[str, str] = field(default_factory=dict)
     secret_keys: frozenset[str] = frozenset()
     organization: str = "organization"
+    directory: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -185,17 +189,20 @@ async def run_update(
     clock: Clock,
     cancellation: Cancellation,
     stacks: StackOutputsReader | None = None,
+    policies: PolicyReviewer | None = None,
 ) -> UpdateResult:
     """Run one update. Never raises for the program's or a provider's failures: those are in the result.
 
     Args:
         stacks: where stack references read other stacks; without it they are refused.
+        policies: the policy packs that previews and updates are shown to.
 
     Raises:
         StaleLease: the lease was lost; nothing more was written.
     """
     providers = WithBuiltins(providers, stacks or NoStackOutputs())
     update = _Update(target, options, base, providers, journal, events, fence, clock, cancellation)
+    update.review_with(policies)
     return await update.run(source)
 
 
@@ -225,7 +232,7 @@ class _Update:
         self._callbacks = Callbacks()
         self._hooks = Hooks(self._callbacks, self._events, dry_run=self._dry_run)
         execution = Execution(self._ledger, self._registry, self._events, fence, clock, self._dry_run, self._hooks)
-        names = Names(target.project, target.stack, target.config, target.secret_keys)
+        names = Names(target.project, target.stack, target.config, target.secret_keys, target.directory)
         self._selection = Selection(options.narrowing())
         self._deployment = Deployment(
             names, execution, self._selection, parallel=options.parallel, continue_on_error=options.continue_on_error
@@ -235,6 +242,10 @@ class _Update:
         )
         self._program_failed = False
         self._cancelled = False
+
+    def review_with(self, policies: PolicyReviewer | None) -> None:
+        """Have policy packs look at what the program registers."""
+        self._policies = self._deployment.policies = policies
 
     async def run(self, source: ProgramSource | None) -> UpdateResult:
         self._events.prelude(self._target.config, self._target.secret_keys)
@@ -252,6 +263,8 @@ class _Update:
             await self._deployment.wait_for_running()
             await self._callbacks.close()
             await self._registry.close()
+            if self._policies is not None:
+                await self._policies.close()
         if self._deployment.stale is not None:
             raise self._deployment.stale
         return self._finish()
@@ -271,10 +284,11 @@ class _Update:
             return
         if self._report(self._selection.missing_replace_targets(self._known())):
             return
-        if source is not None:
-            await self._run_program(source)
-        else:
+        if source is None:
             await self._delete()
+        elif await self._start_policies():
+            await self._run_program(source)
+            await self._review_stack()
 
     @property
     def _going_on(self) -> bool:
@@ -372,6 +386,26 @@ class _Update:
             self._program_failed = True
             self._deployment.fail(f"an unhandled error occurred: {error}")
 
+    async def _start_policies(self) -> bool:
+        if self._policies is None:
+            return True
+        try:
+            await self._policies.start(self._events, dry_run=self._dry_run)
+        except PolicyError as err:
+            self._deployment.fail(str(err))
+            return False
+        return True
+
+    async def _review_stack(self) -> None:
+        if self._policies is None or not self._going_on or self._program_failed:
+            return
+        resources = [s for s in self._ledger.snapshot().resources if not s.delete]
+        root = next((s.urn for s in resources if s.type == ROOT_STACK_TYPE), "")
+        try:
+            await self._policies.review_stack(resources, root)
+        except PolicyError as err:
+            self._deployment.fail(str(err))
+
     async def _program_end(self, source: ProgramSource, running: asyncio.Future[str]) -> str:
         """Wait for the program; one that was turned away gets some time to end by itself, then it is abandoned."""
         if not running.done():
@@ -433,6 +467,7 @@ class _Update:
         outputs = deployment.finalize_stack_outputs(succeeded=not failed)
         if self._options.mode is UpdateMode.REFRESH:
             outputs = next((s.outputs for s in self._ledger.resources() if s.type == ROOT_STACK_TYPE), {})
+        failed = failed or (self._policies is not None and self._policies.violated)
         changes = dict(sorted(deployment.executor.changes.items()))
         message = ""
         if failed:
