@@ -70,6 +70,7 @@ def read_local_project(path: Path) -> LocalProject:
     Raises:
         ConfigError: it cannot be run; the message says what to change.
     """
+    path = Path(os.path.normpath(path.absolute()))
     data = _read(path)
     program = _program(path, data.get("main"))
     return LocalProject(path.parent, program, _runtime(path, data, program if program.is_dir() else program.parent))
@@ -81,6 +82,7 @@ def read_runtime(path: Path) -> LocalRuntime:
     Raises:
         ConfigError: there is no such Python.
     """
+    path = Path(os.path.normpath(path.absolute()))
     data = _read(path)
     main = path.parent / str(data.get("main") or ".")
     folder = main if main.is_dir() else main.parent

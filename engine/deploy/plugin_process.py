@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 from google.protobuf import empty_pb2
-from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2_grpc
+from pulumi.runtime.proto import analyzer_pb2_grpc, engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2_grpc
 
 from engine.deploy.monitor import CHANNEL_OPTIONS
 from engine.deploy.provider import ProviderError
@@ -37,7 +37,8 @@ class PluginCommand:
     """How to start a plugin.
 
     Attributes:
-        argv: program and arguments; the engine's address follows.
+        argv: program and arguments; the engine's address follows, then `more`.
+        service: the gRPC service it serves, which is asked whether it is well.
         environment: of the process: a cloud's credentials are in it, so it is part of the identity.
     """
 
@@ -45,10 +46,12 @@ class PluginCommand:
     argv: tuple[str, ...]
     environment: Mapping[str, str]
     directory: str = "/"
+    more: tuple[str, ...] = ()
+    service: Literal["provider", "analyzer"] = "provider"
 
     def key(self) -> str:
         """Identity: what must be equal for two updates to share a process."""
-        parts = [self.argv, sorted(self.environment.items()), self.directory]
+        parts = [self.service, self.argv, self.more, sorted(self.environment.items()), self.directory]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -91,6 +94,7 @@ class PluginProcess:
                 str(_TIED),
                 *command.argv,
                 address,
+                *command.more,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -100,7 +104,7 @@ class PluginProcess:
             )
         except OSError as err:
             await log.stop(None)
-            raise ProviderError(f"the provider plugin {command.name} did not start: {err}") from err
+            raise ProviderError(f"the {command.service} plugin {command.name} did not start: {err}") from err
         plugin = cls(command, process, log, words)
         await plugin._connect()
         return plugin
@@ -111,6 +115,11 @@ class PluginProcess:
         return provider_pb2_grpc.ResourceProviderStub(self._channel)
 
     @property
+    def analyzer(self) -> analyzer_pb2_grpc.AnalyzerStub:
+        """The plugin's `Analyzer` service."""
+        return analyzer_pb2_grpc.AnalyzerStub(self._channel)
+
+    @property
     def is_alive(self) -> bool:
         return self._process.returncode is None
 
@@ -119,7 +128,8 @@ class PluginProcess:
         if not self.is_alive:
             return False
         try:
-            answer = await self.stub.GetPluginInfo(empty_pb2.Empty(), timeout=_HEALTH_SECONDS)
+            stub: Any = self.stub if self.command.service == "provider" else self.analyzer
+            answer = await stub.GetPluginInfo(empty_pb2.Empty(), timeout=_HEALTH_SECONDS)
         except grpc.aio.AioRpcError as err:
             return err.code() is grpc.StatusCode.UNIMPLEMENTED
         return isinstance(answer, plugin_pb2.PluginInfo)
@@ -135,7 +145,9 @@ class PluginProcess:
         code = self._process.returncode or 0
         how = f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         words = "\n".join(self._words)
-        return f"the provider plugin {self.command.name} {how}" + (f"; its last words:\n{words}" if words else "")
+        return f"the {self.command.service} plugin {self.command.name} {how}" + (
+            f"; its last words:\n{words}" if words else ""
+        )
 
     async def close(self) -> None:
         """End it."""
@@ -159,7 +171,10 @@ class PluginProcess:
         except TimeoutError:
             line = ""
         if not line.isdigit():
-            said = await self.death() or f"the provider plugin {self.command.name} printed {line!r} and not its port"
+            said = (
+                await self.death()
+                or f"the {self.command.service} plugin {self.command.name} printed {line!r} and not its port"
+            )
             await self.close()
             raise ProviderError(said)
         self._readers.append(asyncio.ensure_future(self._listen(self._process.stdout)))

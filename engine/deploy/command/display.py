@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.deploy.command.console import Console
 from engine.deploy.command.output_text import outputs_text
+from engine.deploy.command.policy_display import PolicyDisplay
 from engine.deploy.update import UpdateMode
 from engine.model.clock import Clock
 
@@ -113,6 +114,7 @@ class ProgressDisplay:
         self._root_urn = f"urn:pulumi:{stack}::{project}::{_ROOT}::{project}-{stack}"
         self._showing = showing
         self._rows: dict[str, Row] = {}
+        self._policies = PolicyDisplay()
         self._done = False
         self._header = f"{(_PLANS if self._planning else _HEADERS)[mode]} ({stack}):"
 
@@ -139,6 +141,8 @@ class ProgressDisplay:
             self._failed(metadata)
         elif diagnostic := event.get("diagnosticEvent"):
             self._diagnostic(diagnostic)
+        elif "policyEvent" in event or "policyRemediationEvent" in event:
+            self._policies.add(event)
         elif summary := event.get("summaryEvent"):
             self._end(summary)
 
@@ -245,6 +249,8 @@ class ProgressDisplay:
     def _print_rest(self, summary: Mapping[str, Any]) -> None:
         """What comes below the rows."""
         self._print_diagnostics()
+        for line in self._policies.lines(summary.get("PolicyPacks") or {}):
+            self._say(line)
         if self._showing.outputs and self._mode is not UpdateMode.DESTROY:
             self._print_outputs()
         self._print_summary(summary)

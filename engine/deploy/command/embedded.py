@@ -50,6 +50,7 @@ def _operation(switches: str = "", values: str = "") -> Flags:
 
 
 _STACK = _flags(values="stack")
+_POLICY = "policy-pack policy-pack-config"
 _CONFIG = _flags("json show-secrets path secret plaintext force yes", "stack config-file type")
 _VERBS: Mapping[tuple[str, ...], tuple[Flags, Callable[[Session], None]]] = {
     ("version",): (_flags(), about.version),
@@ -92,8 +93,8 @@ _VERBS: Mapping[tuple[str, ...], tuple[Flags, Callable[[Session], None]]] = {
     ("config", "rm"): (_CONFIG, configuration.rm),
     ("config", "rm-all"): (_CONFIG, configuration.rm_all),
     ("config", "refresh"): (_CONFIG, configuration.refresh),
-    ("preview",): (_operation(values="replace target-replace"), operations.preview),
-    ("up",): (_operation("continue-on-error", "replace target-replace"), operations.up),
+    ("preview",): (_operation(values=f"replace target-replace {_POLICY}"), operations.preview),
+    ("up",): (_operation("continue-on-error", f"replace target-replace {_POLICY}"), operations.up),
     ("refresh",): (_operation("clear-pending-creates", "run-program import-pending-creates"), operations.refresh),
     ("destroy",): (_operation("continue-on-error preview-only", "run-program"), operations.destroy),
 }

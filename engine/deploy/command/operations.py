@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from engine.deploy.analyzers import Analyzers, read_policy_packs
 from engine.deploy.backend.stack_journal import StackJournal
 from engine.deploy.checkpoint import COMPATIBLE_VERSION, CheckpointCodec
 from engine.deploy.command import pending
@@ -23,6 +24,7 @@ from engine.deploy.command.session import CommandFailed, Session
 from engine.deploy.command.stored_stack import StoredStack
 from engine.deploy.journal import Journal, JournalEntry
 from engine.deploy.local_program import LocalProgram, read_local_project
+from engine.deploy.policy_config import PolicyError
 from engine.deploy.provider_sources import ProviderChoice, ProviderSources
 from engine.deploy.update import (
     ProgramSource,
@@ -175,6 +177,16 @@ def _program(session: Session, mode: UpdateMode) -> ProgramSource | None:
     return session.services.programs(arguments.text("client"), session.project.path.parent)
 
 
+def _policies(session: Session, target: UpdateTarget) -> Analyzers | None:
+    """The packs of `--policy-pack`, not yet started."""
+    flags = session.arguments.flags
+    try:
+        packs = read_policy_packs(flags.get("policy-pack", ()), flags.get("policy-pack-config", ()), session.cwd)
+    except PolicyError as err:
+        raise UsageError(str(err)) from err
+    return Analyzers(packs, session.services.loop.plugins, target, session.env) if packs else None
+
+
 def _providers(session: Session, target: UpdateTarget) -> ProviderSources:
     """The built-in providers, the SDK's dynamic ones and this machine's plugins, as `--provider-source` wants them."""
     choice = session.arguments.text("provider-source", ProviderChoice.AUTO)
@@ -216,6 +228,8 @@ def _run(
     cancellation = UpdateCancellation(fence)
 
 
+    policies = _policies(session, target)
+
     async def perform() -> UpdateResult:
         async with open_event_log(arguments.text("event-log"), session.cwd) as log:
             return await run_update(
@@ -229,6 +243,7 @@ def _run(
                 fence=fence,
                 clock=services.clock,
                 cancellation=cancellation,
+                policies=policies,
             )
 
     key = running_key(session, session.stack)

@@ -1,0 +1,49 @@
+"""The "Policies:" section of an update's text: packs, and under each its violations.
+
+Reads engine events only. Source: pulumi `pkg/backend/display/progress.go`, printPolicies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_MARKS = {"mandatory": "❌", "advisory": "⚠️ "}
+
+
+class PolicyDisplay:
+    """Collects what policy packs said."""
+
+    def __init__(self) -> None:
+        self._found: list[tuple[str, Mapping[str, Any]]] = []
+
+    def add(self, event: Mapping[str, Any]) -> None:
+        """Take an engine event; those that are nobody's policy are ignored."""
+        if violation := event.get("policyEvent"):
+            self._found.append((str(violation["enforcementLevel"]), violation))
+        elif remediation := event.get("policyRemediationEvent"):
+            self._found.append(("remediate", remediation))
+
+    def lines(self, packs: Mapping[str, str]) -> Iterator[str]:
+        """The section; nothing where no pack ran.
+
+        Args:
+            packs: pack → version, as the summary event has them.
+        """
+        if not packs:
+            return
+        yield "Policies:"
+        for name, version in sorted(packs.items()):
+            yield from self._pack(name, version)
+        yield ""
+
+    def _pack(self, name: str, version: str) -> Iterator[str]:
+        found = [(level, event) for level, event in self._found if event["policyPackName"] == name]
+        levels = {level for level, _ in found}
+        worst = next((mark for level, mark in _MARKS.items() if level in levels), "✅")
+        yield f"    {worst} {name}@v{version}"
+        for level, event in sorted(found, key=lambda f: (f[0] != "mandatory", f[1]["policyName"])):
+            type_, _, resource = event["resourceUrn"].split("::", 2)[2].partition("::")
+            yield f"        - [{level}]  {event['policyName']}  ({type_.rpartition('$')[2]}: {resource})"
+            for line in str(event.get("message", "")).strip().split("\n") if level != "remediate" else ():
+                yield f"          {line}"
