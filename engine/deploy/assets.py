@@ -139,7 +139,8 @@ def _header(name: str, size: int) -> bytes:
 def _block(prefix: str, name: str, mode: int, size: int, kind: str) -> bytes:
     numbers = b"%07o\0" % mode + b"0000000\0" * 2 + b"%011o\0" % size + b"%011o\0" % 0
     start = name.encode().ljust(_NAME_BYTES, b"\0") + numbers
-    middle = kind.encode() + b"\0" * 100 + b"ustar\0" + b"00" + b"\0" * 64 + b"0000000\0" * 2
+    device = b"\0" * 16 if kind == "x" else b"0000000\0" * 2
+    middle = kind.encode() + b"\0" * 100 + b"ustar\0" + b"00" + b"\0" * 64 + device
     end = middle + prefix.encode().ljust(_PREFIX_BYTES, b"\0") + b"\0" * 12
     checksum = sum(start) + sum(end) + 8 * ord(" ")
     return start + b"%06o\0 " % checksum + end
