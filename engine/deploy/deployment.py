@@ -18,7 +18,6 @@ from engine.deploy.diff import apply_ignore_changes, diff_inputs
 from engine.deploy.goal import Goal, alias_urns
 from engine.deploy.graph import references
 from engine.deploy.policy_config import PolicyError, PolicyReviewer
-from engine.deploy.policy_config import PolicyError, PolicyReviewer
 from engine.deploy.property import PropertyMap, PropertyValue, Secret, contains_secret, contains_unknown
 from engine.deploy.provider import CheckFailure, CheckResult, DiffResult, ProviderError
 from engine.deploy.registry import SWITCH_TO_CLI, ask_diff, own_config
@@ -119,7 +118,6 @@ class Deployment:
         self._olds: dict[str, ResourceState] = {}
         self._olds_in_order: list[ResourceState] = []
         self._made: dict[str, Step] = {}
-        self.policies: PolicyReviewer | None = None
         self.policies: PolicyReviewer | None = None
         self._seen: set[str] = set()
         self._operated: set[str] = set()

@@ -45,7 +45,6 @@ class EngineEvents:
         self._started = clock.monotonic()
         self.diagnostics: list[str] = []
         self.policy_packs: Mapping[str, str] = {}  # pack → version
-        self.policy_packs: Mapping[str, str] = {}  # pack → version
 
     def prelude(self, config: Mapping[str, str], secret_keys: frozenset[str]) -> None:
         shown = {key: "[secret]" if key in secret_keys else value for key, value in sorted(config.items())}
@@ -84,18 +83,6 @@ class EngineEvents:
         self._emit("policyEvent", {**event, "severity": severity} if severity else event)
 
     def policy_remediation(self, urn: str, policy: Mapping[str, str], before: PropertyMap, after: PropertyMap) -> None:
-        """A policy changed a resource's inputs."""
-        event = {"resourceUrn": urn, "color": "never", **policy, "before": shown(before), "after": shown(after)}
-        self._emit("policyRemediationEvent", event)
-
-    def policy_violation(self, urn: str, policy: Mapping[str, str], message: str, level: str, severity: str) -> None:
-        """A policy is violated; `policy` has its names as `apitype.PolicyEvent` has them."""
-        event = {"resourceUrn": urn, "message": f"{message}\n", "color": "never", **policy, "enforcementLevel": level}
-        self._emit("policyEvent", {**event, "severity": severity} if severity else event)
-
-    def policy_remediation(
-        self, urn: str, policy: Mapping[str, str], before: PropertyMap, after: PropertyMap
-    ) -> None:
         """A policy changed a resource's inputs."""
         event = {"resourceUrn": urn, "color": "never", **policy, "before": shown(before), "after": shown(after)}
         self._emit("policyRemediationEvent", event)

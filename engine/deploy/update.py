@@ -21,7 +21,6 @@ from engine.deploy.journal import Journal
 from engine.deploy.ledger import Ledger
 from engine.deploy.monitor import MonitorServer
 from engine.deploy.policy_config import PolicyError, PolicyReviewer
-from engine.deploy.policy_config import PolicyError, PolicyReviewer
 from engine.deploy.property import PropertyMap
 from engine.deploy.provider import Provider
 from engine.deploy.refresh import Refresher
@@ -197,14 +196,12 @@ async def run_update(
     Args:
         stacks: where stack references read other stacks; without it they are refused.
         policies: the policy packs that previews and updates are shown to.
-        policies: the policy packs that previews and updates are shown to.
 
     Raises:
         StaleLease: the lease was lost; nothing more was written.
     """
     providers = WithBuiltins(providers, stacks or NoStackOutputs())
     update = _Update(target, options, base, providers, journal, events, fence, clock, cancellation)
-    update.review_with(policies)
     update.review_with(policies)
     return await update.run(source)
 
@@ -245,10 +242,6 @@ class _Update:
         )
         self._program_failed = False
         self._cancelled = False
-
-    def review_with(self, policies: PolicyReviewer | None) -> None:
-        """Have policy packs look at what the program registers."""
-        self._policies = self._deployment.policies = policies
 
     def review_with(self, policies: PolicyReviewer | None) -> None:
         """Have policy packs look at what the program registers."""
@@ -413,26 +406,6 @@ class _Update:
         except PolicyError as err:
             self._deployment.fail(str(err))
 
-    async def _start_policies(self) -> bool:
-        if self._policies is None:
-            return True
-        try:
-            await self._policies.start(self._events, dry_run=self._dry_run)
-        except PolicyError as err:
-            self._deployment.fail(str(err))
-            return False
-        return True
-
-    async def _review_stack(self) -> None:
-        if self._policies is None or not self._going_on or self._program_failed:
-            return
-        resources = [s for s in self._ledger.snapshot().resources if not s.delete]
-        root = next((s.urn for s in resources if s.type == ROOT_STACK_TYPE), "")
-        try:
-            await self._policies.review_stack(resources, root)
-        except PolicyError as err:
-            self._deployment.fail(str(err))
-
     async def _program_end(self, source: ProgramSource, running: asyncio.Future[str]) -> str:
         """Wait for the program; one that was turned away gets some time to end by itself, then it is abandoned."""
         if not running.done():
@@ -494,7 +467,6 @@ class _Update:
         outputs = deployment.finalize_stack_outputs(succeeded=not failed)
         if self._options.mode is UpdateMode.REFRESH:
             outputs = next((s.outputs for s in self._ledger.resources() if s.type == ROOT_STACK_TYPE), {})
-        failed = failed or (self._policies is not None and self._policies.violated)
         failed = failed or (self._policies is not None and self._policies.violated)
         changes = dict(sorted(deployment.executor.changes.items()))
         message = ""

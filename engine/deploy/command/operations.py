@@ -227,7 +227,6 @@ def _run(
     display = choose_display(session, showing or mode, planning=mode is UpdateMode.PREVIEW)
     cancellation = UpdateCancellation(fence)
 
-
     policies = _policies(session, target)
 
     async def perform() -> UpdateResult:
