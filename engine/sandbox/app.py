@@ -44,8 +44,9 @@ from engine.sandbox.errors import (
 )
 from engine.sandbox.faults import Fault, FaultKind, Faults, first
 from engine.sandbox.journal import RequestEntry
+from engine.sandbox.keys import find_key
 from engine.sandbox.limits import Limiter, RateLimits
-from engine.sandbox.records import Account
+from engine.sandbox.records import Account, Firewall, SshKey, Vpc
 from engine.sandbox.routing import TARGETS, Reply, Request, Routes
 
 Scope = MutableMapping[str, Any]
@@ -172,6 +173,20 @@ class SandboxApp:
             self.cloud.vanish(request.account, droplets.droplet_of(request))
         elif (asset := _asset_at(request.values, request.account)) is not None:
             self.cloud.remove_asset(request.account, asset, "vanished")
+        else:
+            self._vanish_record(request)
+
+    def _vanish_record(self, request: Request) -> None:
+        account, values = request.account, request.values
+        record = (
+            account.firewalls.pop(values.get("firewall", ""), None)
+            or account.vpcs.pop(values.get("vpc", ""), None)
+            or account.keys.pop(getattr(find_key(account, values.get("key", "")), "id", 0), None)
+        )
+        if record is not None:
+            self.cloud.forget(record)
+            kind = {Firewall: "firewall", Vpc: "vpc", SshKey: "key"}[type(record)]
+            self.cloud.journal.add(self.cloud.now(), account.name, f"{kind}.vanished", record.id, name=record.name)
 
     async def _suffer_before(self, exchange: _Exchange, hits: list[Fault]) -> None:
         for fault in hits:

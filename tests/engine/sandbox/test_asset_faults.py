@@ -59,6 +59,23 @@ async def test_placement_failure_and_vanish_take_every_kind(client, fault, clock
     assert "placement_failed" in kinds and "vanished" in kinds
 
 
+async def test_vanish_takes_networks_firewalls_and_keys(client, fault):
+    key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
+    rule = {"protocol": "tcp", "ports": "22", "sources": {"addresses": ["0.0.0.0/0"]}}
+    bodies = {
+        "/v2/vpcs": {"name": "a", "region": "nyc2"}, "/v2/firewalls": {"name": "fw", "inbound_rules": [rule]},
+        "/v2/account/keys": {"name": "a", "public_key": key},
+    }  # fmt: skip
+    places = []
+    for path, body in bodies.items():
+        (made,) = (v for k, v in (await client.post(path, json=body)).json().items() if k != "links")
+        places.append(f"{path}/{made['id']}")
+    await fault(kind="vanish", method="GET", path="/v2/*/*", count=3)
+    assert [(await client.get(place)).status_code for place in places] == [404, 404, 404]
+    kinds = [e["kind"] for e in (await client.get("/_sandbox/journal")).json()["entries"]]
+    assert kinds[-3:] == ["vpc.vanished", "firewall.vanished", "key.vanished"]
+
+
 @pytest.mark.parametrize("path", CREATES)
 async def test_timeout_after_effect_has_its_effect(client, fault, cloud, path):
     await fault(kind="timeout_after_effect", method="POST", path=path, count=1)

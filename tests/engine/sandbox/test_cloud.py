@@ -12,15 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.sandbox.addresses import AddressPool
+from engine.sandbox.assets import Snapshot, Volume
 from engine.sandbox.cloud import Cloud
 from engine.sandbox.errors import ApiError
-from engine.sandbox.records import DropletRequest, Timings
+from engine.sandbox.records import Droplet, DropletRequest, Timings
 from engine.sandbox.state import StateFile
 from tests.fakes.clock import FakeClock
 
+DROPLETS = ["create", "stuck", "doom", "destroy", "vanish", "power_off", "power_on", "untag"]
+VOLUMES = ["volume", "attach_volume", "detach_volume", "drop_volume", "snapshot"]
 OPERATIONS = st.lists(
     st.tuples(
-        st.sampled_from(["create", "stuck", "doom", "destroy", "vanish", "power_off", "power_on", "untag", "wait"]),
+        st.sampled_from([*DROPLETS, *VOLUMES, "wait"]),
         st.integers(0, 5),
     ),
     max_size=40,
@@ -44,6 +47,8 @@ def perform(cloud: Cloud, clock: FakeClock, name: str, number: int) -> None:
                 cloud.doom(droplet, number)
     elif name == "wait":
         clock.advance(number)
+    elif name.endswith("volume"):
+        perform_on_volume(cloud, live, name, number)
     elif live:
         droplet = live[number % len(live)]
         match name:
@@ -53,8 +58,25 @@ def perform(cloud: Cloud, clock: FakeClock, name: str, number: int) -> None:
                 cloud.vanish(account, droplet)
             case "untag":
                 cloud.set_tagged(droplet, cloud.tag(account, "all"), False)
+            case "snapshot":
+                cloud.begin(account, droplet, name, number, name="s")
             case _:
                 cloud.begin(account, droplet, name, number)
+
+
+def perform_on_volume(cloud: Cloud, live: list[Droplet], name: str, number: int) -> None:
+    account = cloud.account("a")
+    volumes = list(account.table(Volume).values())
+    if name == "volume":
+        made = Volume(id=f"v{len(cloud.journal.entries)}", account="a", name="v", created_at=cloud.now(), size_gib=1)
+        cloud.add_asset(account, made)
+    elif volumes and live:
+        volume, droplet = volumes[number % len(volumes)], live[number % len(live)]
+        if name == "drop_volume":
+            cloud.remove_asset(account, volume)
+        elif (name == "attach_volume") == (volume.droplet_id == 0):
+            id = droplet.id if name == "attach_volume" else volume.droplet_id
+            cloud.begin_on(account, volume, name, droplet_id=id)
 
 
 def verify_integrity(cloud: Cloud) -> None:
@@ -69,13 +91,18 @@ def verify_integrity(cloud: Cloud) -> None:
     ]
     assert len(set(created)) == len(created) and len(set(gone)) == len(gone)
     assert set(created) - set(gone) == {str(d.id) for d in live}
-    assert [str(u.droplet_id) for u in cloud.usage] == gone
+    assert [str(u.droplet_id) for u in cloud.usage if u.kind == "droplet"] == gone
     for account in cloud.accounts.values():
         for tag in account.tags.values():
             assert set(tag.droplet_ids) == {d.id for d in account.droplets.values() if tag.name in d.tags}
         for droplet in account.droplets.values():
             pending = [a for a in account.actions.values() if a.droplet_id == droplet.id and a.status == "in-progress"]
             assert [a.id for a in pending] == ([droplet.pending_action] if droplet.pending_action else [])
+            attached = {v.id for v in account.table(Volume).values() if v.droplet_id == droplet.id}
+            assert set(droplet.volume_ids) == attached and len(droplet.volume_ids) == len(attached)
+            assert all(str(i) in account.table(Snapshot) for i in droplet.snapshot_ids)
+        for volume in account.table(Volume).values():
+            assert volume.droplet_id == 0 or volume.droplet_id in account.droplets
 
 
 @given(OPERATIONS)
@@ -122,6 +149,7 @@ def told(cloud: Cloud) -> object:
     account = cloud.account("a")
     return (
         [asdict(d) for d in account.droplets.values()], [asdict(a) for a in account.actions.values()],
+        [asdict(v) for v in account.table(Volume).values()], [asdict(s) for s in account.table(Snapshot).values()],
         set(account.tags), list(account.vpcs), asdict(cloud.counters), cloud.usage, cloud.journal.entries,
     )  # fmt: skip
 

@@ -19,6 +19,8 @@ async def test_digitaloceans_own_client_works_against_it(settings):
     async with running(settings) as sandbox:
         await asyncio.to_thread(use_pydo, sandbox.url)
         assert list(sandbox.cloud.live_droplets()) == []
+        await asyncio.to_thread(use_pydo_for_the_rest, sandbox.url)
+        assert [a.kind for a in sandbox.cloud.live_assets()] == ["project"]
 
 
 def use_pydo(url):
@@ -44,3 +46,37 @@ def use_pydo(url):
     client.droplets.destroy(made["id"], **plain)
     client.tags.delete("t", **plain)
     client.ssh_keys.delete(key["id"], **plain)
+
+
+def use_pydo_for_the_rest(url):
+    """Volumes, addresses, projects, domains, balancers and clusters."""
+    plain = {"enforce_https": False}
+    client = pydo.Client(token="token", endpoint=url)
+    droplet = client.droplets.create({"name": "p", **GPU}, **plain)["droplet"]["id"]
+    assert client.droplets.get(droplet, **plain)["droplet"]["status"] == "active"
+    volume = client.volumes.create({"name": "v", "region": "nyc2", "size_gigabytes": 5}, **plain)["volume"]["id"]
+    attach = client.volume_actions.post_by_id(volume, {"type": "attach", "droplet_id": droplet}, **plain)["action"]
+    assert client.volume_actions.get(volume, attach["id"], **plain)["action"]["status"] == "completed"
+    assert client.volumes.get(volume, **plain)["volume"]["droplet_ids"] == [droplet]
+    ip = client.reserved_ips.create({"droplet_id": droplet}, **plain)["reserved_ip"]["ip"]
+    assert client.reserved_ips.get(ip, **plain)["reserved_ip"]["droplet"]["id"] == droplet
+    project = client.projects.create({"name": "p", "purpose": "q", "environment": "Staging"}, **plain)["project"]["id"]
+    client.projects.assign_resources(project, {"resources": [f"do:volume:{volume}"]}, **plain)
+    assert client.projects.list_resources(project, **plain)["meta"]["total"] == 1
+    client.domains.create({"name": "example.com", "ip_address": "192.0.2.1"}, **plain)
+    assert client.domains.list_records("example.com", type="A", **plain)["domain_records"][0]["data"] == "192.0.2.1"
+    rule = {"entry_protocol": "http", "entry_port": 80, "target_protocol": "http", "target_port": 80}
+    balancer = {"name": "b", "region": "nyc2", "droplet_ids": [droplet], "forwarding_rules": [rule]}
+    balancer = client.load_balancers.create(balancer, **plain)["load_balancer"]["id"]
+    assert client.load_balancers.get(balancer, **plain)["load_balancer"]["status"] == "active"
+    pools = [{"name": "n", "size": "s-2vcpu-4gb", "count": 1}]
+    cluster = {"name": "k", "region": "nyc2", "version": "latest", "node_pools": pools}
+    cluster = client.kubernetes.create_cluster(cluster, **plain)["kubernetes_cluster"]["id"]
+    assert client.kubernetes.get_cluster(cluster, **plain)["kubernetes_cluster"]["status"]["state"] == "running"
+    client.kubernetes.delete_cluster(cluster, **plain)
+    client.load_balancers.delete(balancer, **plain)
+    client.domains.delete("example.com", **plain)
+    client.reserved_ips.delete(ip, **plain)
+    client.droplets.destroy(droplet, **plain)
+    client.volumes.delete(volume, **plain)
+    client.projects.delete(project, **plain)
