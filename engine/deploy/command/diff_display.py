@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from engine.deploy.command.display import OP_PREFIXES, OP_STYLES, ProgressDisplay, Row, is_default_provider
+from engine.deploy.command.display import OP_PREFIXES, OP_STYLES, ProgressDisplay, Row, is_default_provider, top_key
 from engine.deploy.command.output_text import outputs_text
 from engine.deploy.property import SECRET_SIGNATURE, SIGNATURE, UNKNOWN_VALUE
 
@@ -40,8 +40,27 @@ class DiffDisplay(ProgressDisplay):
         self._print_step(row)
 
     def _after(self, metadata: Mapping[str, Any]) -> None:
-        if not is_default_provider(metadata["urn"]):
-            self._row(metadata["urn"]).metadata = metadata
+        if is_default_provider(metadata["urn"]):
+            return
+        row = self._row(metadata["urn"])
+        row.metadata = metadata
+        if metadata["op"] == "update" and row.shown and not self._is_root(row) and not self._planning:
+            column = 4 * self._depth(metadata.get("new") or {}) + 4
+            if lines := list(_changed_outputs(metadata, column)):
+                self._say(f"{' ' * column}--outputs:--")
+                for line in lines:
+                    self._say(line, OP_STYLES["update"])
+
+    def _diagnostic(self, event: Mapping[str, Any]) -> None:
+        if event["severity"] == "debug" or event.get("ephemeral"):
+            return
+        row = self._row(event.get("urn", ""))
+        row.messages.append((event["severity"], str(event["message"])))
+        tell = self._console.error if event["severity"] in ("error", "warning") else self._console.out
+        tell(f"{event.get('prefix', '')}{event['message']}".rstrip("\n"))
+
+    def _print_diagnostics(self) -> None:
+        """They were told as they came."""
 
     def _print(self, row: Row) -> None:
         row.shown = True
@@ -66,7 +85,7 @@ class DiffDisplay(ProgressDisplay):
             return plain_members(_shown(new.get("inputs")), column)
         if row.op in _GONE:
             return plain_members(_shown(old.get("inputs")), column)
-        return changed_members(_shown(old.get("inputs")), _shown(new.get("inputs")), column)
+        return _differences(row.metadata, column)
 
     def _depth(self, state: Mapping[str, Any]) -> int:
         depth, parent = 0, str(state.get("parent") or "")
@@ -84,6 +103,41 @@ class DiffDisplay(ProgressDisplay):
         if text := outputs_text(old, new):
             self._say("    --outputs:--")
             self._say(text)
+
+
+def _differences(metadata: Mapping[str, Any], column: int) -> Iterator[str]:
+    """What an update changes: what the provider says, and where it says nothing, what the inputs say."""
+    old, new = metadata.get("old") or {}, metadata.get("new") or {}
+    before, after = _shown(old.get("inputs")), _shown(new.get("inputs"))
+    detailed = metadata.get("detailedDiff") or {}
+    keys = {top_key(path) for path in detailed}
+    if not keys:
+        yield from changed_members(before, after, column)
+        return
+    known = _shown(old.get("outputs"))
+    for path, diff in detailed.items():
+        key = top_key(path)
+        if not diff.get("inputDiff") and key not in before and key in known:
+            before[key] = known[key]  # a difference from what is, not from what was asked for
+    width = max(len(key) for key in keys)
+    for key in sorted(keys):
+        was, is_ = before.get(key, _ABSENT), after.get(key, _ABSENT)
+        if was == is_:  # secrets look alike
+            text = "[secret]" if was is _ABSENT else _scalar(was)
+            yield f"{_lead(column, '~ ')}{key:<{width}}: {text} => {text}"
+        else:
+            yield from _changed(f"{key:<{width}}: ", was, is_, column, 4)
+
+
+def _changed_outputs(metadata: Mapping[str, Any], column: int) -> Iterator[str]:
+    """Outputs that changed otherwise than the inputs already say."""
+    old, new = metadata.get("old") or {}, metadata.get("new") or {}
+    before, after, asked = _shown(old.get("outputs")), _shown(new.get("outputs")), _shown(new.get("inputs"))
+    width = max((len(k) for k in {*before, *after}), default=0)
+    for key in sorted({*before, *after}):
+        was, is_ = before.get(key, _ABSENT), after.get(key, _ABSENT)
+        if was != is_ and is_ != asked.get(key, _ABSENT):
+            yield from _changed(f"{key:<{width}}: ", was, is_, column, 4)
 
 
 def _shown(value: Any) -> dict[str, Any]:
