@@ -18,8 +18,16 @@ from engine.deploy.diff import apply_ignore_changes, diff_inputs
 from engine.deploy.goal import Goal, alias_urns
 from engine.deploy.graph import references
 from engine.deploy.policy_config import PolicyError, PolicyReviewer
-from engine.deploy.property import PropertyMap, PropertyValue, Secret, contains_secret, contains_unknown
-from engine.deploy.provider import CheckFailure, CheckResult, DiffResult, ProviderError
+from engine.deploy.property import (
+    UNKNOWN_VALUE,
+    PropertyMap,
+    PropertyValue,
+    ResourceReference,
+    Secret,
+    contains_secret,
+    contains_unknown,
+)
+from engine.deploy.provider import CallingProvider, CallResult, CheckFailure, CheckResult, DiffResult, ProviderError
 from engine.deploy.registry import SWITCH_TO_CLI, ask_diff, own_config
 from engine.deploy.resource import ResourceState
 from engine.deploy.secret_outputs import annotate
@@ -176,6 +184,16 @@ class Deployment:
             ProviderError: the function failed.
         """
         return await self._guarded(partial(self._invoke, token, args, reference, version))
+
+    async def call(
+        self, token: str, args: PropertyMap, dependencies: Mapping[str, Sequence[str]], reference: str, version: str
+    ) -> CallResult:
+        """Call a method of a resource.
+
+        Raises:
+            ProviderError: the method failed.
+        """
+        return await self._guarded(partial(self._call, token, args, dependencies, reference, version))
 
     def state_of(self, urn: str) -> ResourceState | None:
         """The state of a resource registered in this update."""
@@ -626,6 +644,29 @@ class Deployment:
         reference = reference or await self._default_provider(package, version)
         provider = await self._x.registry.get(reference)
         return await provider.invoke(token, args)
+
+    async def _call(
+        self, token: str, args: PropertyMap, dependencies: Mapping[str, Sequence[str]], reference: str, version: str
+    ) -> CallResult:
+        reference = reference or self._provider_of_self(token, args.get("__self__"))
+        package = package_of(token)
+        if not reference and not self._x.registry.provides(f"{PROVIDER_TYPE_PREFIX}{package}"):
+            raise Refused(f"no provider here knows the method {token}: {SWITCH_TO_CLI}")
+        provider = await self._x.registry.get(reference or await self._default_provider(package, version))
+        if not isinstance(provider, CallingProvider):
+            raise Refused(f"the provider {package} here has no methods, so not {token}: {SWITCH_TO_CLI}")
+        return await provider.call(token, args, dependencies, self._x.dry_run)
+
+    def _provider_of_self(self, token: str, receiver: PropertyValue) -> str:
+        """Who answers a method: the receiver itself where it is a provider, the receiver's provider otherwise."""
+        if not isinstance(receiver, ResourceReference):
+            return ""
+        if is_provider_type(token):
+            return make_reference(receiver.urn, str(receiver.id or UNKNOWN_VALUE))
+        state = self.state_of(receiver.urn)
+        if state is None:
+            raise Refused(f"unknown resource {receiver.urn}")
+        return state.provider
 
     # -- errors ------------------------------------------------------------------------------------------------------
 

@@ -161,7 +161,21 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         await _refuse(context, "resource existence checks (`exists`)")
 
     async def Call(self, request: Any, context: Any) -> provider_pb2.CallResponse:
-        await _refuse(context, f"method {request.tok} uses calls to provider methods")
+        if request.packageRef:
+            await _refuse(context, f"method {request.tok} uses a parameterized package")
+        dependencies = {key: tuple(d.urns) for key, d in request.argDependencies.items()}
+        args = decode_struct(request.args)
+        call = self._deployment.call(request.tok, args, dependencies, request.provider, request.version)
+        result = await _answer(context, call)
+        response = provider_pb2.CallResponse(
+            failures=[provider_pb2.CheckFailure(property=f.property, reason=f.reason) for f in result.failures],
+            returnDependencies={
+                key: provider_pb2.CallResponse.ReturnDependencies(urns=urns)
+                for key, urns in result.dependencies.items()
+            },
+        )
+        getattr(response, "return").CopyFrom(encode_struct(result.outputs))
+        return response
 
     async def RegisterStackTransform(self, request: Any, context: Any) -> empty_pb2.Empty:
         self._transforms.add_for_stack(request)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from engine.deploy.property import PropertyMap
 
@@ -88,6 +88,15 @@ class ReadResult:
     outputs: PropertyMap
     inputs: PropertyMap
     refresh_before_update: bool = False
+
+
+@dataclass(frozen=True)
+class CallResult:
+    """What a method returned. `dependencies`: key of the outputs → URNs of the resources its value comes from."""
+
+    outputs: PropertyMap
+    failures: Sequence[CheckFailure] = ()
+    dependencies: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 class ProviderError(Exception):
@@ -200,4 +209,15 @@ class Provider(Protocol):
 
     async def close(self) -> None:
         """Give back connections and processes."""
+        ...
+
+
+@runtime_checkable
+class CallingProvider(Protocol):
+    """A provider whose resources have methods."""
+
+    async def call(
+        self, token: str, args: PropertyMap, dependencies: Mapping[str, Sequence[str]], preview: bool
+    ) -> CallResult:
+        """Call a method; `args["__self__"]` is a reference to its resource, `dependencies` as in `CallResult`."""
         ...
