@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,54 @@ from engine.deploy.backend.locks import break_locks
 from engine.deploy.backend.stack_journal import journal_key
 from engine.deploy.backend.stacks import StackReference
 from engine.deploy.checkpoint import CheckpointCodec, CheckpointError, parse_versioned, salt_of, verified, versioned
+from engine.deploy.command.arguments import SWITCH, UsageError
 from engine.deploy.command.session import Session
 from engine.deploy.property import PropertyMap, PropertyValue, Secret, strip_secrets, transform
+from engine.deploy.resource import ResourceState
 from engine.deploy.snapshot import Snapshot
 from engine.deploy.stack_config import ConfigEntry, open_value
+from engine.deploy.urn import is_default_provider, urn_name
 
 STACK_TYPE = "pulumi:pulumi:Stack"
+
+
+def show(session: Session) -> None:
+    """`stack [--show-urns] [--show-ids] [--show-secrets] [--show-name]`: the stack, its resources and outputs."""
+    arguments, console = session.arguments, session.console
+    if operands := arguments.operands:
+        raise UsageError(f"`pulumi stack {operands[0]}` is not implemented here; {SWITCH}")
+    if arguments.has("show-name"):
+        console.out(session.stack.name)
+        return
+    stored = session.store.load()
+    resources = [r for r in stored.snapshot.resources if not r.delete]
+    console.out(f"Current stack is {session.stack.name}:\n    Managed by {session.backend.url}")
+    if stored.deployment.time:
+        console.out(f"    Last updated: {stored.deployment.time}")
+    console.out(f"Current stack resources ({len(resources)}):")
+    rows = list(_tree(resources, "", "    "))
+    width = max((len(text) for text, _ in rows), default=4)
+    console.out(f"{'    TYPE':<{width}}  NAME" if rows else "    No resources currently in this stack")
+    for text, state in rows:
+        console.out(f"{text:<{width}}  {urn_name(state.urn)}")
+        if arguments.has("show-urns"):
+            console.out(f"        URN: {state.urn}")
+        if arguments.has("show-ids") and state.id:
+            console.out(f"        ID: {state.id}")
+    outputs = shown_outputs(stored.snapshot, show_secrets=arguments.has("show-secrets"))
+    console.out(f"\nCurrent stack outputs ({len(outputs)}):")
+    for name, value in outputs.items():
+        console.out(f"    {name}  {_plain(value)}")
+
+
+def _tree(resources: Sequence[ResourceState], parent: str, lead: str) -> Iterator[tuple[str, ResourceState]]:
+    """The resources below a parent, each with its type behind the lines of a tree."""
+    children = [r for r in resources if r.parent == parent and not is_default_provider(r.urn)]
+    for state in children:
+        last = state is children[-1]
+        branch = ("└─ " if last else "├─ ") if parent else ""
+        yield f"{lead}{branch}{state.type}", state
+        yield from _tree(resources, state.urn, lead + (("   " if last else "│  ") if parent else ""))
 
 
 def output(session: Session) -> None:

@@ -56,6 +56,7 @@ _VERBS: Mapping[tuple[str, ...], tuple[Flags, Callable[[Session], None]]] = {
     ("version",): (_flags(), about.version),
     ("whoami",): (_flags("json"), about.whoami),
     ("plugin", "ls"): (_flags("json"), about.plugin_ls),
+    ("stack",): (_flags("show-urns show-ids show-secrets show-name", "stack"), deployments.show),
     ("stack", "select"): (_flags("create", "stack"), stacks.select),
     ("stack", "init"): (_flags("no-select", "stack secrets-provider"), stacks.init),
     ("stack", "ls"): (_flags("json all", "project"), stacks.ls),

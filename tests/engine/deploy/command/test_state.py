@@ -176,3 +176,14 @@ def test_imported_pending_create_is_the_resource(place: Any, stack: Any) -> None
     place.run(*refresh, f"{LEAF} {id}")
     assert not pending(place) and resources(place)[LEAF]["id"] == id
     assert set(stack.up().summary.resource_changes or {}) == {"same"}
+
+
+def test_stack_shows_resources_and_outputs(place: Any, stack: Any) -> None:
+    said = place.run("stack", "--show-ids", "--stack", "dev").stdout.splitlines()
+    assert said[0] == "Current stack is dev:" and "Current stack resources (6):" in said
+    tree = [line.split() for line in said if "─ fake:index:" in line]
+    assert ["├─", "fake:index:Group", "group"] in tree and ["│", "└─", "fake:index:Thing", "web"] in tree
+    assert said[-1].split() == ["token", "[secret]"]
+    assert place.run("stack", "--show-name", "--stack", "dev").stdout == "dev"
+    with pytest.raises(CommandError, match="pulumi stack webhook"):
+        place.run("stack", "webhook", "--stack", "dev")
