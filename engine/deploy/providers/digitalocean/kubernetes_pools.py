@@ -87,8 +87,8 @@ def pool_values(pool: Mapping[str, Any]) -> Values:
 
 
 def own_tags(tags: Sequence[str] | None) -> list[str]:
-    """The tags without those that are put on every cluster."""
-    return [t for t in tags or [] if t and t != "k8s" and not t.startswith(("k8s:", "terraform:"))]
+    """The tags without those that are put on every cluster (`k8s-worker` in the API document, `k8s:worker` in use)."""
+    return [t for t in tags or [] if t and t not in ("k8s", "k8s-worker") and not t.startswith(("k8s:", "terraform:"))]
 
 
 def _node_value(node: Mapping[str, Any]) -> Values:

@@ -138,3 +138,66 @@ async def test_a_droplet_that_never_boots_is_kept(provider: DigitalOceanProvider
 async def test_what_the_cloud_refuses_is_in_its_words(provider: DigitalOceanProvider) -> None:
     with pytest.raises(ProviderError, match="422"):
         await create(provider, DROPLET, {**OWNED, "size": "no-such-size"})
+
+
+RULE = {"entryProtocol": "http", "entryPort": 80, "targetProtocol": "http", "targetPort": 8080}
+FURTHER: list[tuple[str, dict[str, Any]]] = [
+    ("vpc:Vpc", {"name": "v", "region": "nyc2", "description": "d", "ipRange": "10.10.10.0/24"}),
+    ("volume:Volume", {"name": "vol", "region": "nyc2", "size": 10, "tags": ["stackyard:dep-1"]}),
+    ("droplet:Droplet", OWNED),
+    ("reservedIp:ReservedIp", {"region": "nyc2"}),
+    ("project:Project", {"name": "p", "environment": "Production"}),
+    ("domain:Domain", {"name": "example.com"}),
+    ("dnsRecord:DnsRecord", {"domain": "example.com", "type": "A", "name": "www", "value": "1.2.3.4", "ttl": 300}),
+    ("volumeAttachment:VolumeAttachment", {"dropletId": "{droplet}", "volumeId": "{volume}"}),
+    ("reservedIpAssignment:ReservedIpAssignment", {"dropletId": "{droplet}", "ipAddress": "{reservedIp}"}),
+    ("projectResources:ProjectResources", {"project": "{project}", "resources": ["do:droplet:{droplet}"]}),
+    ("volumeSnapshot:VolumeSnapshot", {"name": "vs", "volumeId": "{volume}"}),
+    ("dropletSnapshot:DropletSnapshot", {"name": "ds", "dropletId": "{droplet}"}),
+    ("certificate:Certificate", {"name": "c", "type": "lets_encrypt", "domains": ["example.com"]}),
+    ("loadBalancer:LoadBalancer", {"name": "lb", "region": "nyc2", "forwardingRules": [RULE]}),
+    (
+        "kubernetesCluster:KubernetesCluster",
+        {
+            "name": "k",
+            "region": "nyc3",
+            "version": "{version}",
+            "nodePool": {"name": "first", "size": "s-2vcpu-4gb", "nodeCount": 1},
+        },
+    ),
+    (
+        "kubernetesNodePool:KubernetesNodePool",
+        {"clusterId": "{kubernetesCluster}", "name": "more", "size": "s-2vcpu-4gb", "nodeCount": 1},
+    ),
+]
+
+
+def filled(value: Any, ids: dict[str, str]) -> Any:
+    """The inputs with the ids of what was made before."""
+    if isinstance(value, dict):
+        return {k: filled(v, ids) for k, v in value.items()}
+    if isinstance(value, list):
+        return [filled(v, ids) for v in value]
+    return value.format_map(ids) if isinstance(value, str) else value
+
+
+async def test_all_further_types_live_and_die(provider: DigitalOceanProvider, clock: Any) -> None:
+    versions = await provider.invoke("digitalocean:index/getKubernetesVersions:getKubernetesVersions", {})
+    ids, made = {"version": versions["latestVersion"]}, []
+    for short, inputs in FURTHER:
+        type_ = f"digitalocean:index/{short}"
+        id, checked, outputs = await create(provider, type_, filled(inputs, ids))
+        ids[short.split(":")[0]] = id
+        read = await provider.read("u", type_, id, checked, outputs)
+        assert read.inputs == checked
+        same = await provider.diff("u", type_, id, checked, read.outputs, checked, ())
+        assert same.changes is False, (short, same)
+        made.append((type_, id, read))
+    for type_, id, read in reversed(made):
+        await provider.delete("u", type_, id, read.inputs, read.outputs, 0)
+
+
+@pytest.mark.parametrize("name", ["getSizes", "getRegions", "getImages", "getAccount", "getDroplets", "getTags"])
+async def test_the_sandbox_can_be_looked_up(provider: DigitalOceanProvider, name: str) -> None:
+    found = await provider.invoke(f"digitalocean:index/{name}:{name}", {})
+    assert found["id"]

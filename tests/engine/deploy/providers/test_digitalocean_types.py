@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.deploy.property import UNKNOWN, PropertyMap
 from engine.deploy.provider import DiffResult, PartialFailure, ProviderError
+from engine.deploy.providers.digitalocean.lookups import functions
 from engine.deploy.providers.digitalocean.provider import resource_types
 from tests.fakes.digitalocean import FakeDigitalOcean, Fault
 
+README = Path(__file__).parents[4] / "engine/deploy/providers/digitalocean/README.md"
 RULE = {"entryProtocol": "http", "entryPort": 80, "targetProtocol": "http", "targetPort": 8080}
 POOL = {"name": "first", "size": "s-2vcpu-4gb", "nodeCount": 2}
 OWNED = ["stackyard:dep-1"]
@@ -77,6 +81,15 @@ async def diff(desk: Any, kind: str, created: Any, old: PropertyMap, new: Proper
 
 def test_every_further_type_is_covered_here() -> None:
     assert {*ALL, "Droplet", "SshKey", "Firewall", "Tag"} == set(TOKENS)
+
+
+def test_the_support_table_names_every_type_and_function() -> None:
+    table = README.read_text()
+    rows = {row.split("|")[1].strip() for row in table.splitlines() if row.startswith("| ") and "recorded" in row}
+    assert rows == set(TOKENS)
+    for token in functions():
+        name = token.rsplit(":", 1)[1]
+        assert re.search(rf"\b{name}\b|\b{name.removesuffix('s')}\(s\)", table), name
 
 
 @pytest.mark.parametrize("busy", [0, 3])
