@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 from google.protobuf import empty_pb2, struct_pb2
@@ -44,7 +44,6 @@ from engine.deploy.provider import (
 from engine.deploy.secret_outputs import annotate
 from engine.deploy.wire import decode_struct, encode_struct
 
-_T = TypeVar("_T")
 _DETAILS = "grpc-status-details-bin"
 _CHANGES = {provider_pb2.DiffResponse.DIFF_NONE: False, provider_pb2.DiffResponse.DIFF_SOME: True}
 _KINDS = {
@@ -329,9 +328,8 @@ class PluginProvider:
             raise ProviderError(err.details() or err.code().name) from err
 
     async def _call(self, method: str, request: Any, process: PluginProcess) -> Any:
-        call: Awaitable[_T] = getattr(process.stub, method)(request)
         try:
-            return await call
+            return await getattr(process.stub, method)(request)
         except asyncio.CancelledError:
             if process.users == 1:  # a plugin that others use as well must go on for them
                 await self._cancel(process)
@@ -396,7 +394,7 @@ class _Unimplemented(ProviderError):
     """The plugin has no such method."""
 
 
-def _identity(urn: str, type_: str) -> dict[str, str]:
+def _identity(urn: str, type_: str) -> dict[str, Any]:
     return {"urn": urn, "type": type_, "name": urn.rpartition("::")[2]}
 
 
@@ -418,7 +416,8 @@ def _diff(response: Any) -> DiffResult:
 
 
 def _init_failed(err: grpc.aio.AioRpcError) -> Any:
-    for key, value in err.trailing_metadata() or ():
+    metadata: Any = err.trailing_metadata() or ()  # pairs, whatever the stubs say
+    for key, value in metadata:
         if key == _DETAILS and isinstance(value, bytes):
             for detail in status_pb2.Status.FromString(value).details:
                 if detail.type_url.endswith("pulumirpc.ErrorResourceInitFailed"):

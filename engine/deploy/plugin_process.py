@@ -70,7 +70,7 @@ class PluginProcess:
         self._log = log
         self._words = words
         self._readers: list[asyncio.Task[None]] = []
-        self._channel: grpc.aio.Channel | None = None
+        self._channel: Any = None  # a `grpc.aio.Channel` once the plugin has said its port
         self.users = 0
         self.configured = asyncio.Lock()
         self.answers: dict[str, Any] = {}
@@ -152,7 +152,7 @@ class PluginProcess:
     async def close(self) -> None:
         """End it."""
         if self._channel is not None:
-            await self._channel.close()
+            await self._channel.close(None)
         if self.is_alive:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -212,7 +212,7 @@ class PluginPool:
 
     idle_seconds: float = _IDLE_SECONDS
     _processes: dict[tuple[str, str], PluginProcess] = field(default_factory=dict)
-    _starting: dict[tuple[str, str], asyncio.Lock] = field(default_factory=dict)
+    _starting: dict[str, asyncio.Lock] = field(default_factory=dict)
     _timers: dict[tuple[str, str], asyncio.TimerHandle] = field(default_factory=dict)
     _ending: set[asyncio.Task[None]] = field(default_factory=set)
 

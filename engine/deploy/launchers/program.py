@@ -20,6 +20,7 @@ import signal  # noqa: E402
 import threading  # noqa: E402
 import traceback  # noqa: E402
 from concurrent.futures import ThreadPoolExecutor  # noqa: E402
+from typing import Any, TextIO  # noqa: E402
 
 REPORTED = 32
 
@@ -43,7 +44,7 @@ def main() -> int:
     return _run(pulumi, request)
 
 
-def _configure(pulumi, request):  # type: ignore[no-untyped-def]  # whatever SDK version this interpreter has
+def _configure(pulumi: Any, request: Any) -> None:
     pulumi.runtime.configure(
         pulumi.runtime.Settings(
             monitor=request["monitor"],
@@ -59,7 +60,7 @@ def _configure(pulumi, request):  # type: ignore[no-untyped-def]  # whatever SDK
     pulumi.runtime.set_all_config(request["config"], request["secret_keys"])
 
 
-def _run(pulumi, request):  # type: ignore[no-untyped-def]
+def _run(pulumi: Any, request: Any) -> int:
     import grpc  # noqa: PLC0415 - the SDK needs it, so it is there once the SDK is
 
     program = request["program"]
@@ -95,7 +96,7 @@ def _run(pulumi, request):  # type: ignore[no-untyped-def]
     return 0
 
 
-def _from_program(err, folder):  # type: ignore[no-untyped-def]
+def _from_program(err: BaseException, folder: str) -> str:
     """The traceback from the program's first line on: what is above it is ours and the SDK's."""
     frame = err.__traceback__
     while frame is not None and not frame.tb_frame.f_code.co_filename.startswith(folder + os.sep):
@@ -103,12 +104,12 @@ def _from_program(err, folder):  # type: ignore[no-untyped-def]
     return "".join(traceback.format_exception(type(err), err, frame or err.__traceback__))
 
 
-def _end_with_owner(control):  # type: ignore[no-untyped-def]
+def _end_with_owner(control: TextIO) -> None:
     control.read()
     os.killpg(0, signal.SIGKILL)
 
 
-def _say(text):  # type: ignore[no-untyped-def]
+def _say(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
