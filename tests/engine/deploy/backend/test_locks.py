@@ -16,6 +16,9 @@ from engine.deploy.backend.stacks import Backend, StackReference
 from engine.model.errors import StaleLease
 from engine.model.fence import NoFence
 
+# The first test that needs the S3 server may have to build it.
+pytestmark = pytest.mark.timeout(900)
+
 STACK = StackReference("golden", "dev")
 NOW = datetime(2026, 11, 21, 10, 50, 40, tzinfo=UTC)
 

@@ -14,6 +14,9 @@ from engine.deploy.backend.s3 import S3Blobs, parse_url
 from engine.model.errors import StaleLease
 from tests.fakes.s3_server import S3Server
 
+# The first test that needs the S3 server may have to build it.
+pytestmark = pytest.mark.timeout(900)
+
 URL = "s3://bucket/team/a?region=us-east-1"
 
 

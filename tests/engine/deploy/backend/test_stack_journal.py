@@ -18,6 +18,9 @@ from engine.deploy.secrets import PassphraseSecrets
 from engine.model.errors import StaleLease
 from engine.model.fence import NoFence
 
+# The first test that needs the S3 server may have to build it.
+pytestmark = pytest.mark.timeout(900)
+
 REFERENCE = StackReference("golden", "dev")
 PREFIX = "urn:pulumi:dev::golden::"
 STACK = ResourceState(f"{PREFIX}pulumi:pulumi:Stack::golden-dev", "pulumi:pulumi:Stack", custom=False)

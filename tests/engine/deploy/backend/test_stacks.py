@@ -13,6 +13,9 @@ from engine.deploy.backend.blobs import BackendError
 from engine.deploy.backend.stacks import Backend, StackReference, parse_reference
 from engine.model.errors import StaleLease
 
+# The first test that needs the S3 server may have to build it.
+pytestmark = pytest.mark.timeout(900)
+
 STACK = StackReference("golden", "dev")
 LOCK = "locks/organization/golden/dev/a.json"
 

@@ -21,6 +21,7 @@ import pytest
 from pulumi import automation
 from pulumi.automation.errors import ConcurrentUpdateError
 
+from engine.deploy.backend.blobs import BackendError
 from engine.deploy.backend.locks import lock_keys
 from engine.deploy.backend.stack_journal import journal_key
 from engine.deploy.backend.stacks import Backend, StackReference
@@ -35,8 +36,12 @@ WAIT_SECONDS = 20
 DEV = StackReference("golden", "dev")
 FOLDERS = ("stacks", "locks", "journals", "history", "backups")
 
-# A program that is cancelled leaves the SDK's language server an event loop it does not close.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+pytestmark = [
+    # A program that is cancelled leaves the SDK's language server an event loop it does not close.
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+    # The first test that needs the S3 server may have to build it.
+    pytest.mark.timeout(900),
+]
 
 
 class Leases:
@@ -246,3 +251,22 @@ def test_checkpoint_replaced_by_another_engine_stops_the_holder(works: Works) ->
     assert works.backend.read(DEV).endswith(b"\n")
     with pytest.raises(automation.CommandError, match="replaced since"):
         stack.up()
+
+
+def test_store_that_fails_in_the_middle_fails_the_update_and_nothing_is_lost(
+    works: Works, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise BackendError("the store does not answer")
+
+    stack = works.stack("one")
+    with works.interrupted("created", stack.up) as errors:
+        monkeypatch.setattr(type(works.backend.logs.open("journals/x", owner="x", guard="x")), "append", fail)
+    assert "the store does not answer" in str(errors)
+    monkeypatch.undo()
+    assert lock_keys(works.backend, DEV) == []
+    pending = stack.export_stack().deployment["pending_operations"]
+    assert [o["resource"]["urn"].rpartition("::")[2] for o in pending] == ["web"]
+    stack.up()
+    assert len(works.cloud.made("web")) == 1
+    assert names(stack) == ["first", "web"]
