@@ -113,12 +113,21 @@ class Deployment:
     """The state of one update, on the engine's event loop; called by the monitor and the update."""
 
     def __init__(
-        self, names: Names, execution: Execution, selection: Selection, *, parallel: int, continue_on_error: bool
+        self,
+        names: Names,
+        execution: Execution,
+        selection: Selection,
+        *,
+        parallel: int,
+        continue_on_error: bool,
+        destroying: bool = False,
     ) -> None:
+        """`destroying`: the program runs only for its providers and hooks; nothing else is made or changed."""
         self._names = names
         self._selection = selection
         self._x = execution
         self._continue_on_error = continue_on_error
+        self._destroying = destroying
         self.executor = StepExecutor(execution, parallel)
         self._generating = asyncio.Lock()
         self._default_providers: dict[tuple[str, str], asyncio.Task[str]] = {}
@@ -323,6 +332,8 @@ class Deployment:
         return hashed
 
     async def _realise(self, urn: str, goal: Goal, old: ResourceState | None) -> Registered:
+        if self._destroying and self._is_left_for_deletion(urn, goal):
+            return await self._leave_for_deletion(urn, goal, old)
         condemned = self._condemned.get(urn) or (self._condemned.get(old.urn) if old else None)
         if not condemned and self._selection.narrows and not self._selection.includes(goal.new_state(urn, {}, old)):
             return await self._leave_alone(urn, goal, old)
@@ -372,6 +383,27 @@ class Deployment:
         made = await self.executor.run_chain([Step(Op.SAME, old.urn, old, old)])
         self._made[urn] = self._made[old.urn] = made
         return Registered(old.urn, old.id, old.outputs)
+
+    def _is_left_for_deletion(self, urn: str, goal: Goal) -> bool:
+        if goal.custom and not is_provider_type(goal.type):
+            return True
+        return not self._skipped.isdisjoint(references(goal.new_state(urn, {}, None)))
+
+    async def _leave_for_deletion(self, urn: str, goal: Goal, old: ResourceState | None) -> Registered:
+        """A destroy makes nothing and keeps what there is, with the options and hooks the program gives it now.
+
+        Source: pulumi `step_generator.go`, destroyMode.
+        """
+        self._operated.add(urn)
+        if old is None or is_provider_type(goal.type):
+            new = goal.new_state(urn, goal.properties, None).with_(outputs=old.outputs if old else {})
+            step = Step(Op.SAME, urn, new, new)
+            self.executor.skip(step)
+            self._made[urn] = step
+            self._skipped.add(urn)
+            return Registered(urn, old.id if old else "", new.outputs, unknown=old is None)
+        steps = [Step(Op.SAME, urn, old, goal.new_state(urn, old.inputs, old))]
+        return await self._run_registration(urn, steps)
 
     def _check_nothing_skipped(self, urn: str, goal: Goal) -> None:
         """Whoever takes part needs everything it depends on."""

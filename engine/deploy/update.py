@@ -235,7 +235,12 @@ class _Update:
         names = Names(target.project, target.stack, target.config, target.secret_keys, target.directory)
         self._selection = Selection(options.narrowing())
         self._deployment = Deployment(
-            names, execution, self._selection, parallel=options.parallel, continue_on_error=options.continue_on_error
+            names,
+            execution,
+            self._selection,
+            parallel=options.parallel,
+            continue_on_error=options.continue_on_error,
+            destroying=options.mode is UpdateMode.DESTROY,
         )
         self._refresher = Refresher(
             execution, self._deployment.executor, options.parallel, counting=options.mode is UpdateMode.REFRESH
@@ -423,7 +428,8 @@ class _Update:
     async def _delete_what_is_left(self) -> None:
         resources = self._ledger.snapshot().resources
         deletable = self._selection.deletable(resources)
-        steps = generate_deletes(deletable, self._deployment.registered)
+        kept = set() if self._options.mode is UpdateMode.DESTROY else self._deployment.registered
+        steps = generate_deletes(deletable, kept)
         if self._selection.narrows:
             touched = {s.urn for s in deletable}
             self._keep([s for s in resources if s.urn not in touched])
@@ -464,7 +470,9 @@ class _Update:
     def _finish(self) -> UpdateResult:
         deployment = self._deployment
         failed = deployment.failed or deployment.stopped or self._hooks.failed
-        outputs = deployment.finalize_stack_outputs(succeeded=not failed)
+        outputs: PropertyMap = {}
+        if self._options.mode is not UpdateMode.DESTROY:
+            outputs = deployment.finalize_stack_outputs(succeeded=not failed)
         if self._options.mode is UpdateMode.REFRESH:
             outputs = next((s.outputs for s in self._ledger.resources() if s.type == ROOT_STACK_TYPE), {})
         failed = failed or (self._policies is not None and self._policies.violated)

@@ -219,8 +219,8 @@ class Scenario:
     def refresh(self, **options: Any) -> Run:
         return self._run(UpdateMode.REFRESH, None, **options)
 
-    def destroy(self, **options: Any) -> Run:
-        return self._run(UpdateMode.DESTROY, None, **options)
+    def destroy(self, program: Program | None = None, **options: Any) -> Run:
+        return self._run(UpdateMode.DESTROY, program, **options)
 
     def _run(self, mode: UpdateMode, program: Program | None, **options: Any) -> Run:
         if program is None:
