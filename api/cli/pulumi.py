@@ -138,8 +138,7 @@ Pulumi's command line on the embedded engine, in this folder (Pulumi.yaml), agai
 passphrase, or those of PULUMI_BACKEND_URL and PULUMI_CONFIG_PASSPHRASE.
 
   preview | up | refresh | destroy    --yes --diff --json --target URN --refresh --expect-no-changes …
-  import                              adopt what exists in the cloud
-  stack                               select init ls rm rename output history export import graph tag …
+  stack                               (alone: shows it) select init ls rm rename output history export import graph tag …
   config                              get set rm cp set-all rm-all refresh
   state                               delete unprotect protect rename
   cancel | whoami | version
