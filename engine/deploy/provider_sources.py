@@ -152,7 +152,7 @@ class SplitProvider:
     """The built-in provider of a package, and its plugin for the types the built-in lacks."""
 
     def __init__(self, builtin: Provider, plugin: PluginProvider, source: ProviderSource) -> None:
-        self.package, self.version = builtin.package, builtin.version
+        self.package, self.version = plugin.package, builtin.version
         self._builtin = builtin
         self._plugin = plugin
         self._source = source
