@@ -15,7 +15,7 @@ from engine.sandbox.routing import NO_CONTENT, Reply, Request, page_of
 NAME = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])")
 TYPES = ("A", "AAAA", "CAA", "CNAME", "MX", "NS", "SOA", "SRV", "TXT")
 HOSTS = ("CNAME", "MX", "NS", "SRV")
-"""Their data is a host name: written with a dot at its end (or `@`), and shown without it."""
+"""Their data is a host name: written with a dot at its end (or `@`), shown without it. CAA data may have the dot."""
 
 NEEDS = {"MX": ("priority",), "SRV": ("priority", "port", "weight"), "CAA": ("flags", "tag")}
 NAME_SERVERS = ("ns1.digitalocean.com", "ns2.digitalocean.com", "ns3.digitalocean.com")
@@ -153,6 +153,8 @@ def _checked(request: Request, type: str, name: str, current: dict[str, Any]) ->
 def _data(type: str, data: str) -> str:
     if type in ("A", "AAAA"):
         _check_address(type, data)
+    if type == "CAA":
+        return data.removesuffix(".")
     if type not in HOSTS:
         return data
     if data != "@" and not data.endswith("."):

@@ -153,7 +153,11 @@ def _maintenance(request: Request, current: Mapping[str, Any]) -> dict[str, Any]
     given = request.body.get("maintenance_policy")
     if given is None:
         return dict(default)
-    day, start = (given.get("day"), given.get("start_time")) if isinstance(given, dict) else (None, None)
+    day, start = (
+        (given.get("day") or default["day"], given.get("start_time") or default["start_time"])
+        if isinstance(given, dict)
+        else (None, None)
+    )
     if not isinstance(day, str) or day not in DAYS or not isinstance(start, str) or not START.fullmatch(start):
         raise unprocessable("maintenance_policy needs a day (any, monday, …) and a start_time such as 04:00")
     return {"start_time": start, "duration": "4h0m0s", "day": day}

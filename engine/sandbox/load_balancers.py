@@ -110,9 +110,9 @@ def _choice(request: Request, name: str) -> str:
 
 
 def _object(request: Request, name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """An object of the body: its fields have the defaults' types, and no others exist."""
+    """An object of the body: its fields have the defaults' types; others are read over, as everywhere."""
     given = request.body.get(name) or {}
-    if not isinstance(given, dict) or set(given) - set(defaults):
+    if not isinstance(given, dict):
         raise unprocessable(f"{name} must be an object with {', '.join(defaults)}")
     values = {k: given[k] if given.get(k) is not None else v for k, v in defaults.items()}
     for key, value in values.items():
@@ -127,9 +127,9 @@ def _is_text(value: object) -> bool:
 
 def _sticky(request: Request) -> dict[str, Any]:
     given = _object(request, "sticky_sessions", {"type": "none", "cookie_name": "", "cookie_ttl_seconds": 0})
-    if given["type"] not in ("none", "cookies"):
+    if given["type"] not in ("", "none", "cookies"):
         raise unprocessable("sticky_sessions.type must be cookies or none")
-    if given["type"] == "none":
+    if given["type"] in ("", "none"):
         return {"type": "none"}
     if not given["cookie_name"] or given["cookie_ttl_seconds"] < 1:
         raise unprocessable("sticky_sessions by cookies need cookie_name and cookie_ttl_seconds")

@@ -72,7 +72,7 @@ async def test_balancer_changes(client, create):
         ({"droplet_ids": [7]}, "droplet 7"),
         ({"type": "GLOBAL"}, "regional"),
         ({"health_check": {"port": "80"}}, "health_check.port"),
-        ({"health_check": {"shape": 1}}, "health_check must be"),
+        ({"health_check": 80}, "health_check must be"),
         ({"sticky_sessions": {"type": "cookies"}}, "cookie_name"),
         ({"size": "lb-huge"}, "lb-small"),
         ({"vpc_uuid": "none"}, "VPC none"),

@@ -67,6 +67,20 @@ async def test_worker_and_agent_start_with_what_the_specification_says(machine):
     assert "started" in (root / "var/log/stackyard/worker.log").read_text()
 
 
+async def test_degraded_machine_runs_nothing_until_it_is_healed(client, machine, until, alive):
+    droplet_id, facts = machine
+    assert (await client.post(f"/_sandbox/droplets/{droplet_id}/degrade")).status_code == 204
+    now = await until(lambda: degraded(client, droplet_id))
+    assert now["status"] == "active" and not alive(facts["processes"].values())
+    assert (await client.post(f"/_sandbox/droplets/{droplet_id}/heal")).status_code == 204
+    await until(lambda: both_run(client, droplet_id))
+
+
+async def degraded(client, droplet_id):
+    found = await facts_of(client, droplet_id)
+    return found if found["failure"].startswith("degraded") else None
+
+
 async def test_delete_stops_everything_and_removes_its_files(client, machine, until, alive):
     droplet_id, facts = machine
     child = (await answer(facts["address"], 8000))["child"]
