@@ -6,6 +6,7 @@ It knows neither gRPC (`monitor.py`) nor the update's phases (`update.py`). Sour
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -98,6 +99,11 @@ class Names:
     config: Mapping[str, str]
     secret_keys: frozenset[str]
     directory: Path = Path()
+
+    def denies_default_provider(self, package: str) -> bool:
+        """Whether `pulumi:disable-default-providers` names the package, or all with `*`."""
+        denied = json.loads(self.config.get("pulumi:disable-default-providers", "[]"))
+        return package != "pulumi" and ("*" in denied or package in denied)
 
     def package_config(self, package: str) -> PropertyMap:
         """The inputs of a package's default provider: its keys of the configuration."""
@@ -455,6 +461,8 @@ class Deployment:
         return goal
 
     async def _default_provider(self, package: str, version: str) -> str:
+        if self._names.denies_default_provider(package):
+            raise self._error("", f"Default provider for '{package}' disabled: its resources need an explicit provider")
         key = (package, version)
         if key not in self._default_providers:
             self._default_providers[key] = self.run(self._make_default_provider(package, version))

@@ -275,7 +275,7 @@ class _Update:
         return self._finish()
 
     async def _phases(self, source: ProgramSource | None) -> None:
-        if refused := self._options.refused():
+        if refused := self._options.refused() or _refused_config(self._target.config):
             self._deployment.fail(f"{refused}: not supported by the embedded engine; {SWITCH_TO_CLI}")
             return
         if not await self._settle():
@@ -489,3 +489,8 @@ class _Update:
         self._events.cancel()
         snapshot = self._base if self._dry_run else self._ledger.snapshot()
         return UpdateResult(snapshot, changes, not failed, message, tuple(self._events.diagnostics), outputs)
+
+
+def _refused_config(config: Mapping[str, str]) -> str:
+    """Configuration of the engine itself that is not implemented: ignoring it would name resources differently."""
+    return "autonaming (`pulumi:autonaming`)" if "pulumi:autonaming" in config else ""
