@@ -20,6 +20,7 @@ from engine.deploy.command.deployments import running_key
 from engine.deploy.command.displays import Display, choose_display
 from engine.deploy.command.event_log import Emit, open_event_log
 from engine.deploy.command.loop import UpdateCancellation
+from engine.deploy.command.other_stacks import OtherStacks
 from engine.deploy.command.session import CommandFailed, Session
 from engine.deploy.command.stored_stack import StoredStack
 from engine.deploy.journal import Journal, JournalEntry
@@ -242,6 +243,7 @@ def _run(
                 fence=fence,
                 clock=services.clock,
                 cancellation=cancellation,
+                stacks=OtherStacks(session),
                 policies=policies,
             )
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pulumi
 import pytest
 from pulumi import automation
 from pulumi.automation.errors import CommandError, StackAlreadyExistsError, StackNotFoundError
@@ -225,3 +226,25 @@ def test_expect_no_changes_fails_where_there_are(place: Any) -> None:
     stack.up()
     stack.up(expect_no_changes=True, message="again", parallel=4)
     assert stack.info().message == "again"
+
+
+def test_stack_reference_reads_another_stacks_outputs(place: Any) -> None:
+    def source() -> None:
+        pulumi.export("address", "10.0.0.1")
+        pulumi.export("token", pulumi.Output.secret("hush"))
+
+    def reader() -> None:
+        other = pulumi.StackReference("organization/golden/network")
+        pulumi.export("address", other.get_output("address"))
+        pulumi.export("token", other.get_output("token"))
+
+    place.stack(source, "network").up()
+    outputs = place.stack(reader).up().outputs
+    assert (outputs["address"].value, outputs["address"].secret) == ("10.0.0.1", False)
+    assert (outputs["token"].value, outputs["token"].secret) == ("hush", True)
+
+
+def test_reference_to_an_absent_stack_names_it(place: Any) -> None:
+    stack = place.stack(lambda: pulumi.StackReference("organization/golden/nowhere"))
+    with pytest.raises(CommandError, match="organization/golden/nowhere"):
+        stack.up()
