@@ -16,7 +16,7 @@ from engine.automation.driver import StackDriver
 from engine.deploy.command import EmbeddedPulumi, EngineLoop
 from engine.deploy.provider import Provider, ProviderError
 from engine.deploy.providers.digitalocean.api import HttpClients
-from engine.deploy.providers.digitalocean.provider import DigitalOceanProvider
+from engine.deploy.providers.digitalocean.provider import DigitalOceanProvider, resource_types
 from engine.deploy.secrets import new_salt
 from engine.model import ids
 from engine.model.budget import CallBudget
@@ -43,8 +43,9 @@ class CloudProviders:
     api_endpoint: str
 
     def provides(self, package: str, type_: str) -> bool:
-        """See `ProviderSource.provides`."""
-        return package == DigitalOceanProvider.package
+        """See `ProviderSource.provides`. What it lacks, a plugin found on the machine may provide."""
+        is_provider = not type_ or type_.startswith("pulumi:providers:")
+        return package == DigitalOceanProvider.package and (is_provider or type_ in resource_types())
 
     async def load(self, package: str, version: str) -> Provider:
         """See `ProviderSource.load`."""

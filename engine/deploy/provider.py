@@ -1,6 +1,6 @@
 """The Provider protocol: one door to everything that can make a resource.
 
-Sources behind it: Python providers (`providers/`), the SDK's dynamic providers, plugin binaries over gRPC (`plugin.py`).
+Sources behind it: Python providers (`providers/`), the SDK's dynamic providers, plugin binaries (`plugin.py`).
 The words are those of `pulumirpc.ResourceProvider`. Providers never retry a create blindly: `lookup` is how an
 engine asks, after a crash or an unanswered POST, whether the thing exists.
 """
