@@ -61,19 +61,23 @@ class Project(OrdinaryType):
                 await cloud.patch(f"/v2/projects/{id}", _body(inputs))
         except ApiError as err:
             raise HalfDone(f"Error creating Project: {err}", id=id) from err
-        return id, await read_created(cloud, self, id)
+        return id, await read_created(cloud, self, id, {"environment": inputs.get("environment")})
 
     async def read(self, cloud: Cloud, id: str, known: PropertyMap) -> Values | None:
         answer = await cloud.get(f"/v2/projects/{id}")
         if answer is None:
             return None
-        return project_values(answer["project"], await members(cloud, id))
+        values = project_values(answer["project"], await members(cloud, id))
+        if known and not known.get("environment"):
+            # Where the program says none, a cloud that chooses one would be a change for ever.
+            values["environment"] = ""
+        return values
 
     async def update(
         self, cloud: Cloud, id: str, old: PropertyMap, new: PropertyMap, changed: frozenset[str]
     ) -> Values:
         try:
-            await cloud.patch(f"/v2/projects/{id}", _body(new))
+            await cloud.patch(f"/v2/projects/{id}", _body(new, had_environment=bool(old.get("environment"))))
             if "resources" in changed:
                 before, after = set(old.get("resources") or []), set(new.get("resources") or [])
                 await give_back(cloud, before - after)
@@ -107,15 +111,17 @@ class Project(OrdinaryType):
         return None
 
 
-def _body(new: PropertyMap) -> dict[str, Any]:
-    """A change names everything, as the official provider does."""
-    return {
+def _body(new: PropertyMap, *, had_environment: bool = False) -> dict[str, Any]:
+    """A change names everything, as the official provider does; no environment only where there was one."""
+    body: dict[str, Any] = {
         "name": new["name"],
         "description": new.get("description") or "",
         "purpose": new["purpose"],
-        "environment": (new.get("environment") or "").capitalize(),
         "is_default": bool(new.get("isDefault")),
     }
+    if new.get("environment") or had_environment:
+        body["environment"] = (new.get("environment") or "").capitalize()
+    return body
 
 
 def _purpose(project: Mapping[str, Any]) -> str:

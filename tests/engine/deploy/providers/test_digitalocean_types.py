@@ -282,3 +282,15 @@ async def test_a_custom_certificate_keeps_only_hashes(desk: Any, cloud: FakeDigi
     assert cloud.seen("POST")[0].body["private_key"] == "key"
     same = await desk.check(TOKENS["Certificate"], **program)
     assert (await diff(desk, "Certificate", created, same, same)).changes is False
+
+
+async def test_a_project_without_an_environment_settles(desk: Any, cloud: FakeDigitalOcean) -> None:
+    """Some clouds choose one: that is neither a change nor sent back as an empty one."""
+    type_ = TOKENS["Project"]
+    created = await desk.create(type_, {"name": "p"})
+    cloud.more.members["projects"][created.id]["environment"] = "Development"
+    old, new = await desk.check(type_, name="p"), await desk.check(type_, name="p2")
+    read = await desk.provider.read("u", type_, created.id, old, created.outputs)
+    assert (await diff(desk, "Project", read, old, old)).changes is False
+    await desk.provider.update("u", type_, created.id, old, read.outputs, new, 0, (), preview=False)
+    assert "environment" not in cloud.seen("PATCH")[0].body
