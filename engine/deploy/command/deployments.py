@@ -19,9 +19,7 @@ from engine.deploy.property import PropertyMap, PropertyValue, Secret, strip_sec
 from engine.deploy.resource import ResourceState
 from engine.deploy.snapshot import Snapshot
 from engine.deploy.stack_config import ConfigEntry, open_value
-from engine.deploy.urn import is_default_provider, urn_name
-
-STACK_TYPE = "pulumi:pulumi:Stack"
+from engine.deploy.urn import ROOT_STACK_TYPE, is_default_provider, urn_name
 
 
 def show(session: Session) -> None:
@@ -66,7 +64,7 @@ def _tree(resources: Sequence[ResourceState], parent: str, lead: str) -> Iterato
 def output(session: Session) -> None:
     """`stack output [NAME] [--json] [--show-secrets]`."""
     arguments = session.arguments
-    outputs = shown_outputs(session.store.load().snapshot, show_secrets=arguments.has("show-secrets"))
+    outputs = shown_outputs(session.store.load_root(), show_secrets=arguments.has("show-secrets"))
     if not arguments.operands:
         if arguments.has("json"):
             session.console.out(json.dumps(outputs, indent=2, ensure_ascii=False))
@@ -96,7 +94,7 @@ def shown_outputs(snapshot: Snapshot, *, show_secrets: bool) -> dict[str, Any]:
 
 def stack_outputs(snapshot: Snapshot) -> PropertyMap:
     """The outputs of the root resource; {} for a stack that has none."""
-    return next((r.outputs for r in snapshot.resources if r.type == STACK_TYPE and not r.delete), {})
+    return next((r.outputs for r in snapshot.resources if r.type == ROOT_STACK_TYPE and not r.delete), {})
 
 
 def _plain(value: Any) -> str:

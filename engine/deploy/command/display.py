@@ -13,6 +13,7 @@ from engine.deploy.command.console import Console
 from engine.deploy.command.output_text import outputs_text
 from engine.deploy.command.policy_display import PolicyDisplay
 from engine.deploy.update import UpdateMode
+from engine.deploy.urn import ROOT_STACK_TYPE
 from engine.model.clock import Clock
 
 _HEADERS = {
@@ -46,7 +47,6 @@ _OPS: Mapping[str, tuple[str, str, str, str]] = {
     "import-replacement": ("=>", "import replacement", "importing replacement", "imported replacement"),
 }
 _UNCOUNTED = frozenset({"same", "read", "read-discard", "read-replacement", "discard"})
-_ROOT = "pulumi:pulumi:Stack"
 OP_STYLES: Mapping[str, str] = {
     "create": "green",
     "update": "yellow",
@@ -111,7 +111,7 @@ class ProgressDisplay:
         self._clock = clock
         self._mode = mode
         self._planning = showing.planning or mode is UpdateMode.PREVIEW
-        self._root_urn = f"urn:pulumi:{stack}::{project}::{_ROOT}::{project}-{stack}"
+        self._root_urn = f"urn:pulumi:{stack}::{project}::{ROOT_STACK_TYPE}::{project}-{stack}"
         self._showing = showing
         self._rows: dict[str, Row] = {}
         self._policies = PolicyDisplay()
@@ -185,7 +185,7 @@ class ProgressDisplay:
         self._print(row)
 
     def _is_root(self, row: Row) -> bool:
-        return row.type == _ROOT
+        return row.type == ROOT_STACK_TYPE
 
     def _print_if_of_interest(self, row: Row) -> None:
         if self._is_of_interest(row):

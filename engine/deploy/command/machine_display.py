@@ -12,9 +12,9 @@ from typing import Any
 from engine.deploy.command.console import Console
 from engine.deploy.command.display import Showing
 from engine.deploy.property import SECRET_SIGNATURE, SIGNATURE
+from engine.deploy.urn import ROOT_STACK_TYPE
 
 _NANOSECONDS = 1_000_000_000
-_ROOT = "pulumi:pulumi:Stack"
 _STATE_MEMBERS = (
     *("urn", "custom", "delete", "id", "type", "inputs", "outputs"),
     *("parent", "protect", "initErrors", "provider"),
@@ -57,7 +57,7 @@ class PreviewDigest:
         if prelude := event.get("preludeEvent"):
             self._digest["config"] = prelude["config"]
         elif metadata := (event.get("resourcePreEvent") or {}).get("metadata"):
-            if metadata["op"] not in _UNSHOWN or metadata["type"] == _ROOT or self._showing.sames:
+            if metadata["op"] not in _UNSHOWN or metadata["type"] == ROOT_STACK_TYPE or self._showing.sames:
                 self._steps.append(self._step(metadata))
         elif diagnostic := event.get("diagnosticEvent"):
             if diagnostic["severity"] != "debug" and not diagnostic.get("ephemeral"):
@@ -82,7 +82,7 @@ class PreviewDigest:
             path: {"kind": diff["diffKind"], "inputDiff": diff["inputDiff"]}
             for path, diff in (metadata.get("detailedDiff") or {}).items()
         }
-        outputs = self._showing.outputs or metadata["type"] != _ROOT
+        outputs = self._showing.outputs or metadata["type"] != ROOT_STACK_TYPE
         step = {
             "op": metadata["op"],
             "urn": metadata["urn"],

@@ -25,6 +25,6 @@ class OtherStacks:
 
     def _read(self, name: str) -> PropertyMap:
         try:
-            return stack_outputs(self._session.store_of(self._session.existing(name)).load().snapshot)
+            return stack_outputs(self._session.store_of(self._session.existing(name)).load_root())
         except (BackendError, CheckpointError, SecretsError, OSError) as err:
             raise ProviderError(f"stack reference {name!r}: {err}") from err

@@ -25,6 +25,7 @@ from engine.deploy.checkpoint import (
 from engine.deploy.journal import replay
 from engine.deploy.secrets import PassphraseSecrets
 from engine.deploy.snapshot import Snapshot
+from engine.deploy.urn import ROOT_STACK_TYPE
 from engine.model.clock import Clock
 from engine.model.fence import Fence
 from engine.model.ids import random_uuid
@@ -90,6 +91,20 @@ class StackStore:
             finally:
                 lock.release()
         return self._read()
+
+    def load_root(self) -> Snapshot:
+        """The stack's root resource alone: its outputs cost the same in a stack of one and of thousands.
+
+        Raises:
+            CheckpointError, SecretsError: as `load`.
+        """
+        if read_journal(self._backend, self._stack) is not None:
+            return self.load().snapshot
+        latest = self._latest(self._backend.read(self._stack))
+        roots = [r for r in latest.get("resources") or () if r.get("type") == ROOT_STACK_TYPE]
+        salt = salt_of(latest.get("secrets_providers") or {})
+        codec = CheckpointCodec(self._open_secrets(salt) if salt else None)
+        return codec.load({**latest, "resources": roots, "pending_operations": []}).snapshot
 
     def load_locked(self, lock: StackLock) -> StoredStack:
         """The stack as it is, for the holder of its lock."""
