@@ -46,7 +46,12 @@ e2e: setup ## HTTP in, a serving model out; workers killed half-way
 
 test: check unit integration e2e ## all of it, fast layers first
 
+fuzz: setup ## the properties on thousands of examples, every kill place five times; prints seeds and repros
+	$(BIN)/pytest -q --hypothesis-profile=fuzz --hypothesis-show-statistics --timeout 3000 \
+	  tests/engine/deploy/test_crash_properties.py tests/engine/reconcilers tests/engine/sandbox/test_cloud.py
+	KILL_ROUNDS=5 $(BIN)/pytest -q -m e2e tests/e2e/test_kill_worker.py
+
 bench: setup ## the numbers of benchmarks/README.md
 	$(BIN)/stackyard bench stacks
 
-.PHONY: help setup lock demo check unit integration e2e test bench
+.PHONY: help setup lock demo check unit integration e2e test fuzz bench

@@ -20,6 +20,7 @@ from engine.proof.installation import Installation, await_until
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 BASE = "/api/v1/public/deployments"
+ROUNDS = range(int(os.environ.get("KILL_ROUNDS", "1")))
 SETTLE_SECONDS = 60.0
 HOLD_SECONDS = 20.0
 
@@ -68,7 +69,8 @@ DELETE_PLACES = [
 
 
 @pytest.mark.parametrize("place", CREATE_PLACES, ids=lambda p: p.name)
-def test_create_ends_active_when_the_worker_is_killed(installation: Installation, place: Place) -> None:
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_create_ends_active_when_the_worker_is_killed(installation: Installation, place: Place, round_: int) -> None:
     with installation.client() as client:
         killed = killing_worker_at(installation, place, lambda: create(client))
         deployment = until(client, killed["id"], "active")
@@ -82,7 +84,8 @@ def test_create_ends_active_when_the_worker_is_killed(installation: Installation
 
 
 @pytest.mark.parametrize("place", DELETE_PLACES, ids=lambda p: p.name)
-def test_delete_ends_gone_when_the_worker_is_killed(installation: Installation, place: Place) -> None:
+@pytest.mark.parametrize("round_", ROUNDS)
+def test_delete_ends_gone_when_the_worker_is_killed(installation: Installation, place: Place, round_: int) -> None:
     with installation.client() as client:
         deployment = until(client, create(client)["id"], "active")
 

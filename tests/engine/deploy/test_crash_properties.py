@@ -20,8 +20,12 @@ from tests.fakes.program import Declared, StubProgram
 from tests.fakes.scenario import EngineLoop, Run, Scenario
 
 NAMES = "abcd"
+# Two thirds of the profile for each of three properties: 198 schedules in `make test`, 2,100 in `make fuzz`.
 RUNS = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=settings().max_examples * 2 // 3,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
@@ -43,11 +47,17 @@ def programs(draw: st.DrawFn) -> list[Declared]:
 
 
 def up(scenario: Scenario, program: Sequence[Declared], cut: int = -1) -> Run | None:
+    """One `up`; see `update`."""
+    return update(scenario, UpdateMode.UP, program, cut)
+
+
+def update(scenario: Scenario, mode: UpdateMode, program: Sequence[Declared], cut: int = -1) -> Run | None:
     """One update; with `cut`, the power goes at that journal position and only what was durable is left."""
     scenario.journal_error = (cut, StaleLease("power cut")) if cut >= 0 else None
     base = scenario.snapshot
+    source = StubProgram(program) if mode is UpdateMode.UP else None
     try:
-        run: Run = scenario.engine.run(scenario.update(UpdateMode.UP, None, source=StubProgram(program)))
+        run: Run = scenario.engine.run(scenario.update(mode, None, source=source))
     except StaleLease:
         durable = scenario.last_entries
         scenario.snapshot = replay(base, durable)
@@ -64,16 +74,25 @@ def check_inventory(scenario: Scenario, program: Sequence[Declared]) -> None:
     assert not scenario.snapshot.pending_operations
 
 
+MODES = st.sampled_from([UpdateMode.UP, UpdateMode.UP, UpdateMode.REFRESH, UpdateMode.DESTROY])
+CUTS = st.one_of(st.just(-1), st.integers(0, 25))
+
+
 @RUNS
-@given(steps=st.lists(st.tuples(programs(), st.one_of(st.just(-1), st.integers(0, 25))), min_size=1, max_size=4))
+@given(steps=st.lists(st.tuples(MODES, programs(), CUTS, st.sampled_from(["", *NAMES])), min_size=1, max_size=4))
 def test_inventory_equals_state_after_any_cuts(
-    engine_loop: EngineLoop, steps: list[tuple[list[Declared], int]]
+    engine_loop: EngineLoop, steps: list[tuple[UpdateMode, list[Declared], int, str]]
 ) -> None:
+    """Updates of every kind, each cut anywhere; before a refresh a thing may vanish behind the engine's back."""
     scenario = Scenario(engine_loop)
     program: list[Declared] = []
-    for program, cut in steps:
-        run = up(scenario, program, cut)
+    for mode, program, cut, vanished in steps:
+        if mode is UpdateMode.REFRESH:
+            for id_ in [i for i, t in scenario.cloud.things.items() if t.urn.endswith(f"::{vanished}")]:
+                del scenario.cloud.things[id_]
+        run = update(scenario, mode, program, cut)
         assert run is None or run.result.succeeded, run.errors
+    update(scenario, UpdateMode.REFRESH, program)
     final = up(scenario, program)
     assert final is not None and final.result.succeeded, final and final.errors
     check_inventory(scenario, program)
