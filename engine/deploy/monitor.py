@@ -14,7 +14,7 @@ from google.protobuf import empty_pb2
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, provider_pb2, resource_pb2, resource_pb2_grpc
 
 from engine.deploy.callbacks import CallbackFailed
-from engine.deploy.deployment import Deployment, Refused, UpdateStopped
+from engine.deploy.deployment import Deployment
 from engine.deploy.events import EngineEvents
 from engine.deploy.goal import AliasSpec, Goal
 from engine.deploy.hooks import KINDS, DuplicateHook, Hooks
@@ -24,6 +24,7 @@ from engine.deploy.registry import SWITCH_TO_CLI
 from engine.deploy.transforms import Transforms
 from engine.deploy.wire import CHANNEL_OPTIONS as CHANNEL_OPTIONS
 from engine.deploy.wire import decode_struct, decode_value, encode_struct
+from engine.deploy.worker_pool import Refused, UpdateStopped, WorkerPool
 
 # No port reuse: two updates must never share one.
 _SERVER_OPTIONS = (*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0))
@@ -57,13 +58,20 @@ _T = TypeVar("_T")
 class MonitorServer:
     """Both services on one loopback port, for one update."""
 
-    def __init__(self, deployment: Deployment, events: EngineEvents, transforms: Transforms, hooks: Hooks) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        workers: WorkerPool,
+        events: EngineEvents,
+        transforms: Transforms,
+        hooks: Hooks,
+    ) -> None:
         self._server = grpc.aio.server(options=_SERVER_OPTIONS)
         self.all_registered = asyncio.Event()
         self._may_end = asyncio.Event()
         monitor = _Monitor(deployment, transforms, hooks, self.all_registered, self._may_end)
         resource_pb2_grpc.add_ResourceMonitorServicer_to_server(monitor, self._server)
-        engine_pb2_grpc.add_EngineServicer_to_server(_Engine(deployment, events), self._server)
+        engine_pb2_grpc.add_EngineServicer_to_server(_Engine(workers, events), self._server)
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
 
     async def start(self) -> None:
@@ -143,13 +151,13 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         args = decode_struct(request.args)
         if request.packageRef:
             await _refuse(context, f"function {request.tok} uses a parameterized package")
-        call = self._deployment.invoke(request.tok, args, request.provider, request.version)
+        call = self._deployment.functions.invoke(request.tok, args, request.provider, request.version)
         value = await _answer(context, call)
         struct = encode_struct(value, keep_resources=request.acceptResources)
         return resource_pb2.ResourceInvokeResponse(**{"return": struct})
 
     async def _get_resource(self, urn: str, request: Any, context: Any) -> Any:
-        state = self._deployment.state_of(urn)
+        state = self._deployment.registrations.state_of(urn)
         if state is None:
             await context.abort(grpc.StatusCode.UNKNOWN, f"unknown resource {urn}")
             raise AssertionError("abort returned")
@@ -165,7 +173,7 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
             await _refuse(context, f"method {request.tok} uses a parameterized package")
         dependencies = {key: tuple(d.urns) for key, d in request.argDependencies.items()}
         args = decode_struct(request.args)
-        call = self._deployment.call(request.tok, args, dependencies, request.provider, request.version)
+        call = self._deployment.functions.call(request.tok, args, dependencies, request.provider, request.version)
         result = await _answer(context, call)
         response = provider_pb2.CallResponse(
             failures=[provider_pb2.CheckFailure(property=f.property, reason=f.reason) for f in result.failures],
@@ -205,14 +213,14 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
 
 
 class _Engine(engine_pb2_grpc.EngineServicer):
-    def __init__(self, deployment: Deployment, events: EngineEvents) -> None:
-        self._deployment = deployment
+    def __init__(self, workers: WorkerPool, events: EngineEvents) -> None:
+        self._workers = workers
         self._events = events
         self._root = ""
 
     async def Log(self, request: Any, context: Any) -> empty_pb2.Empty:
         severity = _SEVERITIES.get(request.severity, "info")
-        hung_up = self._deployment.stopped and _HUNG_UP in request.message
+        hung_up = self._workers.stopped and _HUNG_UP in request.message
         if severity != "debug" and not hung_up:
             self._events.diagnostic(
                 severity, request.message, urn=request.urn, stream_id=request.streamId, ephemeral=request.ephemeral

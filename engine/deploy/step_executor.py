@@ -49,6 +49,11 @@ class Execution:
     dry_run: bool
     hooks: Hooks
 
+    def failure(self, urn: str, message: str) -> StepFailed:
+        """Say what is wrong with a resource; the caller raises the answer."""
+        self.events.diagnostic("error", message, urn=urn)
+        return StepFailed(message)
+
 
 class StepExecutor:
     """Runs chains of steps, at most `parallel` at a time."""

@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from engine.deploy.builtins import NoStackOutputs, StackOutputsReader, WithBuiltins
 from engine.deploy.callbacks import Callbacks
 from engine.deploy.deletes import generate_deletes, schedule_deletes
-from engine.deploy.deployment import Deployment, Names
+from engine.deploy.deployment import Deployment
 from engine.deploy.events import EngineEvents
 from engine.deploy.graph import references
 from engine.deploy.hooks import Hooks
@@ -32,7 +31,9 @@ from engine.deploy.step import Op, Step
 from engine.deploy.step_executor import Execution
 from engine.deploy.targets import Narrowing, Selection
 from engine.deploy.transforms import Transforms
+from engine.deploy.update_target import UpdateTarget as UpdateTarget
 from engine.deploy.urn import ROOT_STACK_TYPE
+from engine.deploy.worker_pool import WorkerPool
 from engine.model.clock import Clock
 from engine.model.errors import StaleLease
 from engine.model.fence import Fence
@@ -48,24 +49,6 @@ class UpdateMode(StrEnum):
     UP = "up"
     REFRESH = "refresh"
     DESTROY = "destroy"
-
-
-@dataclass(frozen=True)
-class UpdateTarget:
-    """Whose update this is.
-
-    Attributes:
-        config: full key (`project:name`) → plain text, secrets already decrypted.
-        secret_keys: the keys of `config` that are secret.
-        directory: where relative paths of assets start: the program's folder.
-    """
-
-    project: str
-    stack: str
-    config: Mapping[str, str] = field(default_factory=dict)
-    secret_keys: frozenset[str] = frozenset()
-    organization: str = "organization"
-    directory: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -232,12 +215,13 @@ class _Update:
         self._callbacks = Callbacks()
         self._hooks = Hooks(self._callbacks, self._events, dry_run=self._dry_run)
         execution = Execution(self._ledger, self._registry, self._events, fence, clock, self._dry_run, self._hooks)
-        names = Names(target.project, target.stack, target.config, target.secret_keys, target.directory)
+        self._workers = WorkerPool(self._events)
         self._selection = Selection(options.narrowing())
         self._deployment = Deployment(
-            names,
+            target,
             execution,
             self._selection,
+            self._workers,
             parallel=options.parallel,
             continue_on_error=options.continue_on_error,
             destroying=options.mode is UpdateMode.DESTROY,
@@ -250,7 +234,7 @@ class _Update:
 
     def review_with(self, policies: PolicyReviewer | None) -> None:
         """Have policy packs look at what the program registers."""
-        self._policies = self._deployment.policies = policies
+        self._policies = self._deployment.check_diff.policies = policies
 
     async def run(self, source: ProgramSource | None) -> UpdateResult:
         self._events.prelude(self._target.config, self._target.secret_keys)
@@ -258,29 +242,29 @@ class _Update:
         try:
             await self._phases(source)
         except StaleLease as err:
-            self._deployment.stale = self._deployment.stale or err
+            self._workers.stale = self._workers.stale or err
         except asyncio.CancelledError:
-            self._deployment.abort_running()
+            self._workers.abort_running()
             if not self._cancelled:
                 raise  # whoever awaits this update gave it up
         finally:
             watch.cancel()
-            await self._deployment.wait_for_running()
+            await self._workers.wait_for_running()
             await self._callbacks.close()
             await self._registry.close()
             if self._policies is not None:
                 await self._policies.close()
-        if self._deployment.stale is not None:
-            raise self._deployment.stale
+        if self._workers.stale is not None:
+            raise self._workers.stale
         return self._finish()
 
     async def _phases(self, source: ProgramSource | None) -> None:
         if refused := self._options.refused() or _refused_config(self._target.config):
-            self._deployment.fail(f"{refused}: not supported by the embedded engine; {SWITCH_TO_CLI}")
+            self._workers.fail(f"{refused}: not supported by the embedded engine; {SWITCH_TO_CLI}")
             return
         if not await self._settle():
             return
-        self._deployment.start()
+        self._deployment.registrations.start()
         if self._options.refresh or self._options.mode is UpdateMode.REFRESH:
             await self._refresh(self._ledger.snapshot().resources)
         else:
@@ -297,7 +281,7 @@ class _Update:
 
     @property
     def _going_on(self) -> bool:
-        return not self._deployment.stopped and (not self._deployment.failed or self._options.continue_on_error)
+        return not self._workers.stopped and (not self._workers.failed or self._options.continue_on_error)
 
     async def _settle(self) -> bool:
         if not self._base.pending_operations:
@@ -313,10 +297,10 @@ class _Update:
             return True
         try:
             settler = Settler(self._base, self._ledger, self._registry, self._refresher)
-            for sentence in await self._deployment.run(settler.settle()):
+            for sentence in await self._workers.run(settler.settle()):
                 self._events.diagnostic("info", sentence)
         except CannotSettle as err:
-            self._deployment.fail(str(err))
+            self._workers.fail(str(err))
             return False
         return True
 
@@ -329,24 +313,24 @@ class _Update:
             return
         chosen = {s.urn for s in self._selection.refreshable(self._ledger.snapshot().resources)}
         resources = [s for s in candidates if s.urn in chosen]
-        await self._deployment.run_all([partial(self._refresh_one, s) for s in resources])
-        self._deployment.start()
+        await self._workers.run_all([partial(self._refresh_one, s) for s in resources])
+        self._deployment.registrations.start()
 
     def _known(self) -> set[str]:
         """Every URN of the stack and of the program so far."""
-        return {s.urn for s in self._base.resources} | self._deployment.registered
+        return {s.urn for s in self._base.resources} | self._deployment.registrations.registered
 
     def _report(self, sentences: Sequence[str]) -> bool:
         for sentence in sentences:
-            self._deployment.fail(sentence)
+            self._workers.fail(sentence)
         return bool(sentences)
 
     async def _refresh_one(self, state: ResourceState) -> None:
-        if not self._deployment.stopped:
+        if not self._workers.stopped:
             await self._refresher.refresh(state)
 
     async def _run_program(self, source: ProgramSource) -> None:
-        server = MonitorServer(self._deployment, self._events, Transforms(self._callbacks), self._hooks)
+        server = MonitorServer(self._deployment, self._workers, self._events, Transforms(self._callbacks), self._hooks)
         await server.start()
         if isinstance(source, PrintingProgram):
             source.listen(lambda severity, line, stream: self._events.diagnostic(severity, line, stream_id=stream))
@@ -366,7 +350,7 @@ class _Update:
             server.let_program_end()
             self._take_program_error(await self._program_end(source, running))
         except ProgramBailed:
-            self._program_failed = self._deployment.failed = True
+            self._program_failed = self._workers.failed = True
         finally:
             server.let_program_end()
             running.cancel()
@@ -377,19 +361,19 @@ class _Update:
 
         It stays until the end of the update, for the hooks of what is deleted.
         """
-        events = [asyncio.ensure_future(e.wait()) for e in (self._deployment.stopping, server.all_registered)]
+        events = [asyncio.ensure_future(e.wait()) for e in (self._workers.stopping, server.all_registered)]
         any_of_them: set[asyncio.Future[Any]] = {running, *events}
         await asyncio.wait(any_of_them, return_when=asyncio.FIRST_COMPLETED)
         for event in events:
             event.cancel()
         if running.done():
             self._take_program_error(running.result())
-        await self._deployment.wait_for_running()
+        await self._workers.wait_for_running()
 
     def _take_program_error(self, error: str) -> None:
-        if error and not self._deployment.stopped and not self._program_failed:
+        if error and not self._workers.stopped and not self._program_failed:
             self._program_failed = True
-            self._deployment.fail(f"an unhandled error occurred: {error}")
+            self._workers.fail(f"an unhandled error occurred: {error}")
 
     async def _start_policies(self) -> bool:
         if self._policies is None:
@@ -397,7 +381,7 @@ class _Update:
         try:
             await self._policies.start(self._events, dry_run=self._dry_run)
         except PolicyError as err:
-            self._deployment.fail(str(err))
+            self._workers.fail(str(err))
             return False
         return True
 
@@ -409,12 +393,12 @@ class _Update:
         try:
             await self._policies.review_stack(resources, root)
         except PolicyError as err:
-            self._deployment.fail(str(err))
+            self._workers.fail(str(err))
 
     async def _program_end(self, source: ProgramSource, running: asyncio.Future[str]) -> str:
         """Wait for the program; one that was turned away gets some time to end by itself, then it is abandoned."""
         if not running.done():
-            await self._deployment.wait_for_running()
+            await self._workers.wait_for_running()
             await asyncio.wait({running}, timeout=_WIND_UP_SECONDS)
         if not running.done():
             await source.cancel()
@@ -428,7 +412,7 @@ class _Update:
     async def _delete_what_is_left(self) -> None:
         resources = self._ledger.snapshot().resources
         deletable = self._selection.deletable(resources)
-        kept = set() if self._options.mode is UpdateMode.DESTROY else self._deployment.registered
+        kept = set() if self._options.mode is UpdateMode.DESTROY else self._deployment.registrations.registered
         steps = generate_deletes(deletable, kept)
         if self._selection.narrows:
             touched = {s.urn for s in deletable}
@@ -440,17 +424,17 @@ class _Update:
             if not self._going_on:
                 return
             run_chain = self._deployment.executor.run_chain
-            await self._deployment.run_all([partial(run_chain, [step]) for step in self._free(antichain)])
+            await self._workers.run_all([partial(run_chain, [step]) for step in self._free(antichain)])
 
     def _keep(self, states: Sequence[ResourceState]) -> None:
         """Say of what neither the program nor the targets name that it stays."""
         for state in states:
-            if state.urn not in self._deployment.registered and not state.delete:
+            if state.urn not in self._deployment.registrations.registered and not state.delete:
                 self._deployment.executor.skip(Step(Op.SAME, state.urn, state, state))
 
     def _free(self, antichain: Sequence[Step]) -> Sequence[Step]:
         """The steps whose resources nobody needs any more; after a failed delete its dependencies must stay."""
-        if not self._deployment.failed:
+        if not self._workers.failed:
             return antichain
         needed = {urn for state in self._ledger.resources() for urn in references(state)}
         return [step for step in antichain if step.urn not in needed]
@@ -462,14 +446,14 @@ class _Update:
             level = min(self._cancellation.level, 2)
             if level > seen and seen == 0:
                 self._cancelled = True
-                self._deployment.stop()
+                self._workers.stop()
             if level > seen and level == 2:
-                self._deployment.abort_running()
+                self._workers.abort_running()
             seen = max(seen, level)
 
     def _finish(self) -> UpdateResult:
         deployment = self._deployment
-        failed = deployment.failed or deployment.stopped or self._hooks.failed
+        failed = self._workers.failed or self._workers.stopped or self._hooks.failed
         outputs: PropertyMap = {}
         if self._options.mode is not UpdateMode.DESTROY:
             outputs = deployment.finalize_stack_outputs(succeeded=not failed)
