@@ -84,9 +84,23 @@ def read_runtime(path: Path) -> LocalRuntime:
     """
     path = Path(os.path.normpath(path.absolute()))
     data = _read(path)
-    main = path.parent / str(data.get("main") or ".")
-    folder = main if main.is_dir() else main.parent
-    return _runtime(path, data, folder if folder.is_dir() else path.parent)
+    return _runtime(path, data, _folder(path, data.get("main")))
+
+
+def program_folder(path: Path) -> Path:
+    """The folder of a `Pulumi.yaml`'s program, where relative paths of its files start; the project's if it has none.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    path = Path(os.path.normpath(path.absolute()))
+    return _folder(path, _read(path).get("main"))
+
+
+def _folder(path: Path, main: Any) -> Path:
+    program = Path(os.path.normpath(path.parent / str(main or ".")))
+    folder = program if program.is_dir() else program.parent
+    return folder if folder.is_dir() else path.parent
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from engine.deploy.command.other_stacks import OtherStacks
 from engine.deploy.command.session import CommandFailed, Session
 from engine.deploy.command.stored_stack import StoredStack
 from engine.deploy.journal import Journal, JournalEntry
-from engine.deploy.local_program import LocalProgram, read_local_project
+from engine.deploy.local_program import LocalProgram, program_folder, read_local_project
 from engine.deploy.policy_config import PolicyError
 from engine.deploy.provider_sources import ProviderChoice, ProviderSources
 from engine.deploy.update import (
@@ -223,6 +223,7 @@ def _run(
         stack=session.stack.name,
         config={key: entry.text for key, entry in entries.items()},
         secret_keys=frozenset(key for key, entry in entries.items() if entry.secret),
+        directory=program_folder(session.project.path),
     )
     options = _options(session, mode)
     display = choose_display(session, showing or mode, planning=mode is UpdateMode.PREVIEW)

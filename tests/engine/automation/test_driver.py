@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -66,6 +67,45 @@ def test_configuration_is_exactly_the_requests(driver: StackDriver, cloud: InMem
     assert cloud.made("web")[0].properties["size"] == 6
     settings = (driver.work_folder("dep-a") / "Pulumi.dep-a.yaml").read_text()
     assert "stale" not in settings
+
+
+def test_stack_reference_reads_another_stack(driver: StackDriver, tmp_path: Path) -> None:
+    def reader() -> None:
+        other = pulumi.StackReference("organization/golden/dep-a")
+        pulumi.export("addresses", other.require_output("addresses"))
+        pulumi.export("token", other.require_output("token"))
+
+    driver.up(request("web", token=ConfigText("hush", secret=True)), fence=FENCE)
+    read = driver.up(StackRequest("dep-b", reader), fence=FENCE)
+    assert read.outputs == {"addresses": ["10.0.0.1"], "token": "hush"}
+    stored = (tmp_path / "backend/.pulumi/stacks/golden/dep-b.json").read_text()
+    assert "10.0.0.1" in stored and "hush" not in stored
+    driver.up(request("web", "db", token=ConfigText("hush", secret=True)), fence=FENCE)
+    assert driver.up(StackRequest("dep-b", reader), fence=FENCE).outputs["addresses"] == ["10.0.0.1", "10.0.0.2"]
+
+
+def test_stack_reference_to_an_absent_stack_names_it(driver: StackDriver) -> None:
+    missing = StackRequest("dep-b", lambda: (pulumi.StackReference("organization/golden/nowhere"), None)[1])
+    with pytest.raises(StackError, match="organization/golden/nowhere"):
+        driver.up(missing, fence=FENCE)
+
+
+@pytest.mark.parametrize("main", [".", "program"])
+def test_relative_paths_of_assets_start_in_the_programs_folder(driver: StackDriver, main: str) -> None:
+    project = driver.work_folder("dep-a")
+    folder = project / main
+    folder.mkdir(parents=True)
+    (project / "Pulumi.yaml").write_text(f"name: golden\nruntime: python\nmain: {main}\n")
+    (folder / "greeting").write_bytes(b"hello")
+
+    def program() -> None:
+        Thing("web", {"content": pulumi.FileAsset("greeting")})
+
+    driver.up(StackRequest("dep-a", program), fence=FENCE)
+    thing = next(r for r in driver.export("dep-a")["resources"] if r["type"] == "fake:index:Thing")
+    assert thing["inputs"]["content"]["hash"] == hashlib.sha256(b"hello").hexdigest()
+    (folder / "greeting").write_bytes(b"bye")
+    assert driver.up(StackRequest("dep-a", program), fence=FENCE).resource_changes["update"] == 1
 
 
 def test_destroying_what_does_not_exist_is_success(driver: StackDriver) -> None:
