@@ -26,7 +26,7 @@ from engine.deploy.property import PropertyMap
 from engine.deploy.provider import ProviderError
 from engine.deploy.resource import ResourceState
 from engine.deploy.stack_config import ConfigError
-from engine.deploy.update import UpdateTarget
+from engine.deploy.update_target import UpdateTarget
 from engine.deploy.urn import urn_name
 from engine.deploy.wire import decode_struct, encode_struct
 

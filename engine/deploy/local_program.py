@@ -19,8 +19,9 @@ from typing import Any
 
 import yaml
 
+from engine.deploy.program import OutputListener, ProgramBailed
 from engine.deploy.stack_config import ConfigError
-from engine.deploy.update import OutputListener, ProgramBailed, UpdateTarget
+from engine.deploy.update_target import UpdateTarget
 
 DEADLINE_SECONDS = 3600.0  # a program waits for its resources: an hour outlasts the slowest cloud, not a lost weekend
 _LAUNCHER = Path(__file__).parent / "launchers" / "program.py"

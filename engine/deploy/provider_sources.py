@@ -24,7 +24,8 @@ from engine.deploy.plugin_process import PluginCommand, PluginPool
 from engine.deploy.property import PropertyMap
 from engine.deploy.provider import CheckResult, CreateResult, DiffResult, Provider, ProviderError, ReadResult
 from engine.deploy.registry import SWITCH_TO_CLI
-from engine.deploy.update import ProviderSource, UpdateTarget
+from engine.deploy.update import ProviderSource
+from engine.deploy.update_target import UpdateTarget
 
 
 class ProviderChoice(StrEnum):

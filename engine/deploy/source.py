@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 from pulumi.runtime.proto import language_pb2, language_pb2_grpc
 
-from engine.deploy.update import UpdateTarget
+from engine.deploy.update_target import UpdateTarget
 from engine.deploy.wire import CHANNEL_OPTIONS
 
 

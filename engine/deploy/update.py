@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from engine.deploy.builtins import NoStackOutputs, StackOutputsReader, WithBuiltins
 from engine.deploy.callbacks import Callbacks
@@ -20,6 +20,7 @@ from engine.deploy.journal import Journal
 from engine.deploy.ledger import Ledger
 from engine.deploy.monitor import MonitorServer
 from engine.deploy.policy_config import PolicyError, PolicyReviewer
+from engine.deploy.program import PrintingProgram, ProgramBailed, ProgramSource
 from engine.deploy.property import PropertyMap
 from engine.deploy.provider import Provider
 from engine.deploy.refresh import Refresher
@@ -31,7 +32,7 @@ from engine.deploy.step import Op, Step
 from engine.deploy.step_executor import Execution
 from engine.deploy.targets import Narrowing, Selection
 from engine.deploy.transforms import Transforms
-from engine.deploy.update_target import UpdateTarget as UpdateTarget
+from engine.deploy.update_target import UpdateTarget
 from engine.deploy.urn import ROOT_STACK_TYPE
 from engine.deploy.worker_pool import WorkerPool
 from engine.model.clock import Clock
@@ -100,38 +101,6 @@ class ProviderSource(Protocol):
             ProviderError: nobody provides this package; the message names it and says how to switch to the CLI.
         """
         ...
-
-
-class ProgramBailed(Exception):
-    """The program failed and has told the engine why: there is nothing to add."""
-
-
-OutputListener = Callable[[str, str, int], None]
-"""Takes what a program prints: severity, one line, and the number of the stream it came from."""
-
-
-class ProgramSource(Protocol):
-    """Something that runs the user's program against a monitor: the SDK's language host behind `--client`."""
-
-    async def run(self, *, monitor_address: str, engine_address: str, target: UpdateTarget, dry_run: bool,
-                  parallel: int) -> str:  # fmt: skip
-        """Run the program to its end; returns its error ("" = it succeeded).
-
-        Raises:
-            ProgramBailed: it failed and has told the engine why.
-        """
-        ...
-
-    async def cancel(self) -> None:
-        """Ask it to stop."""
-        ...
-
-
-@runtime_checkable
-class PrintingProgram(Protocol):
-    """A ProgramSource whose program's output is not this process's own."""
-
-    def listen(self, on_output: OutputListener) -> None: ...
 
 
 class EventSink(Protocol):

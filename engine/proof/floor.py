@@ -14,7 +14,7 @@ from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, language_pb2_grpc,
 
 from engine.deploy.command import EngineLoop
 from engine.deploy.source import LanguageRuntimeSource
-from engine.deploy.update import UpdateTarget
+from engine.deploy.update_target import UpdateTarget
 from engine.model.clock import Clock
 
 _FEATURES = frozenset({"secrets", "resourceReferences", "outputValues", "aliasSpecs", "deletedWith"})

@@ -13,7 +13,7 @@ import grpc
 from pulumi.runtime.proto import resource_pb2, resource_pb2_grpc
 
 from engine.deploy.property import PropertyMap
-from engine.deploy.update import UpdateTarget
+from engine.deploy.update_target import UpdateTarget
 from engine.deploy.wire import decode_struct, encode_struct
 
 

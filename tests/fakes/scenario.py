@@ -21,10 +21,12 @@ from pulumi.automation._server import LanguageServer
 from pulumi.runtime.proto import language_pb2_grpc
 
 from engine.deploy.journal import JournalEntry, Replay, replay
+from engine.deploy.program import ProgramSource
 from engine.deploy.resource import ResourceState
 from engine.deploy.snapshot import Snapshot
 from engine.deploy.source import LanguageRuntimeSource
-from engine.deploy.update import ProgramSource, UpdateMode, UpdateOptions, UpdateResult, UpdateTarget, run_update
+from engine.deploy.update import UpdateMode, UpdateOptions, UpdateResult, run_update
+from engine.deploy.update_target import UpdateTarget
 from engine.model.clock import SystemClock
 from engine.model.fence import NoFence
 from tests.fakes.provider import FakeProviders, InMemoryCloud

@@ -22,10 +22,11 @@ from engine.deploy.command.loop import EngineLoop
 from engine.deploy.command.session import CommandFailed, Services, Session, StackNotFound
 from engine.deploy.command.terminal import Terminal
 from engine.deploy.local_program import DEADLINE_SECONDS
+from engine.deploy.program import ProgramSource
 from engine.deploy.secrets import SecretsError
 from engine.deploy.source import LanguageRuntimeSource
 from engine.deploy.stack_config import ConfigError
-from engine.deploy.update import ProgramSource, ProviderSource
+from engine.deploy.update import ProviderSource
 from engine.model.clock import Clock
 from engine.model.fence import Fence, NoFence
 

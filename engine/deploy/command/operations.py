@@ -26,15 +26,10 @@ from engine.deploy.command.stored_stack import StoredStack
 from engine.deploy.journal import Journal, JournalEntry
 from engine.deploy.local_program import LocalProgram, program_folder, read_local_project
 from engine.deploy.policy_config import PolicyError
+from engine.deploy.program import ProgramSource
 from engine.deploy.provider_sources import ProviderChoice, ProviderSources
-from engine.deploy.update import (
-    ProgramSource,
-    UpdateMode,
-    UpdateOptions,
-    UpdateResult,
-    UpdateTarget,
-    run_update,
-)
+from engine.deploy.update import UpdateMode, UpdateOptions, UpdateResult, run_update
+from engine.deploy.update_target import UpdateTarget
 from engine.model.errors import StaleLease
 from engine.model.fence import Fence
 

@@ -22,9 +22,10 @@ from engine.deploy.command.loop import EngineLoop
 from engine.deploy.command.stored_stack import StackStore
 from engine.deploy.command.terminal import Terminal
 from engine.deploy.local_program import DEADLINE_SECONDS
+from engine.deploy.program import ProgramSource
 from engine.deploy.secrets import PassphraseSecrets, SecretsError
 from engine.deploy.stack_config import ConfigEntry, ConfigError, Project, StackConfig, config_path, find_project
-from engine.deploy.update import ProgramSource, ProviderSource
+from engine.deploy.update import ProviderSource
 from engine.model.clock import Clock
 from engine.model.fence import Fence
 
