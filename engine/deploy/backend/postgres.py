@@ -245,7 +245,11 @@ class PostgresBlobs:
         try:
             with self._pool.transaction() as cursor:
                 yield cursor
-        except (psycopg.errors.UniqueViolation, psycopg.errors.DuplicateTable) as err:
+        except (
+            psycopg.errors.UniqueViolation,
+            psycopg.errors.DuplicateTable,
+            psycopg.errors.DuplicateObject,  # a table has a type of its own name, and the race may show there
+        ) as err:
             raise _MadeMeanwhile(str(err)) from err
         except psycopg.Error as err:
             raise BackendError(f"{self.url}: {str(err).strip()}") from err
