@@ -41,9 +41,10 @@ class DropletReplica(pulumi.ComponentResource):
             ssh_keys=ssh_keys or None,
             user_data=user_data,
             monitoring=True,
-            # User-data carries the agent's code: without this an upgrade of Stackyard would replace every running
-            # machine at its next update. What must replace machines raises the revision, which is part of the name.
-            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["userData"]),
+            # Each of these would replace a serving machine at its next update, because the agent was upgraded, the
+            # catalog names a newer image or an operator added a key. What must replace machines raises the revision,
+            # which is part of the name; new machines get all of it.
+            opts=pulumi.ResourceOptions(parent=self, ignore_changes=["userData", "image", "sshKeys"]),
         )
         self.droplet_id = droplet.id
         self.address = droplet.ipv4_address
