@@ -46,6 +46,9 @@ e2e: setup ## HTTP in, a serving model out; workers killed half-way
 
 test: check unit integration e2e ## all of it, fast layers first
 
+conformance: setup ## both engines on the same stacks; needs the official pulumi on PATH
+	$(BIN)/pytest -q -rs tests/engine/automation/test_conformance.py
+
 fuzz: setup ## the properties on thousands of examples, every kill place five times; prints seeds and repros
 	$(BIN)/pytest -q --hypothesis-profile=fuzz --hypothesis-show-statistics --timeout 3000 \
 	  tests/engine/deploy/test_crash_properties.py tests/engine/reconcilers tests/engine/sandbox/test_cloud.py
@@ -54,4 +57,4 @@ fuzz: setup ## the properties on thousands of examples, every kill place five ti
 bench: setup ## the numbers of benchmarks/README.md
 	$(BIN)/stackyard bench stacks
 
-.PHONY: help setup lock demo check unit integration e2e test fuzz bench
+.PHONY: help setup lock demo check unit integration e2e test conformance fuzz bench
