@@ -23,7 +23,7 @@ class Consent:
     def __init__(self, session: Session, mode: UpdateMode) -> None:
         self._session = session
         self._mode = mode
-        self._kind = _KINDS[mode]
+        self._kind = "import" if session.arguments.verb == ("import",) else _KINDS[mode]
         self._events: list[dict[str, Any]] = []
         arguments = session.arguments
         given = arguments.has("yes") or arguments.has("skip-preview")

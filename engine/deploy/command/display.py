@@ -76,6 +76,7 @@ class Showing:
         sames: also resources that need no change (`--show-sames`).
         reads: also resources that are only read (`--suppress-reads` hides them).
         replacement_steps: both halves of a replacement (`--show-replacement-steps`).
+        importing: an update that only imports.
     """
 
     planning: bool = False
@@ -83,6 +84,7 @@ class Showing:
     sames: bool = False
     reads: bool = True
     replacement_steps: bool = False
+    importing: bool = False
 
 
 @dataclass
@@ -116,7 +118,10 @@ class ProgressDisplay:
         self._rows: dict[str, Row] = {}
         self._policies = PolicyDisplay()
         self._done = False
-        self._header = f"{(_PLANS if self._planning else _HEADERS)[mode]} ({stack}):"
+        heading = (_PLANS if self._planning else _HEADERS)[mode]
+        if showing.importing:
+            heading = "Previewing import" if self._planning else "Importing"
+        self._header = f"{heading} ({stack}):"
 
     def start(self) -> None:
         """Print the heading."""

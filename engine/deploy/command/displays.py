@@ -32,6 +32,7 @@ def choose_display(session: Session, mode: UpdateMode, *, planning: bool) -> Dis
         sames=arguments.has("show-sames"),
         reads=not arguments.has("suppress-reads") or arguments.has("show-reads"),
         replacement_steps=arguments.has("show-replacement-steps"),
+        importing=arguments.verb == ("import",),
     )
     if arguments.has("json"):
         only_preview = mode is UpdateMode.PREVIEW or arguments.has("preview-only")

@@ -15,7 +15,7 @@ from semver import VersionInfo
 
 from engine.deploy.backend.blobs import BackendError
 from engine.deploy.checkpoint import COMPATIBLE_VERSION, CheckpointError
-from engine.deploy.command import about, configuration, deployments, operations, stacks, state
+from engine.deploy.command import about, configuration, deployments, importing, operations, stacks, state
 from engine.deploy.command.arguments import Flags, UsageError, parse
 from engine.deploy.command.console import Console
 from engine.deploy.command.loop import EngineLoop
@@ -97,6 +97,15 @@ _VERBS: Mapping[tuple[str, ...], tuple[Flags, Callable[[Session], None]]] = {
     ("config", "refresh"): (_CONFIG, configuration.refresh),
     ("preview",): (_operation(values=f"replace target-replace {_POLICY}"), operations.preview),
     ("up",): (_operation("continue-on-error", f"replace target-replace {_POLICY}"), operations.up),
+    ("import",): (
+        _flags(
+            "yes skip-preview preview-only diff json suppress-outputs suppress-progress protect generate-code",
+            "stack file parent provider properties out message parallel config-file provider-source exec-kind "
+            "event-log",
+            "suppress-permalink debug exec-agent",
+        ),
+        importing.import_,
+    ),
     ("refresh",): (_operation("clear-pending-creates", "run-program import-pending-creates"), operations.refresh),
     ("destroy",): (_operation("continue-on-error preview-only", "run-program"), operations.destroy),
 }

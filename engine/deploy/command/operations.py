@@ -5,10 +5,10 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from engine.deploy.analyzers import Analyzers, read_policy_packs
 from engine.deploy.backend.stack_journal import StackJournal
@@ -28,7 +28,8 @@ from engine.deploy.local_program import LocalProgram, program_folder, read_local
 from engine.deploy.policy_config import PolicyError
 from engine.deploy.program import ProgramSource
 from engine.deploy.provider_sources import ProviderChoice, ProviderSources
-from engine.deploy.update import UpdateMode, UpdateOptions, UpdateResult, run_update
+from engine.deploy.snapshot import Snapshot
+from engine.deploy.update import ProviderSource, UpdateMode, UpdateOptions, UpdateResult, run_update
 from engine.deploy.update_target import UpdateTarget
 from engine.model.errors import StaleLease
 from engine.model.fence import Fence
@@ -58,6 +59,29 @@ class _Events:
         self.display.emit(event)
         self.log(event)
         self.tap(event)
+
+
+class Work(Protocol):
+    """What an `up` does in place of the project's program.
+
+    Attributes:
+        kind: what the stack's history calls it.
+    """
+
+    kind: str
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """All it may touch; asked after `source`."""
+        ...
+
+    def source(self, snapshot: Snapshot) -> ProgramSource:
+        """The program for the stack as it is; asked once for the preview and once for the update."""
+        ...
+
+    def providers(self, providers: ProviderSource) -> ProviderSource:
+        """The providers it wants instead of the command's own."""
+        ...
 
 
 def preview(session: Session) -> None:
@@ -100,35 +124,42 @@ def destroy(session: Session) -> None:
         )
 
 
-def _update(session: Session, mode: UpdateMode) -> UpdateResult | None:
+def update_with(session: Session, work: Work) -> UpdateResult | None:
+    """An `up` of something else than the project's program; None if only the preview was wanted."""
+    return _update(session, UpdateMode.UP, work)
+
+
+def _update(session: Session, mode: UpdateMode, work: Work | None = None) -> UpdateResult | None:
     """Preview, ask, and do it; None if only the preview was wanted."""
     consent = Consent(session, mode)
     consent.require_possible()
     store, services = session.store, session.services
-    source = _program(session, mode)
+    source = _program(session, mode) if work is None else None
     lock = store.lock()
     try:
         stored = store.load_locked(lock)
         if consent.wants_preview:
-            _preview_of(session, mode, stored, lock, consent)
+            _preview_of(session, mode, stored, lock, consent, work)
         if session.arguments.has("preview-only"):
             return None
         consent.ask()
         stored = pending.settle_by_hand(session, stored, lock)
+        if work is not None:
+            source = work.source(stored.snapshot)
         secrets = session.config_secrets()
         salt = secrets.state
         codec = stored.codec if salt == stored.deployment.salt else CheckpointCodec(secrets)
         journal = store.journal(stored, codec, salt, lock)
         started = services.clock.now()
         try:
-            result = _run(session, mode, stored, source, journal, lock)
+            result = _run(session, mode, stored, source, journal, lock, work=work)
             raw = store.save(stored, result.snapshot, lock, codec=codec, salt=salt, announce=journal.announce)
         except BaseException as err:
             _abandon(journal, err)
             raise
         try:
             lock.check()
-            _record(session, mode, result, raw, started)
+            _record(session, mode, result, raw, started, _HISTORY_KINDS[mode] if work is None else work.kind)
         finally:
             journal.close(stored=True)
     finally:
@@ -138,15 +169,19 @@ def _update(session: Session, mode: UpdateMode) -> UpdateResult | None:
     return result
 
 
-def _preview_of(session: Session, mode: UpdateMode, stored: StoredStack, fence: Fence, consent: Consent) -> None:
+def _preview_of(
+    session: Session, mode: UpdateMode, stored: StoredStack, fence: Fence, consent: Consent, work: Work | None
+) -> None:
     """Show what an update would do. That of a destroy is a preview of no program: everything is to be deleted."""
     if mode is UpdateMode.REFRESH:
         session.console.out(
             "A refresh has no preview here: it changes nothing in the cloud, only what the stack knows of it."
         )
         return
-    source = _program(session, mode)
-    result = _run(session, UpdateMode.PREVIEW, stored, source, _NoJournal(), fence, showing=mode, tap=consent.keep)
+    source = _program(session, mode) if work is None else work.source(stored.snapshot)
+    result = _run(
+        session, UpdateMode.PREVIEW, stored, source, _NoJournal(), fence, showing=mode, tap=consent.keep, work=work
+    )
     if not result.succeeded:
         raise _failure(session, result)
 
@@ -204,12 +239,14 @@ def _run(
     *,
     showing: UpdateMode | None = None,
     tap: EventTap = lambda event: None,
+    work: Work | None = None,
 ) -> UpdateResult:
     """Run one update on the engine's loop.
 
     Args:
         showing: what the display calls it, where that is not `mode` (the preview of a destroy).
         tap: told every event.
+        work: whose `source` it is, if not the project's.
     """
     arguments, services = session.arguments, session.services
     entries = session.entries()
@@ -221,6 +258,9 @@ def _run(
         directory=program_folder(session.project.path),
     )
     options = _options(session, mode)
+    providers: ProviderSource = _providers(session, target)
+    if work is not None:
+        options, providers = replace(options, targets=work.targets), work.providers(providers)
     display = choose_display(session, showing or mode, planning=mode is UpdateMode.PREVIEW)
     cancellation = UpdateCancellation(fence)
 
@@ -233,7 +273,7 @@ def _run(
                 options,
                 base=stored.snapshot,
                 source=source,
-                providers=_providers(session, target),
+                providers=providers,
                 journal=journal,
                 events=_Events(display, log, tap),
                 fence=fence,
@@ -277,10 +317,10 @@ def _options(session: Session, mode: UpdateMode) -> UpdateOptions:
     return options
 
 
-def _record(session: Session, mode: UpdateMode, result: UpdateResult, raw: bytes, started: datetime) -> None:
+def _record(session: Session, mode: UpdateMode, result: UpdateResult, raw: bytes, started: datetime, kind: str) -> None:
     ended = session.services.clock.now()
     update = {
-        "kind": _HISTORY_KINDS[mode],
+        "kind": kind,
         "startTime": int(started.timestamp()),
         "message": session.arguments.text("message"),
         "environment": _environment(session, mode),
