@@ -297,9 +297,9 @@ def _settle_with_cloud(s: Snapshot, accepted_at: datetime, now: datetime, policy
         return [VerifyGone()]
     if not seen.status:
         return [MarkDeleted()]
-    again_at = seen.changed_at + policy.verify_every
+    again_at = seen.changed_at + policy.verify_pause(seen.changed_at - destroyed_at)
     if now < again_at:
-        return [Wait(again_at, "the cloud still lists resources")]
+        return [Wait(again_at, "the cloud still lists resources, or did not say")]
     if seen.reason == "Listed" and destroyed_at + policy.leftovers_after <= now:
         return [DeleteLeftovers(), VerifyGone()]
     return [VerifyGone()]

@@ -109,7 +109,7 @@ class Policy:
         unhealthy_after: failed checks in a row that make a replica unhealthy.
         failed_after: failed operations in a row that make a deployment without ready replicas fail.
         first_backoff, longest_backoff: pauses after the first and after many failures; doubled in between.
-        verify_every: how often the cloud is asked whether a destroyed deployment is gone.
+        verify_every, longest_verify: pauses between asking the cloud whether a destroyed deployment is gone.
         leftovers_after: resources still there so long after a successful destroy are deleted one by one.
     """
 
@@ -120,12 +120,17 @@ class Policy:
     first_backoff: timedelta = timedelta(seconds=1)
     longest_backoff: timedelta = timedelta(seconds=120)
     verify_every: timedelta = timedelta(seconds=1)
+    longest_verify: timedelta = timedelta(seconds=60)
     leftovers_after: timedelta = timedelta(seconds=5)
 
     def backoff(self, failures: int) -> timedelta:
         """How long to wait after so many failures in a row (≥ 1)."""
         doublings = min(max(failures, 1) - 1, 20)
         return min(self.longest_backoff, self.first_backoff * (1 << doublings))
+
+    def verify_pause(self, age: timedelta) -> timedelta:
+        """How long to wait after asking the cloud `age` after the destroy: as long again, so that pauses double."""
+        return min(self.longest_verify, max(self.verify_every, age))
 
 
 @dataclass(frozen=True)

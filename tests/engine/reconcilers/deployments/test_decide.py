@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from engine.model.deployment import Phase, ReplicaPhase, UpdateKind
+from engine.model.deployment import Condition, Phase, ReplicaPhase, UpdateKind
+from engine.reconcilers.deployments.decide import decide
 from engine.reconcilers.deployments.snapshot import (
     CAPACITY_AVAILABLE,
     REPLICAS_READY,
+    RESOURCES_PRESENT,
     STACK_UPDATED,
     CloseUsage,
     Policy,
     ProbeReplicas,
     SetPhase,
     StartUpdate,
+    VerifyGone,
     Wait,
 )
 from tests.fakes.clock import START
@@ -295,6 +299,21 @@ def test_it_is_not_over_before_the_cloud_says_gone() -> None:
     assert world.snapshot.phase is Phase.TEARDOWN
     world.run(seconds=10)  # what the stack did not know is deleted one by one
     assert world.snapshot.phase is Phase.INACTIVE and world.leftovers == 0
+
+
+@pytest.mark.parametrize("reason", ["Listed", "Unknown"])
+def test_a_leftover_that_stays_is_asked_about_ever_less_often(reason: str) -> None:
+    world = World()
+    world.delete()
+    asked = []
+    for second in range(400):
+        seen = Condition(type=RESOURCES_PRESENT, status=True, reason=reason, changed_at=world.now)
+        decided = decide(world.snapshot, now=world.now, new_ids=["a"])
+        if VerifyGone() in decided:
+            asked.append(second)
+            world.snapshot = replace(world.snapshot, conditions=(seen,))
+        world.now += SECOND
+    assert asked == [0, 1, 2, 4, 8, 16, 32, 64, 124, 184, 244, 304, 364]
 
 
 def test_a_destroy_is_retried_until_it_works() -> None:
