@@ -55,14 +55,16 @@ def import_(session: Session) -> None:
         raise UsageError(f"generating code: say --generate-code=false and declare the resources yourself, or {SWITCH}")
     request = read_request(arguments, session.cwd)
     work = _Import(session, request, protect=arguments.text("protect", "true") != "false")
-    result = operations.update_with(session, work)
-    for sentence in work.warnings:
-        session.console.error(f"warning: {sentence}")
+    try:
+        result = operations.update_with(session, work)
+    finally:
+        for sentence in work.warnings:
+            session.console.error(f"warning: {sentence}")
     if result is None:
         return
     if arguments.text("out"):
         session.console.error("warning: --out takes generated code: there is none, so nothing was written")
-    if work.protect:
+    if work.protect and not arguments.has("json"):
         session.console.out(_PROTECTED)
 
 

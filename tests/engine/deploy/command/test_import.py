@@ -158,6 +158,41 @@ def test_what_does_not_exist_is_not_imported(place: Any) -> None:
     assert "web" not in resources(stack) and not deployment.get("pending_operations")
 
 
+def test_half_a_file_that_fails_keeps_what_was_imported(place: Any) -> None:
+    group = {"type": "fake:index:Group", "name": "workers", "component": True}
+    gone = {"type": TYPE, "name": "gone", "id": "nope", "parent": "workers"}
+    stack = place.stack(lambda: None)
+    done = run_import(place, "--skip-preview", "--file", written(place, {"resources": [group, gone]}))
+    found = set(resources(stack))
+    assert done.code == 1 and {"golden-dev", "workers"} <= found and "gone" not in found
+    again = run_import(place, "--file", written(place, {"resources": [group, gone]}))
+    assert again.code == 1 and "::workers' already exists in the stack" in again.stderr
+
+
+def test_stack_that_is_read_before_updates_takes_imports(place: Any) -> None:
+    stack = place.stack(lambda: Thing("old", {"size": 1}) and None)
+    stack.up()
+    exported = stack.export_stack()
+    for resource in exported.deployment["resources"]:
+        if resource["urn"].endswith("::old"):
+            resource["refreshBeforeUpdate"] = True
+    stack.import_stack(exported)
+    before, calls = resources(stack), len(place.cloud.calls)
+    done = run_import(place, TYPE, "web", existing(place))
+    assert done.code == 0, done.stdout + done.stderr
+    after = resources(stack)
+    assert after.pop("web") and after == before
+    assert {c.urn.rpartition("::")[2] for c in place.cloud.calls[calls:]} == {"web"}
+
+
+def test_json_is_nothing_but_events(place: Any) -> None:
+    place.stack(lambda: None)
+    done = run_import(place, TYPE, "web", existing(place), "--json", "--skip-preview")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    summary = next(e["summaryEvent"] for e in events if "summaryEvent" in e)
+    assert summary["resourceChanges"] == {"create": 1, "import": 1}
+
+
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [
