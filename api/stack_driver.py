@@ -102,10 +102,7 @@ def ensure_installation(database: Database, secret_passphrase: str, clock: Clock
         return row
     salt = new_salt(secret_passphrase, keys.keys)
     with database.write() as session:
-        row = orgs.ensure_installation(session, new_id=ids.new_id("inst"), now=clock.now())
-        row.passphrase_salt = row.passphrase_salt or salt
-        session.add(row)
-    return row
+        return orgs.ensure_installation(session, new_id=ids.new_id("inst"), now=clock.now(), salt=salt)
 
 
 def build_driver(

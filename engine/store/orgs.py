@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from sqlalchemy import update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
 from engine.store import changes
@@ -28,14 +30,22 @@ def first(session: Session) -> OrgRow | None:
 
 def installation(session: Session) -> InstallationRow | None:
     """This installation's row; None before `ensure_installation`."""
-    return session.exec(select(InstallationRow).limit(1)).first()
+    return session.exec(select(InstallationRow)).one_or_none()
 
 
-def ensure_installation(session: Session, *, new_id: str, now: datetime) -> InstallationRow:
-    """This installation's row, made with `new_id` at the very first start."""
-    row = installation(session)
-    if row is None:
-        row = InstallationRow(id=new_id, created_at=now)
-        session.add(row)
-        session.flush()
-    return row
+def ensure_installation(session: Session, *, new_id: str, now: datetime, salt: str = "") -> InstallationRow:
+    """This installation's row, made with `new_id` at the very first start.
+
+    Of processes that start together the first to write decides, and all get what it wrote.
+
+    Args:
+        salt: becomes the installation's salt, if it has none.
+    """
+    connection = session.connection()
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    first = insert(InstallationRow).values(id=new_id, slot=1, passphrase_salt="", created_at=now)
+    connection.execute(first.on_conflict_do_nothing(index_elements=["slot"]))
+    if salt:
+        unsalted = update(InstallationRow).where(col(InstallationRow.passphrase_salt) == "")
+        connection.execute(unsalted.values(passphrase_salt=salt))
+    return session.exec(select(InstallationRow).execution_options(populate_existing=True)).one()

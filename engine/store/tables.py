@@ -49,6 +49,7 @@ class InstallationRow(SQLModel, table=True):
 
     __tablename__ = "installation"
     id: str = Field(primary_key=True)
+    slot: int = Field(default=1, unique=True)  # always 1: of two first starts at the same time only one makes the row
     passphrase_salt: str = ""
     created_at: datetime = _time(nullable=False)
 

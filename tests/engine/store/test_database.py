@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import text
 from sqlmodel import SQLModel
 
 from engine.store import changes, orgs
@@ -98,6 +100,47 @@ def test_installation_row_is_made_once(database: Database) -> None:
     for candidate in ("inst_a", "inst_b"):
         with database.write() as session:
             assert orgs.ensure_installation(session, new_id=candidate, now=START).id == "inst_a"
+
+
+def test_installations_first_salt_stays(database: Database) -> None:
+    for salt, stored in (("", ""), ("s1", "s1"), ("s2", "s1"), ("", "s1")):
+        with database.write() as session:
+            assert orgs.ensure_installation(session, new_id="inst_a", now=START, salt=salt).passphrase_salt == stored
+
+
+@pytest.mark.parametrize("salt_is_missing", [False, True])
+def test_first_starts_at_the_same_time_agree_on_the_installation(database: Database, salt_is_missing: bool) -> None:
+    def start(name: str) -> tuple[str, str]:
+        with database.write() as session:
+            row = orgs.ensure_installation(session, new_id=name, now=START, salt=f"salt of {name}")
+        return row.id, row.passphrase_salt
+
+    if salt_is_missing:
+        with database.write() as session:
+            orgs.ensure_installation(session, new_id="a", now=START)
+    with ThreadPoolExecutor(1) as pool:
+        with database.write() as session:
+            orgs.ensure_installation(session, new_id="a", now=START, salt="salt of a")
+            second = pool.submit(start, "b")
+            _until_it_waits(database, second)
+        assert second.result(timeout=20) == ("a", "salt of a")
+    with database.read() as session:
+        row = orgs.installation(session)
+        assert row is not None and (row.id, row.passphrase_salt) == ("a", "salt of a")
+
+
+def _until_it_waits(database: Database, other: Future[Any]) -> None:
+    """Until the other thread's transaction waits for ours, or ended; on SQLite it cannot even have begun."""
+    waits = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    for _ in range(2000):
+        if database.is_sqlite or wait([other], timeout=0.01).done:
+            return
+        with database.engine.connect() as connection:
+            if connection.execute(waits).scalar_one():
+                return
+    raise TimeoutError("the second transaction neither waited nor ended")
 
 
 def test_migrations_and_models_agree(database_url: str) -> None:

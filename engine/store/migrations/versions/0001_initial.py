@@ -29,9 +29,11 @@ def upgrade() -> None:
     )
     op.create_table('installation',
     sa.Column('id', sa.String(), nullable=False),
+    sa.Column('slot', sa.Integer(), nullable=False),
     sa.Column('passphrase_salt', sa.String(), nullable=False),
     sa.Column('created_at', engine.store.tables.UtcDateTime(timezone=True), nullable=False),
-    sa.PrimaryKeyConstraint('id')
+    sa.PrimaryKeyConstraint('id'),
+    sa.UniqueConstraint('slot')
     )
     op.create_table('leases',
     sa.Column('name', sa.String(), nullable=False),
