@@ -8,7 +8,7 @@ SYNCED := .venv/.synced
 .DEFAULT_GOAL := help
 
 help: ## print this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: $(SYNCED) ## install the locked dependencies into .venv
 
