@@ -54,7 +54,7 @@ def decide(snapshot: Snapshot, *, now: datetime, new_ids: Sequence[str], policy:
 
 
 def _realise(s: Snapshot, now: datetime, ids: Iterator[str], policy: Policy) -> list[Action]:
-    wanted = wanted_update(s)
+    wanted = wanted_update(s, policy)
     replicas = existing_replicas(s)
     actions: list[Action] = []
     if replicas != s.replicas:
@@ -77,8 +77,13 @@ def _realise(s: Snapshot, now: datetime, ids: Iterator[str], policy: Policy) -> 
     return actions
 
 
-def wanted_update(s: Snapshot) -> UpdateKind | None:
-    """The operation that would bring the stack to the spec, or the stack's state to the truth; None: both agree."""
+def wanted_update(s: Snapshot, policy: Policy) -> UpdateKind | None:
+    """The operation that would bring the stack to the spec, or the stack's state to the truth; None: both agree.
+
+    Or it was given up: then what the attempts made is destroyed, and after that nothing is wanted.
+    """
+    if has_given_up(s, policy):
+        return None if _is_cleared(s) else UpdateKind.DESTROY
     if s.last_up is None or realised_generation(s) < s.generation:
         return UpdateKind.UP
     if s.last_refresh and s.last_refresh.finished_at and s.last_refresh.finished_at > s.last_up.requested_at:
@@ -89,6 +94,16 @@ def wanted_update(s: Snapshot) -> UpdateKind | None:
         if replica.phase is ReplicaPhase.UNHEALTHY and silent_since is not None and looked_at < silent_since:
             return UpdateKind.REFRESH  # its machine may have vanished: look once per outage
     return None
+
+
+def has_given_up(s: Snapshot, policy: Policy) -> bool:
+    """Whether nothing ever came to be and this generation's attempts are used up; an edit begins anew."""
+    return s.last_up is None and bool(_blocked(s, policy))
+
+
+def _is_cleared(s: Snapshot) -> bool:
+    """Whether what this generation's attempts made is destroyed."""
+    return s.last_up is None and s.last_destroy is not None and s.last_destroy.generation == s.generation
 
 
 def realised_generation(s: Snapshot) -> int:
@@ -168,7 +183,11 @@ def _step(current: Phase, goal: Phase) -> Phase:
 def _blocked(s: Snapshot, policy: Policy) -> str:
     """Why operations do not get on; "" while they may still."""
     last = s.last_update
-    if last is None or last.state is not UpdateState.FAILED or last.generation != s.generation:
+    if last is None or last.generation != s.generation:
+        return ""
+    if _is_cleared(s) or last.kind is UpdateKind.DESTROY:  # nobody asked for it: the attempts were given up
+        return s.phase_reason or "gave up"
+    if last.state is not UpdateState.FAILED:
         return ""
     if last.error_code in TERMINAL_CODES or s.failures >= policy.failed_after:
         return _headline(last.message) or last.error_code
@@ -346,6 +365,9 @@ def _stack_condition(s: Snapshot, wanted: UpdateKind | None, now: datetime, poli
     if s.open_update is not None:
         verb = "is running" if s.open_update.state is UpdateState.RUNNING else "waits for its turn"
         return condition(False, s.open_update.state.value.capitalize(), f"{s.open_update.kind} {verb}")
+    if wanted is None and has_given_up(s, policy):
+        attempts = f"gave up after {policy.failed_after} attempts"
+        return condition(False, "GaveUp", f"{attempts}; what was made is removed; change the deployment or delete it")
     if wanted is None:
         return condition(True, "UpToDate", f"the stack is at generation {realised_generation(s)}")
     retry_at = _retry_at(s, wanted, policy)
@@ -368,7 +390,7 @@ def _capacity_condition(s: Snapshot, now: datetime) -> Condition | None:
                 changed_at=now,
             )
         return None
-    if last is not None and s.condition(CAPACITY_AVAILABLE) is not None:
+    if last is not None and last.kind is not UpdateKind.DESTROY and s.condition(CAPACITY_AVAILABLE) is not None:
         return Condition(type=CAPACITY_AVAILABLE, status=True, reason="Placed", changed_at=now)
     return None
 

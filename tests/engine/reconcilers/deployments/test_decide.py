@@ -23,7 +23,7 @@ from engine.reconcilers.deployments.snapshot import (
     Wait,
 )
 from tests.fakes.clock import START
-from tests.fakes.world import SPEC, World
+from tests.fakes.world import SPEC, Machine, World
 
 SECOND = timedelta(seconds=1)
 P = Phase
@@ -125,20 +125,41 @@ def test_failures_are_retried_with_growing_pauses() -> None:
     assert world.snapshot.phase is Phase.ACTIVE
 
 
-def test_many_failures_show_as_failed_with_the_reason_and_are_still_retried() -> None:
-    world = World(failures=[("stack_operation_failed", "Diagnostics:\n  error: no luck")] * 6)
-    world.run(seconds=30)
-    assert world.snapshot.phase is Phase.FAILED
-    assert world.snapshot.phase_reason == "no luck"
-    world.run(seconds=120)
-    assert world.snapshot.phase is Phase.ACTIVE
-    assert P.FAILED in world.phases
+def test_what_never_ran_is_given_up_and_what_the_attempts_made_is_destroyed() -> None:
+    world = World(failures=[("stack_operation_failed", "Diagnostics:\n  error: no capacity")] * 5)
+    world.state, world.machines = {"r1-0": "7"}, {"7": Machine("7", "r1-0")}
+    world.run(seconds=3600, step=5)
+    assert world.started == [UpdateKind.UP] * 5 + [UpdateKind.DESTROY]
+    assert not world.machines and not world.intervals
+    assert (world.snapshot.phase, world.snapshot.phase_reason) == (P.FAILED, "no capacity")
+    found = world.snapshot.condition(STACK_UPDATED)
+    assert found is not None and (found.status, found.reason, found.until) == (False, "GaveUp", None)
+    assert found.message == ("gave up after 5 attempts; what was made is removed; change the deployment or delete it")
+    assert condition(world, CAPACITY_AVAILABLE) == (False, "NoCapacity")
+    world.edit(replicas=2)
+    world.run(seconds=10)
+    assert world.snapshot.phase is Phase.ACTIVE and len(world.machines) == 2
+
+
+def test_giving_up_goes_on_until_the_destroy_works_or_the_spec_changes() -> None:
+    failure = ("stack_operation_failed", "error: no luck")
+    world = World(failures=[failure] * 7)
+    world.run(seconds=40)
+    assert world.started == [UpdateKind.UP] * 5 + [UpdateKind.DESTROY] * 3
+    assert (world.snapshot.phase, world.snapshot.phase_reason) == (P.FAILED, "no luck")
+    world = World(failures=[failure] * 7)
+    world.run(seconds=17)
+    assert world.started[-1] is UpdateKind.DESTROY
+    world.edit(replicas=2)
+    world.failures.clear()
+    world.run(seconds=20)
+    assert world.started[-1] is UpdateKind.UP and world.snapshot.phase is Phase.ACTIVE
 
 
 def test_a_terminal_failure_is_not_retried_until_the_spec_changes() -> None:
     world = World(failures=[("terminal", "this model does not fit")])
     world.run(seconds=3600, step=30)
-    assert world.started == [UpdateKind.UP]
+    assert world.started == [UpdateKind.UP, UpdateKind.DESTROY]
     assert (world.snapshot.phase, world.snapshot.phase_reason) == (P.FAILED, "this model does not fit")
     world.edit(gpu_type="mi300x")
     world.run(seconds=10)

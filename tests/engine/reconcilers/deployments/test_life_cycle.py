@@ -12,9 +12,11 @@ from engine.billing.meter import deployment_cost
 from engine.controller.result import Done, Failed
 from engine.model.deployment import ReplicaPhase, UpdateKind, UpdateState
 from engine.model.errors import StackError, StaleLease
+from engine.model.stack import owner_tag, stack_name
 from engine.reconcilers.deployments.decide import decide
 from engine.reconcilers.deployments.observe import observe
 from engine.store import changes, updates, usage
+from tests.fakes.cloud import INSTALLATION
 
 
 async def test_from_created_to_gone(rig: Any) -> None:
@@ -64,6 +66,19 @@ async def test_an_operation_uses_the_newest_spec(rig: Any) -> None:
     assert len(rig.cloud.things) == 3
     assert [kind for kind, _, _ in rig.stacks.calls] == ["up"], "the second generation needs no second operation"
     assert rig.row().observed_generation == 2
+
+
+async def test_what_failed_attempts_made_is_removed_when_they_are_given_up(rig: Any) -> None:
+    row = rig.create()
+    rig.stacks.failures = [StackError("error: half way")] * 5
+    rig.stacks.state[stack_name(row.id)] = {"r1-0": "77"}
+    rig.cloud.add("droplet", "77", owner_tag(row.id), INSTALLATION)
+    await rig.settle(seconds=200)
+    assert rig.row().phase == "failed" and rig.cloud.things == {}
+    assert [kind for kind, _, _ in rig.stacks.calls] == ["up"] * 5 + ["destroy"]
+    rig.delete()
+    await rig.settle()
+    assert rig.row().phase == "inactive"
 
 
 async def test_a_failure_is_recorded_with_its_reason(rig: Any) -> None:

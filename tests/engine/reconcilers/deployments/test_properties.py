@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.model.deployment import Phase, UpdateKind
-from engine.reconcilers.deployments.decide import wanted_update
+from engine.reconcilers.deployments.decide import has_given_up, wanted_update
 from engine.reconcilers.deployments.snapshot import Policy, ProbeReplicas, Wait
 from tests.fakes.world import SPEC, World
 
@@ -67,9 +67,12 @@ def test_it_settles_whatever_happened(replicas: int, events: list[tuple[str, obj
     if s.delete_requested_at is not None:
         assert s.phase is Phase.INACTIVE
         assert not world.machines and not s.open_usage
+    elif has_given_up(s, POLICY):
+        assert s.phase is Phase.FAILED and wanted_update(s, POLICY) is None
+        assert not world.machines and not s.open_usage
     else:
         assert s.phase is (Phase.ACTIVE if s.spec.replicas else Phase.ASLEEP)
-        assert wanted_update(s) is None
+        assert wanted_update(s, POLICY) is None
         assert sorted(m.name for m in world.machines.values()) == sorted(s.desired_names)
         assert sorted(u.replica for u in s.open_usage) == sorted(s.desired_names)
         assert s.observed_generation == s.generation
