@@ -263,7 +263,7 @@ def _bill(s: Snapshot, now: datetime, ids: Iterator[str]) -> list[Action]:
     running = {u.replica for u in s.open_usage}
     actions: list[Action] = []
     for name in sorted(running - set(s.desired_names)):
-        actions.append(CloseUsage(name, s.spec_changed_at or now))
+        actions.append(CloseUsage(name, _billed_until(s, name, s.spec_changed_at or now)))
     if s.last_up is None:
         return actions
     began = s.last_up.started_at or s.last_up.requested_at
@@ -281,6 +281,21 @@ def _bill(s: Snapshot, now: datetime, ids: Iterator[str]) -> list[Action]:
     return actions
 
 
+def _billed_until(s: Snapshot, name: str, accepted_at: datetime) -> datetime:
+    """When billing of a replica nobody wants any more ends: with the request, or with the outage it did not survive.
+
+    A silent machine still exists and costs; one that a refresh looked for, and no `up` has found or made since, is gone.
+    """
+    replica = next((r for r in s.replicas if r.name == name), None)
+    silent_since = replica.unhealthy_since if replica and replica.phase is ReplicaPhase.UNHEALTHY else None
+    looked = s.last_refresh
+    if silent_since is None or looked is None or looked.requested_at < silent_since:
+        return accepted_at
+    if s.last_up is not None and looked.finished_at is not None and looked.finished_at <= s.last_up.requested_at:
+        return accepted_at
+    return min(accepted_at, silent_since)
+
+
 # Towards nothing
 
 
@@ -290,7 +305,7 @@ def _tear_down(s: Snapshot, accepted_at: datetime, now: datetime, ids: Iterator[
         actions.append(SetPhase(Phase.TEARDOWN, "deletion was requested"))
     if s.replicas:
         actions.append(RecordReplicas(()))
-    actions += [CloseUsage(u.replica, accepted_at) for u in s.open_usage]
+    actions += [CloseUsage(u.replica, _billed_until(s, u.replica, accepted_at)) for u in s.open_usage]
     is_destroyed = s.open_update is None and (s.last_update is None or _destroyed(s, accepted_at))
     stack = None if is_destroyed else _stack_condition(s, UpdateKind.DESTROY, now, policy)
     actions += _changed(s, [stack or _destroyed_condition(now), _replicas_leaving(now)])

@@ -392,6 +392,32 @@ def test_the_time_a_vanished_machine_was_away_is_not_billed() -> None:
     assert ended < again
 
 
+@pytest.mark.parametrize("request_", ["delete", "edit"])
+@pytest.mark.parametrize("vanished", [True, False])
+def test_a_vanished_machine_without_successor_is_billed_until_its_outage(request_: str, vanished: bool) -> None:
+    world = active()
+    world.boots = False
+    world.silence(False)
+    if vanished:
+        world.vanish()
+    while world.snapshot.open_update is None:
+        world.look()
+        world.now += SECOND
+    assert world.snapshot.open_update.kind is UpdateKind.REFRESH
+    silent_since = world.snapshot.replicas[0].unhealthy_since
+    world.finish_update()
+    if vanished:
+        world.failures = [("stack_operation_failed", "error: no capacity")] * 4
+    world.run(seconds=9)
+    asked_at = world.now
+    if request_ == "delete":
+        world.delete()
+    else:
+        world.edit(replicas=0)
+    world.look()
+    assert world.intervals == [("r1-0", START, silent_since if vanished else asked_at)]
+
+
 def test_closing_uses_the_time_of_acceptance_however_late_it_is_seen() -> None:
     world = active()
     world.delete()
