@@ -89,9 +89,12 @@ def update_spec(
     if row is None or row.generation != generation or row.delete_requested_at is not None:
         return None
     edited = spec.model_dump(mode="json")
-    values: dict[str, Any] = {"spec": edited, "generation": generation + 1, "updated_at": now, "spec_changed_at": now}
-    if any(edited[name] != row.spec.get(name) for name in REPLACING_FIELDS):
+    values: dict[str, Any] = {"spec": edited, "generation": generation + 1, "updated_at": now}
+    replaces = any(edited[name] != row.spec.get(name) for name in REPLACING_FIELDS)
+    if replaces:
         values["revision"] = row.revision + 1
+    if replaces or edited["replicas"] != row.spec.get("replicas"):
+        values["spec_changed_at"] = now  # billing follows it: edits that touch no machine leave it
     guard = and_(
         col(DeploymentRow.id) == deployment_id,
         col(DeploymentRow.generation) == generation,

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, delete, update
+from sqlalchemy import and_, delete, func, literal, update
 from sqlmodel import Session, col, select
 
 from engine.model.deployment import UpdateKind, UpdateState
 from engine.store import changes
-from engine.store.tables import UpdateRow
+from engine.store.tables import UpdateRow, UtcDateTime
 
 _OPEN_STATES = (UpdateState.QUEUED.value, UpdateState.RUNNING.value)
 
@@ -75,7 +75,10 @@ def last_succeeded(session: Session, deployment_id: str, kinds: Sequence[UpdateK
 
 
 def start(session: Session, update_id: str, *, executor_id: str, lease_token: int, now: datetime) -> UpdateRow | None:
-    """Mark an open operation as running under a lease; None when it has ended already or a higher token has it."""
+    """Mark an open operation as running under a lease; None when it has ended already or a higher token has it.
+
+    One that is resumed keeps the time it began at: what its first attempt made is billed from then.
+    """
     guard = and_(
         col(UpdateRow.id) == update_id,
         col(UpdateRow.state).in_(_OPEN_STATES),
@@ -86,7 +89,7 @@ def start(session: Session, update_id: str, *, executor_id: str, lease_token: in
         "executor_id": executor_id,
         "lease_token": lease_token,
         "attempts": UpdateRow.attempts + 1,
-        "started_at": now,
+        "started_at": func.coalesce(col(UpdateRow.started_at), literal(now, UtcDateTime())),
     }
     if session.connection().execute(update(UpdateRow).where(guard).values(**values)).rowcount == 0:
         return None

@@ -284,7 +284,7 @@ def _bill(s: Snapshot, now: datetime, ids: Iterator[str]) -> list[Action]:
 def _billed_until(s: Snapshot, name: str, accepted_at: datetime) -> datetime:
     """When billing of a replica nobody wants any more ends: with the request, or with the outage it did not survive.
 
-    A silent machine still exists and costs; one that a refresh looked for, and no `up` has found or made since, is gone.
+    A silent machine still exists and costs; one that a refresh looked for and no `up` has found or made since is gone.
     """
     replica = next((r for r in s.replicas if r.name == name), None)
     silent_since = replica.unhealthy_since if replica and replica.phase is ReplicaPhase.UNHEALTHY else None

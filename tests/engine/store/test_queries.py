@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from engine.model.deployment import Phase, UpdateKind
+from engine.model.deployment import Phase, Scaling, UpdateKind
 from engine.store import changes, deployments, keys, orgs, updates, usage
 from engine.store.database import Database
 from engine.store.deployments import Recorded
@@ -87,6 +87,20 @@ def test_spec_edit_raises_generation_and_is_refused_when_read_too_early(store: D
         assert deployments.update_spec(session, "dep_1", SPEC, generation=3, now=START) is None
 
 
+def test_only_an_edit_of_the_machines_moves_the_time_billing_follows(store: Database) -> None:
+    idle = SPEC.model_copy(update={"scaling": Scaling(idle_timeout_seconds=60, max_replicas=4)})
+    edits = [idle, idle.model_copy(update={"replicas": 2}), SPEC.model_copy(update={"replicas": 2, "name": "other"})]
+    edits.append(edits[-1].model_copy(update={"gpu_type": "mi300x"}))
+    times = []
+    with store.write() as session:
+        deployments.insert(session, deployment_row(START))
+        for n, spec in enumerate(edits, 1):
+            row = deployments.update_spec(session, "dep_1", spec, generation=n, now=START + n * SECOND)
+            assert row is not None and row.generation == n + 1
+            times.append(row.spec_changed_at)
+    assert times == [None, START + 2 * SECOND, START + 2 * SECOND, START + 4 * SECOND]
+
+
 def test_delete_is_accepted_once(store: Database) -> None:
     with store.write() as session:
         deployments.insert(session, deployment_row(START))
@@ -145,8 +159,9 @@ def test_an_update_taken_over_ignores_its_first_holder(store: Database) -> None:
     with store.write() as session:
         updates.insert(session, update_row("upd_a"))
         updates.start(session, "upd_a", executor_id="w1", lease_token=3, now=START)
-        taken = updates.start(session, "upd_a", executor_id="w2", lease_token=4, now=START)
+        taken = updates.start(session, "upd_a", executor_id="w2", lease_token=4, now=START + SECOND)
         assert taken is not None and (taken.executor_id, taken.attempts) == ("w2", 2)
+        assert taken.started_at == START, "what the first attempt made is billed from its start"
         assert updates.start(session, "upd_a", executor_id="w1", lease_token=3, now=START) is None
         assert not updates.succeed(session, "upd_a", lease_token=3, outputs={}, resource_changes={}, now=START)
         assert updates.fail(session, "upd_a", lease_token=4, code="x", message="y", now=START)
