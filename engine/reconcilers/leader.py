@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from engine.controller.controller import Controller
+from engine.controller.keeper import LeaseKeeper
 from engine.model.clock import Clock
 from engine.model.errors import StaleLease
 from engine.model.fence import Fence
@@ -23,6 +24,7 @@ from engine.reconcilers.inventory import Inventory
 from engine.reconcilers.sweep.sweeper import Sweeper
 from engine.store import changes, leases
 from engine.store.database import Database
+from engine.store.leases import LeaseFence
 from engine.store.sealing import Sealer
 
 LEADER_LEASE = "reconcilers"
@@ -57,18 +59,33 @@ class LeaderParts:
 
 
 async def lead_when_possible(parts: LeaderParts) -> None:
-    """Lead whenever the lease can be had, until cancelled."""
-    keeper = parts.controller.keeper
+    """Lead whenever the lease can be had, until cancelled. A database that is away is waited for."""
     while True:
-        fence = await asyncio.to_thread(keeper.take, LEADER_LEASE)
-        if fence is None:
-            await parts.clock.sleep(CANDIDATE_SECONDS)
-            continue
-        _log.info("leading the reconcilers", token=fence.token)
         try:
-            await _lead(parts, fence)
-        finally:
-            await asyncio.to_thread(keeper.give_back, fence)
+            await _lead_once(parts)
+        except* SQLAlchemyError as errors:
+            _log.warning("cannot lead while the database is away", error=str(errors.exceptions[0]))
+        await parts.clock.sleep(CANDIDATE_SECONDS)
+
+
+async def _lead_once(parts: LeaderParts) -> None:
+    keeper = parts.controller.keeper
+    fence = await asyncio.to_thread(keeper.take, LEADER_LEASE)
+    if fence is None:
+        return
+    _log.info("leading the reconcilers", token=fence.token)
+    try:
+        await _lead(parts, fence)
+    finally:
+        await asyncio.to_thread(_give_back, keeper, fence)
+
+
+def _give_back(keeper: LeaseKeeper, fence: LeaseFence) -> None:
+    """Must not raise: it would take the place of the cancellation that ends leading."""
+    try:
+        keeper.give_back(fence)
+    except SQLAlchemyError as err:
+        _log.warning("the lease was not given back, it runs out by itself", lease=fence.lease.name, error=str(err))
 
 
 async def _lead(parts: LeaderParts, fence: Fence) -> None:
