@@ -29,9 +29,6 @@ from engine.reconcilers.deployments.snapshot import (
     Wait,
 )
 
-TERMINAL_CODES = frozenset({"terminal", "invalid_request"})
-"""Failures that only another spec can cure."""
-
 _CAPACITY_WORDS = ("capacity", "not available in", "unavailable in", "out of stock", "sold out", "droplet limit")
 
 
@@ -70,7 +67,7 @@ def _realise(s: Snapshot, now: datetime, ids: Iterator[str], policy: Policy) -> 
     if due := _due_for_check(s, replicas, now, policy):
         actions.append(ProbeReplicas(due))
     retry_at = _retry_at(s, wanted, policy)
-    if wanted is not None and s.open_update is None and retry_at is not None and retry_at <= now:
+    if wanted is not None and s.open_update is None and retry_at <= now:
         actions.append(StartUpdate(f"upd_{next(ids)}", wanted, s.generation))
     if wait := _next_look(s, replicas, wanted, retry_at, now, policy):
         actions.append(wait)
@@ -189,20 +186,18 @@ def _blocked(s: Snapshot, policy: Policy) -> str:
         return s.phase_reason or "gave up"
     if last.state is not UpdateState.FAILED:
         return ""
-    if last.error_code in TERMINAL_CODES or s.failures >= policy.failed_after:
+    if s.failures >= policy.failed_after:
         return _headline(last.message) or last.error_code
     return ""
 
 
-def _retry_at(s: Snapshot, wanted: UpdateKind | None, policy: Policy) -> datetime | None:
-    """When the wanted operation may start; None: never, until the spec changes."""
+def _retry_at(s: Snapshot, wanted: UpdateKind | None, policy: Policy) -> datetime:
+    """When the wanted operation may start; in the past when it never failed."""
     last = s.last_update
     if last is None or last.finished_at is None or last.state is not UpdateState.FAILED:
         return s.created_at
     if last.kind is not wanted or (wanted is UpdateKind.UP and last.generation != s.generation):
         return s.created_at
-    if last.error_code in TERMINAL_CODES and wanted is UpdateKind.UP:
-        return None
     return last.finished_at + policy.backoff(max(1, s.failures))
 
 
@@ -224,13 +219,13 @@ def _next_look(
     s: Snapshot,
     replicas: Sequence[Replica],
     wanted: UpdateKind | None,
-    retry_at: datetime | None,
+    retry_at: datetime,
     now: datetime,
     policy: Policy,
 ) -> Wait | None:
     """The earliest moment at which something can be due that no hint announces."""
     waits = [Wait(_check_after(s, r, now, policy), "the next health check") for r in replicas]
-    if wanted is not None and s.open_update is None and retry_at is not None and retry_at > now:
+    if wanted is not None and s.open_update is None and retry_at > now:
         waits.append(Wait(retry_at, "backing off after failures"))
     deadline = _booting_since(s) + policy.boot_timeout
     if wanted is None and _ready(s, replicas) < s.spec.replicas and deadline > now:
@@ -312,7 +307,7 @@ def _tear_down(s: Snapshot, accepted_at: datetime, now: datetime, ids: Iterator[
     if s.open_update is not None:
         return actions
     if not is_destroyed:
-        retry_at = _retry_at(s, UpdateKind.DESTROY, policy) or now
+        retry_at = _retry_at(s, UpdateKind.DESTROY, policy)
         if retry_at <= now:
             return [*actions, StartUpdate(f"upd_{next(ids)}", UpdateKind.DESTROY, s.generation)]
         return [*actions, Wait(retry_at, "backing off after failures")]

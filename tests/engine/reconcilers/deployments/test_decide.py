@@ -156,16 +156,6 @@ def test_giving_up_goes_on_until_the_destroy_works_or_the_spec_changes() -> None
     assert world.started[-1] is UpdateKind.UP and world.snapshot.phase is Phase.ACTIVE
 
 
-def test_a_terminal_failure_is_not_retried_until_the_spec_changes() -> None:
-    world = World(failures=[("terminal", "this model does not fit")])
-    world.run(seconds=3600, step=30)
-    assert world.started == [UpdateKind.UP, UpdateKind.DESTROY]
-    assert (world.snapshot.phase, world.snapshot.phase_reason) == (P.FAILED, "this model does not fit")
-    world.edit(gpu_type="mi300x")
-    world.run(seconds=10)
-    assert world.snapshot.phase is Phase.ACTIVE
-
-
 def test_what_serves_goes_on_serving_when_scaling_fails() -> None:
     world = active()
     world.failures = [("stack_operation_failed", "error: no capacity in nyc2")] * 8
@@ -276,7 +266,7 @@ def test_a_delete_ends_gone_from_every_phase(phase: Phase) -> None:
 def in_phase(phase: Phase) -> World:
     world = World(boots=False)
     if phase is Phase.FAILED:
-        world.failures = [("terminal", "no")]
+        world.failures = [("stack_operation_failed", "error: no")] * 5
     elif phase is not Phase.PROVISIONING:
         world = active()
     if phase is Phase.SCALING:
