@@ -88,7 +88,7 @@ def _give_back(keeper: LeaseKeeper, fence: LeaseFence) -> None:
         _log.warning("the lease was not given back, it runs out by itself", lease=fence.lease.name, error=str(err))
 
 
-async def _lead(parts: LeaderParts, fence: Fence) -> None:
+async def _lead(parts: LeaderParts, fence: LeaseFence) -> None:
     """All loops, until one of them finds that the lease is gone."""
     async with HealthProbe() as probe:
         applier = Applier(

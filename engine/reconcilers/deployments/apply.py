@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, assert_never
+from typing import Any, Protocol, assert_never
 
 from sqlmodel import Session
 
 from engine.model.clock import Clock
 from engine.model.deployment import Condition, Phase, Replica, UpdateKind, UpdateState, advance
-from engine.model.errors import CloudError
+from engine.model.errors import CloudError, StaleLease
 from engine.model.fence import Fence
 from engine.model.stack import owner_tag, stack_name
 from engine.reconcilers.deployments.health import measured
@@ -37,11 +37,19 @@ from engine.reconcilers.deployments.snapshot import (
     Wait,
 )
 from engine.reconcilers.inventory import Inventory, Resource
-from engine.store import deployments, updates, usage
+from engine.store import deployments, leases, updates, usage
 from engine.store.database import Database
 from engine.store.deployments import Recorded
+from engine.store.leases import Lease
 from engine.store.sealing import Sealer
 from engine.store.tables import DeploymentRow, UpdateRow, UsageIntervalRow
+
+
+class LeaderFence(Fence, Protocol):
+    """The fence of a lease that can also be looked up inside a transaction."""
+
+    @property
+    def lease(self) -> Lease: ...
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ class Applier:
     installation_tag: str
     submit: Callable[[str, str], None]
     hourly_usd: Callable[[str], Decimal]
-    fence: Fence
+    fence: LeaderFence
     policy: Policy
 
     async def apply(self, observation: Observation, actions: Sequence[Action]) -> Outcome:
@@ -153,6 +161,7 @@ class Applier:
             "last_failure_at": last.finished_at if last and last.state is UpdateState.FAILED else row.last_failure_at,
         }
         with self.database.write() as session:
+            self._check_lease(session, now)
             recorded = deployments.record_status(session, row, values, now)
             if recorded is Recorded.STALE:
                 return recorded
@@ -163,6 +172,12 @@ class Applier:
             if record.update is not None:
                 _insert_update(session, row, record.update, now)
         return recorded
+
+    def _check_lease(self, session: Session, now: datetime) -> None:
+        """The fence answers from memory; what is written asks the database, in the transaction that writes."""
+        lease = self.fence.lease
+        if not leases.is_held(session, lease, now):
+            raise StaleLease(f"the lease {lease.name} (token {lease.token}) ran out or was taken over")
 
     def _interval(self, row: DeploymentRow, opening: OpenUsage) -> UsageIntervalRow:
         gpu_type = deployments.spec_of(row).gpu_type

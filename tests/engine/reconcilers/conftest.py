@@ -18,11 +18,12 @@ from engine.reconcilers.deployments.probe import Credentials
 from engine.reconcilers.deployments.reconciler import DeploymentReconciler
 from engine.reconcilers.deployments.snapshot import Policy
 from engine.reconcilers.operations import DeploymentOperations
-from engine.store import deployments, orgs
+from engine.store import deployments, leases, orgs
 from engine.store.database import Database
+from engine.store.leases import Lease
 from engine.store.sealing import Sealer
 from engine.store.tables import DeploymentRow
-from tests.fakes.clock import FakeClock
+from tests.fakes.clock import START, FakeClock
 from tests.fakes.cloud import INSTALLATION, FakeCloud, FakeStacks
 from tests.fakes.rows import SPEC, deployment_row, org_row
 
@@ -35,6 +36,7 @@ class FakeFence:
 
     token: int = 1
     error: Exception | None = None
+    lease: Lease = field(default_factory=lambda: Lease("reconcilers", "w1", 0, START))
 
     def check(self) -> None:
         if self.error is not None:
@@ -88,6 +90,9 @@ class Rig:
         self.reconciler = DeploymentReconciler(database, clock, self.applier, period_seconds=5.0)
         with database.write() as session:
             orgs.insert(session, org_row(clock.now()))
+            held = leases.acquire(session, "reconcilers", "w1", 1e9, clock.now())
+            assert held is not None
+            self.fence.lease = held
             orgs.ensure_installation(session, new_id="inst_1", now=clock.now())
 
     def create(self, id: str = "dep_1", **fields: Any) -> DeploymentRow:

@@ -15,7 +15,7 @@ from engine.model.errors import StackError, StaleLease
 from engine.model.stack import owner_tag, stack_name
 from engine.reconcilers.deployments.decide import decide
 from engine.reconcilers.deployments.observe import observe
-from engine.store import changes, updates, usage
+from engine.store import changes, leases, updates, usage
 from tests.fakes.cloud import INSTALLATION
 
 
@@ -219,6 +219,19 @@ async def test_the_loop_follows_the_feed_and_its_period(rig: Any) -> None:
         loop.cancel()
         with pytest.raises(asyncio.CancelledError):
             await loop
+
+
+async def test_nothing_is_written_under_a_lease_the_database_says_is_gone(rig: Any) -> None:
+    before = rig.create()
+    with rig.database.write() as session:
+        leases.release(session, rig.fence.lease, rig.clock.now())
+        leases.acquire(session, "reconcilers", "w2", 60, rig.clock.now())
+    rig.fence.check()  # this process has not heard of it yet
+    with pytest.raises(StaleLease, match="taken over"):
+        await rig.reconciler.look("dep_1")
+    assert rig.queue == [] and rig.row().conditions == before.conditions
+    with rig.database.read() as session:
+        assert updates.all_open(session) == []
 
 
 async def test_the_loop_ends_when_the_lease_is_lost(rig: Any) -> None:
