@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
@@ -59,11 +60,11 @@ def create_deployment(
         preset=body.preset, scaling=Scaling(min_replicas=body.replicas, max_replicas=body.replicas),
     )  # fmt: skip
     new_id = _id_for(idempotency_key, caller.org_id) if idempotency_key else deps.new_id("dep")
-    row = _new_row(deps, new_id, caller.org_id, spec)
+    digest = _digest(body) if idempotency_key else None
+    row = _new_row(deps, new_id, caller.org_id, spec, digest)
     with deps.database.write() as session:
-        existing = deployments.get(session, new_id)
-        row = existing or deployments.insert(session, row)
-    if existing and not _same_request(existing, body):
+        row = deployments.insert_once(session, row)
+    if row.request_digest != digest:
         raise Conflict("this Idempotency-Key was used for a different request", deployment_id=new_id)
     return deployment_view(row, deps.public_url)
 
@@ -104,12 +105,12 @@ def gpu_model_configs(caller: CallerArg) -> GpuModelConfigs:
     return GpuModelConfigs(data=[GpuModelConfig.model_validate(c) for c in catalog.gpu_model_configs()])
 
 
-def _new_row(deps: Deps, deployment_id: str, org_id: str, spec: DeploymentSpec) -> DeploymentRow:
+def _new_row(deps: Deps, deployment_id: str, org_id: str, spec: DeploymentSpec, digest: str | None) -> DeploymentRow:
     now = deps.clock.now()
     identity = new_worker_identity(deployment_id, now)
     return DeploymentRow(
         id=deployment_id, org_id=org_id, name=spec.name, spec=spec.model_dump(mode="json"), created_at=now,
-        updated_at=now, worker_token_sealed=deps.sealer.seal(identity.token),
+        updated_at=now, request_digest=digest, worker_token_sealed=deps.sealer.seal(identity.token),
         worker_key_sealed=deps.sealer.seal(identity.private_key_pem),
         worker_certificate_pem=identity.certificate_pem, worker_fingerprint=identity.fingerprint,
     )  # fmt: skip
@@ -121,7 +122,7 @@ def _id_for(idempotency_key: str, org_id: str) -> str:
     return "dep_" + "".join(_ID_ALPHABET[byte & 31] for byte in digest[:16])
 
 
-def _same_request(row: DeploymentRow, body: DeploymentCreate) -> bool:
-    """Whether `row` is what `body` asks for; `replicas` may have been scaled since."""
-    asked = body.model_dump(exclude={"replicas"})
-    return all(row.spec[name] == value for name, value in asked.items())
+def _digest(body: DeploymentCreate) -> str:
+    """What was asked for, in few letters; a field left out and its default are the same request."""
+    asked = body.model_dump(mode="json", exclude_defaults=True)
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

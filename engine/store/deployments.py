@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import func, update
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, and_, col, or_, select
 
 from engine.model.deployment import DeploymentSpec, Phase
@@ -26,6 +27,22 @@ def insert(session: Session, row: DeploymentRow) -> DeploymentRow:
     return row
 
 
+def insert_once(session: Session, row: DeploymentRow) -> DeploymentRow:
+    """Accept a deployment unless there is one of its id, also one being inserted at this moment; returns what is there.
+
+    Looking first does not do on PostgreSQL, where two transactions see no row and both insert.
+    """
+    if existing := session.get(DeploymentRow, row.id):
+        return existing
+    try:
+        with session.begin_nested():
+            return insert(session, row)
+    except IntegrityError:
+        if existing := session.get(DeploymentRow, row.id):
+            return existing
+        raise  # something else is wrong with the row
+
+
 def get(session: Session, deployment_id: str, *, org_id: str | None = None) -> DeploymentRow | None:
     """One deployment; None when there is none, or when it is another tenant's than `org_id` (None: any tenant's)."""
     row = session.get(DeploymentRow, deployment_id)
@@ -39,7 +56,7 @@ def list_for_org(
 
     Args:
         org_id: tenant; None is the operator, who sees all.
-        after: id of the previous page's last row; an unknown id starts from the beginning.
+        after: id of the previous page's last row; an unknown or another tenant's id starts from the beginning.
         deleted: whether ones that are gone (`inactive`) are listed too.
     """
     query = select(DeploymentRow)
@@ -47,7 +64,7 @@ def list_for_org(
         query = query.where(DeploymentRow.org_id == org_id)
     if not deleted:
         query = query.where(col(DeploymentRow.deleted_at).is_(None))
-    if after and (last := session.get(DeploymentRow, after)):
+    if after and (last := get(session, after, org_id=org_id)):
         older = col(DeploymentRow.created_at) < last.created_at
         same_time = and_(col(DeploymentRow.created_at) == last.created_at, col(DeploymentRow.id) > last.id)
         query = query.where(or_(older, same_time))

@@ -92,6 +92,7 @@ class DeploymentRow(SQLModel, table=True):
     created_at: datetime = _time(nullable=False)
     updated_at: datetime = _time(nullable=False)
     delete_requested_at: datetime | None = _time()
+    request_digest: str | None = None  # of the body that made it with an Idempotency-Key; edits leave it
     # identity of its workers: written once, at creation
     worker_token_sealed: str = Field(sa_column=Column(Text, nullable=False))
     worker_key_sealed: str = Field(sa_column=Column(Text, nullable=False))

@@ -94,6 +94,30 @@ def test_create_with_an_idempotency_key_makes_one_deployment(api: Any) -> None:
     assert stranger.json()["id"] != first.json()["id"]
 
 
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [({}, 201), ({"replicas": 1, "preset": None}, 201), ({"replicas": 3}, 409), ({"replicas": 2}, 409)],
+)
+def test_an_idempotency_key_means_the_request_it_came_with(api: Any, changed: Any, status: int) -> None:
+    """Edits since then do not make the first request another one, nor another one the first."""
+    headers = {**api.headers, "Idempotency-Key": "order-7"}
+    dep = api.call("POST", "/deployments", json=CREATE, headers=headers).json()["id"]
+    scaled = {"min_replicas": 3, "max_replicas": 3}
+    assert api.call("PATCH", f"/deployments/{dep}/scaling", json=scaled).status_code == 200
+    answer = api.call("POST", "/deployments", json=CREATE | changed, headers=headers)
+    assert answer.status_code == status, answer.text
+    if status == 201:
+        assert (answer.json()["id"], answer.json()["replicas"]) == (dep, 3)
+
+
+def test_another_tenants_id_is_no_place_in_ones_list(api: Any) -> None:
+    mine = api.create()["id"]
+    api.clock.time -= timedelta(seconds=1)
+    theirs = api.call("POST", "/deployments", json=CREATE, headers=api.headers_of("org_2")).json()["id"]
+    unknown, foreign = (api.call("GET", f"/deployments?after={id}").json() for id in ("dep_none", theirs))
+    assert [d["id"] for d in unknown["data"]] == [mine] and foreign == unknown
+
+
 def test_list_pages_newest_first_and_hides_what_is_gone(api: Any) -> None:
     made = []
     for i in range(5):
@@ -114,7 +138,7 @@ def test_another_tenants_deployment_does_not_exist(api: Any) -> None:
         ("GET", ""), ("DELETE", ""), ("GET", "/scaling"), ("PATCH", "/scaling"), ("GET", "/logs"), ("GET", "/stack"),
         ("GET", "/cost"), ("POST", "/chat/completions"), ("GET", "/models"),
     ]:  # fmt: skip
-        body = {"json": {}} if method in ("POST", "PATCH") else {}
+        body: dict[str, Any] = {"json": {}} if method in ("POST", "PATCH") else {}
         answer = api.call(method, f"/deployments/{dep}{path}", headers=other, **body)
         unknown = api.call(method, f"/deployments/dep_none{path}", headers=other, **body)
         assert answer.status_code == unknown.status_code == 404, path

@@ -117,6 +117,7 @@ def upgrade() -> None:
     sa.Column('created_at', engine.store.tables.UtcDateTime(timezone=True), nullable=False),
     sa.Column('updated_at', engine.store.tables.UtcDateTime(timezone=True), nullable=False),
     sa.Column('delete_requested_at', engine.store.tables.UtcDateTime(timezone=True), nullable=True),
+    sa.Column('request_digest', sa.String(), nullable=True),
     sa.Column('worker_token_sealed', sa.Text(), nullable=False),
     sa.Column('worker_key_sealed', sa.Text(), nullable=False),
     sa.Column('worker_certificate_pem', sa.Text(), nullable=False),
