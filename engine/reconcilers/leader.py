@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import structlog
@@ -22,7 +22,7 @@ from engine.reconcilers.deployments.reconciler import DeploymentReconciler
 from engine.reconcilers.deployments.snapshot import Policy
 from engine.reconcilers.inventory import Inventory
 from engine.reconcilers.sweep.sweeper import Sweeper
-from engine.store import changes, leases
+from engine.store import changes, leases, updates
 from engine.store.database import Database
 from engine.store.leases import LeaseFence
 from engine.store.sealing import Sealer
@@ -31,6 +31,7 @@ LEADER_LEASE = "reconcilers"
 CANDIDATE_SECONDS = 1.0
 HOUSEKEEPING_SECONDS = 3600.0
 KEEP_CHANGES = timedelta(days=1)
+KEEP_FAILURES = timedelta(days=30)
 KEEP_EXECUTORS = timedelta(days=90)
 LONGEST_GRACE = timedelta(seconds=60)
 
@@ -129,14 +130,15 @@ async def _keep_house(parts: LeaderParts, fence: Fence) -> None:
     while True:
         fence.check()
         try:
-            await asyncio.to_thread(_prune, parts)
+            await asyncio.to_thread(prune, parts.database, parts.clock.now())
         except SQLAlchemyError as err:
             _log.warning("housekeeping failed", error=str(err))
         await parts.clock.sleep(HOUSEKEEPING_SECONDS)
 
 
-def _prune(parts: LeaderParts) -> None:
-    now = parts.clock.now()
-    with parts.database.write() as session:
+def prune(database: Database, now: datetime) -> None:
+    """Forget what nobody asks for any more."""
+    with database.write() as session:
         changes.prune(session, now - KEEP_CHANGES)
+        updates.prune(session, now - KEEP_FAILURES)
         leases.prune_executors(session, now - KEEP_EXECUTORS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import and_, or_, update
+from sqlalchemy import and_, update
 from sqlmodel import Session, col, select
 
 from engine.store.tables import UsageIntervalRow
@@ -42,15 +42,4 @@ def open_for_deployment(session: Session, deployment_id: str) -> Sequence[UsageI
 def for_deployment(session: Session, deployment_id: str) -> Sequence[UsageIntervalRow]:
     """All intervals of a deployment, oldest first."""
     query = select(UsageIntervalRow).where(UsageIntervalRow.deployment_id == deployment_id)
-    return session.exec(query.order_by(col(UsageIntervalRow.started_at), col(UsageIntervalRow.replica))).all()
-
-
-def for_org(session: Session, org_id: str, *, start: datetime, end: datetime) -> Sequence[UsageIntervalRow]:
-    """A tenant's intervals that touch [start, end), oldest first."""
-    touches = and_(
-        col(UsageIntervalRow.org_id) == org_id,
-        col(UsageIntervalRow.started_at) < end,
-        or_(col(UsageIntervalRow.ended_at).is_(None), col(UsageIntervalRow.ended_at) > start),
-    )
-    query = select(UsageIntervalRow).where(touches)
     return session.exec(query.order_by(col(UsageIntervalRow.started_at), col(UsageIntervalRow.replica))).all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -232,8 +231,3 @@ Action = (
     | MarkDeleted
     | Wait
 )
-
-
-def names_of(replicas: Sequence[Replica]) -> frozenset[str]:
-    """The set of their names."""
-    return frozenset(r.name for r in replicas)

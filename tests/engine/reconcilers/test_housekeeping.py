@@ -1,0 +1,37 @@
+"""What the leader forgets, and what it keeps."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from engine.model.deployment import UpdateKind
+from engine.reconcilers.leader import KEEP_CHANGES, KEEP_FAILURES, prune
+from engine.store import changes, updates
+from engine.store.database import Database
+from engine.store.tables import UpdateRow
+from tests.fakes.clock import START
+
+SECOND = timedelta(seconds=1)
+
+
+def test_old_failures_and_changes_are_forgotten_and_successes_stay(sqlite: Database) -> None:
+    with sqlite.write() as session:
+        for id in ("failed", "succeeded"):
+            updates.insert(
+                session,
+                UpdateRow(
+                    id=id, deployment_id="dep_1", stack="dep-1", kind=UpdateKind.UP, generation=1, requested_at=START
+                ),
+            )
+            updates.start(session, id, executor_id="w1", lease_token=1, now=START)
+            if id == "failed":
+                updates.fail(session, id, lease_token=1, code="x", message="y", now=START)
+            else:
+                updates.succeed(session, id, lease_token=1, outputs={}, resource_changes={}, now=START)
+    prune(sqlite, START + KEEP_FAILURES)
+    with sqlite.write() as session:
+        assert [row.id for row in updates.list_for_deployment(session, "dep_1")] == ["succeeded", "failed"]
+        assert changes.prune(session, START + KEEP_CHANGES) == 0, "they were forgotten already"
+    prune(sqlite, START + KEEP_FAILURES + SECOND)
+    with sqlite.read() as session:
+        assert [row.id for row in updates.list_for_deployment(session, "dep_1")] == ["succeeded"]
