@@ -95,7 +95,11 @@ def wanted_update(s: Snapshot, policy: Policy) -> UpdateKind | None:
 
 def has_given_up(s: Snapshot, policy: Policy) -> bool:
     """Whether nothing ever came to be and this generation's attempts are used up; an edit begins anew."""
-    return s.last_up is None and bool(_blocked(s, policy))
+    if s.last_up is not None or s.last_update is None or s.last_update.generation != s.generation:
+        return False
+    if _is_cleared(s) or s.last_update.kind is UpdateKind.DESTROY:  # nobody asked for it: it is being given up
+        return True
+    return s.last_update.state is UpdateState.FAILED and s.failures >= policy.give_up_after
 
 
 def _is_cleared(s: Snapshot) -> bool:
@@ -182,7 +186,7 @@ def _blocked(s: Snapshot, policy: Policy) -> str:
     last = s.last_update
     if last is None or last.generation != s.generation:
         return ""
-    if _is_cleared(s) or last.kind is UpdateKind.DESTROY:  # nobody asked for it: the attempts were given up
+    if _is_cleared(s) or last.kind is UpdateKind.DESTROY:
         return s.phase_reason or "gave up"
     if last.state is not UpdateState.FAILED:
         return ""
@@ -376,7 +380,7 @@ def _stack_condition(s: Snapshot, wanted: UpdateKind | None, now: datetime, poli
         verb = "is running" if s.open_update.state is UpdateState.RUNNING else "waits for its turn"
         return condition(False, s.open_update.state.value.capitalize(), f"{s.open_update.kind} {verb}")
     if wanted is None and has_given_up(s, policy):
-        attempts = f"gave up after {policy.failed_after} attempts"
+        attempts = f"gave up after {policy.give_up_after} attempts"
         return condition(False, "GaveUp", f"{attempts}; what was made is removed; change the deployment or delete it")
     if wanted is None:
         return condition(True, "UpToDate", f"the stack is at generation {realised_generation(s)}")

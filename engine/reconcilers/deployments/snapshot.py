@@ -107,6 +107,8 @@ class Policy:
         boot_timeout: a replica that is not ready by then makes the deployment fail.
         unhealthy_after: failed checks in a row that make a replica unhealthy.
         failed_after: failed operations in a row that make a deployment without ready replicas fail.
+        give_up_after: failed operations in a row after which one that never ran is given up; with the pauses below
+            they take some twelve minutes, so that a short outage of the cloud is waited out.
         first_backoff, longest_backoff: pauses after the first and after many failures; doubled in between.
         verify_every, longest_verify: pauses between asking the cloud whether a destroyed deployment is gone.
         leftovers_after: resources still there so long after a successful destroy are deleted one by one.
@@ -116,6 +118,7 @@ class Policy:
     boot_timeout: timedelta = timedelta(seconds=1200)
     unhealthy_after: int = 3
     failed_after: int = 5
+    give_up_after: int = 12
     first_backoff: timedelta = timedelta(seconds=1)
     longest_backoff: timedelta = timedelta(seconds=120)
     verify_every: timedelta = timedelta(seconds=1)

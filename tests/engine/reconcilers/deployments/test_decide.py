@@ -126,15 +126,15 @@ def test_failures_are_retried_with_growing_pauses() -> None:
 
 
 def test_what_never_ran_is_given_up_and_what_the_attempts_made_is_destroyed() -> None:
-    world = World(failures=[("stack_operation_failed", "Diagnostics:\n  error: no capacity")] * 5)
+    world = World(failures=[("stack_operation_failed", "Diagnostics:\n  error: no capacity")] * 12)
     world.state, world.machines = {"r1-0": "7"}, {"7": Machine("7", "r1-0")}
     world.run(seconds=3600, step=5)
-    assert world.started == [UpdateKind.UP] * 5 + [UpdateKind.DESTROY]
+    assert world.started == [UpdateKind.UP] * 12 + [UpdateKind.DESTROY]
     assert not world.machines and not world.intervals
     assert (world.snapshot.phase, world.snapshot.phase_reason) == (P.FAILED, "no capacity")
     found = world.snapshot.condition(STACK_UPDATED)
     assert found is not None and (found.status, found.reason, found.until) == (False, "GaveUp", None)
-    assert found.message == ("gave up after 5 attempts; what was made is removed; change the deployment or delete it")
+    assert found.message == ("gave up after 12 attempts; what was made is removed; change the deployment or delete it")
     assert condition(world, CAPACITY_AVAILABLE) == (False, "NoCapacity")
     world.edit(replicas=2)
     world.run(seconds=10)
@@ -143,12 +143,12 @@ def test_what_never_ran_is_given_up_and_what_the_attempts_made_is_destroyed() ->
 
 def test_giving_up_goes_on_until_the_destroy_works_or_the_spec_changes() -> None:
     failure = ("stack_operation_failed", "error: no luck")
-    world = World(failures=[failure] * 7)
-    world.run(seconds=40)
-    assert world.started == [UpdateKind.UP] * 5 + [UpdateKind.DESTROY] * 3
+    world = World(failures=[failure] * 14)
+    world.run(seconds=3600, step=5)
+    assert world.started == [UpdateKind.UP] * 12 + [UpdateKind.DESTROY] * 3
     assert (world.snapshot.phase, world.snapshot.phase_reason) == (P.FAILED, "no luck")
-    world = World(failures=[failure] * 7)
-    world.run(seconds=17)
+    world = World(failures=[failure] * 100)
+    world.run(seconds=3600, step=5)
     assert world.started[-1] is UpdateKind.DESTROY
     world.edit(replicas=2)
     world.failures.clear()

@@ -70,12 +70,12 @@ async def test_an_operation_uses_the_newest_spec(rig: Any) -> None:
 
 async def test_what_failed_attempts_made_is_removed_when_they_are_given_up(rig: Any) -> None:
     row = rig.create()
-    rig.stacks.failures = [StackError("error: half way")] * 5
+    rig.stacks.failures = [StackError("error: half way")] * 12
     rig.stacks.state[stack_name(row.id)] = {"r1-0": "77"}
     rig.cloud.add("droplet", "77", owner_tag(row.id), INSTALLATION)
-    await rig.settle(seconds=200)
+    await rig.settle(seconds=1200)
     assert rig.row().phase == "failed" and rig.cloud.things == {}
-    assert [kind for kind, _, _ in rig.stacks.calls] == ["up"] * 5 + ["destroy"]
+    assert [kind for kind, _, _ in rig.stacks.calls] == ["up"] * 12 + ["destroy"]
     rig.delete()
     await rig.settle()
     assert rig.row().phase == "inactive"
