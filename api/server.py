@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
+from pathlib import Path
 
 import uvicorn
 
@@ -39,20 +41,34 @@ def build(settings: Settings, database: Database) -> Deps:
     )
 
 
+def listen(path: Path) -> socket.socket:
+    """A Unix socket that only this user may open: whoever may can claim any client address.
+
+    Not uvicorn's own `uds=`: that makes it 0666.
+    """
+    path.unlink(missing_ok=True)  # a socket file outlives a killed process
+    os.umask(0o077)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(str(path))
+    path.chmod(0o600)
+    listening.listen(2048)  # uvicorn's own backlog
+    return listening
+
+
 def main() -> None:
     """Serve until SIGTERM."""
     child = process.begin("api")
-    path = child.settings.api_socket
-    path.unlink(missing_ok=True)  # a socket file outlives a killed process
     database = Database(child.settings.resolved_database_url)
     config = uvicorn.Config(
-        create_app(build(child.settings, database)), uds=str(path), loop="uvloop", http="httptools", lifespan="off",
+        create_app(build(child.settings, database)), loop="uvloop", http="httptools", lifespan="off",
         log_config=None, access_log=False, forwarded_allow_ips="*", server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )  # fmt: skip
-    os.umask(0o077)  # whoever may open the socket may claim any client address
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(uvicorn.Server(config).serve())
+    with (
+        listen(child.settings.api_socket) as listening,
+        asyncio.Runner(loop_factory=config.get_loop_factory()) as runner,
+    ):
+        runner.run(uvicorn.Server(config).serve(sockets=[listening]))
     database.close()
 
 
