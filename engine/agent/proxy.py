@@ -19,6 +19,9 @@ _HOP_BY_HOP = {
 # Authorization is the agent's own token; the client library writes Host and answers Expect itself.
 _REQUEST_ONLY = {"authorization", "host", "expect"}
 _DEFAULTS_OF_CLIENT = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+ERROR_HEADER = "X-Stackyard-Agent-Error"
+"""Carries the code of the agent's own errors, so that the gateway tells them from the model server's by the head."""
+
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5.0, sock_read=600.0)
 
 
@@ -60,13 +63,17 @@ class Proxy:
                 allow_redirects=False,
                 timeout=_TIMEOUT,
             )
-        except asyncio.TimeoutError:  # noqa: UP041 - not the builtin in Python 3.10
+        except asyncio.TimeoutError as err:  # noqa: UP041 - not the builtin in Python 3.10
+            if _is_connecting(err):
+                return error(502, "worker_unreachable", "The model server does not accept connections.")
             return error(504, "worker_timeout", "The model server did not answer in time.")
-        except aiohttp.ClientError as err:
+        except aiohttp.ClientConnectorError as err:
             return error(502, "worker_unreachable", f"The model server cannot be reached: {err}")
+        except aiohttp.ClientError as err:  # it may have read the request: what it read may be what ended it
+            return error(502, "worker_broke_off", f"The model server broke off before it answered: {err}")
         async with answer:
             response = web.StreamResponse(status=answer.status, reason=answer.reason)
-            for name, value in _passed_on(answer.headers, _HOP_BY_HOP):
+            for name, value in _passed_on(answer.headers, _HOP_BY_HOP | {ERROR_HEADER.lower()}):
                 response.headers.add(name, value)
             await response.prepare(request)
             await self._stream(request, answer, response, began)
@@ -95,7 +102,13 @@ class Proxy:
 def error(status: int, code: str, message: str, **headers: str) -> web.Response:
     """An answer in the one error shape; underscores in header names become dashes."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
+    named[ERROR_HEADER] = code
     return web.json_response({"error": {"code": code, "message": message}}, status=status, headers=named)
+
+
+def _is_connecting(err: BaseException) -> bool:
+    """Whether a timeout came before there was a connection; aiohttp 3.8 and 3.9 say so in the message only."""
+    return type(err).__name__ == "ConnectionTimeoutError" or str(err).startswith("Connection timeout")
 
 
 def _passed_on(headers: Mapping[str, str], dropped: set[str]) -> list[tuple[str, str]]:

@@ -125,12 +125,16 @@ class RouteFeed:
                 self._table.put_route(route)
 
     def _route(self, row: DeploymentRow) -> Route | None:
-        """The row as a route; None (and a line in the log) when its token was sealed with another secret."""
+        """The row as a route; None (and a line in the log) when it cannot be read: the others go on being served."""
         try:
-            token = self._token(row)
-        except CannotOpen as err:
+            return self._read(row)
+        except CannotOpen as err:  # sealed with another secret
             self._log.error("a deployment cannot be served", deployment_id=row.id, error=err.message)
-            return None
+        except (ValueError, KeyError, TypeError, AttributeError) as err:
+            self._log.error("a deployment cannot be read", deployment_id=row.id, error=f"{type(err).__name__}: {err}")
+        return None
+
+    def _read(self, row: DeploymentRow) -> Route:
         deleting = row.delete_requested_at is not None
         ready = [r for r in row.replicas if r.get("phase") == ReplicaPhase.READY]
         return Route(
@@ -140,7 +144,7 @@ class RouteFeed:
             reason="" if deleting else row.phase_reason,
             upstreams=tuple(Upstream(r["name"], r["endpoint"].rstrip("/")) for r in ready),
             fingerprint=row.worker_fingerprint,
-            token=token,
+            token=self._token(row),
         )
 
     def _token(self, row: DeploymentRow) -> str:

@@ -38,7 +38,8 @@ _NOT_PASSED_ON = frozenset(
     (b"host", b"authorization", b"cookie", b"content-length", b"content-type", b"expect", b"forwarded",
      b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id")
 )  # fmt: skip
-_GO_ELSEWHERE = (502, 503)
+_AGENT_ERROR = "X-Stackyard-Agent-Error"
+_GO_ELSEWHERE = ("draining", "worker_unreachable")
 _FORM = b"application/x-www-form-urlencoded"
 
 
@@ -173,9 +174,9 @@ class Inference:
                     broke_off = broke_off or err.may_retry_here
                     continue
                 async with answer:
-                    if answer.status in _GO_ELSEWHERE and self._balancer.choose(
+                    if answer.headers.get(_AGENT_ERROR) in _GO_ELSEWHERE and self._balancer.choose(
                         route.upstreams, tried | {upstream.endpoint}
-                    ):  # draining, or its model server is gone: nothing was generated
+                    ):  # draining, or its model server is gone: it never saw the request
                         tried.add(upstream.endpoint)
                         continue
                     await self._pass_on(answer, send)
@@ -218,6 +219,9 @@ class Inference:
         if answer.status in (401, 403):
             answer.close()
             raise ReplicaFailed("refused_gateway", f"{upstream.replica} refused the gateway's token")
+        if answer.headers.get(_AGENT_ERROR) == "worker_broke_off":
+            answer.close()
+            raise ReplicaFailed("broke_off", f"{upstream.replica}'s model server broke off", may_retry_here=True)
         return answer
 
     async def _pass_on(self, answer: aiohttp.ClientResponse, send: Send) -> None:

@@ -110,6 +110,7 @@ class FakeWorker:
         app.router.add_post("/v1/chat/completions", self._stream)
         app.router.add_post("/v1/silent", self._silent)
         app.router.add_post("/v1/broken", self._broken)
+        app.router.add_post("/v1/poisoned", self._poisoned)
         app.router.add_route("*", "/v1/echo", self._echo)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
@@ -159,10 +160,19 @@ class FakeWorker:
         request.transport.abort()
         return response
 
+    async def _poisoned(self, request: web.Request) -> web.Response:
+        """Reads the request and dies of it."""
+        await request.read()
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
     async def _echo(self, request: web.Request) -> web.Response:
         body = await request.read()
         self.seen.append((f"{request.method} {request.raw_path}", dict(request.headers), body))
-        return web.Response(body=body, status=418, headers={"X-Worker": "yes", "Content-Type": "application/x-own"})
+        return web.Response(body=body, status=418, headers={
+            "X-Worker": "yes", "Content-Type": "application/x-own", "X-Stackyard-Agent-Error": "draining",
+        })  # fmt: skip
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ async def test_request_and_answer_are_passed_on_unchanged(client, worker):
     async with client.request("PUT", "/v1/echo?a=b%20c", data=body, headers=headers) as answer:
         assert answer.status == 418
         assert answer.headers["X-Worker"] == "yes"
+        assert "X-Stackyard-Agent-Error" not in answer.headers  # the agent's word only
         assert answer.headers["Content-Type"] == "application/x-own"
         assert answer.headers["Content-Length"] == str(len(body))
         assert await answer.read() == body
@@ -76,8 +77,15 @@ async def test_answer_that_breaks_off_breaks_off_for_the_client_too(client):
 
 async def test_worker_that_is_not_there_is_a_502(start_agent, free_port):
     client = await start_agent(free_port())
-    status, body = await client.json("POST", "/v1/chat/completions", data=b"{}")
-    assert (status, body["error"]["code"]) == (502, "worker_unreachable")
+    async with client.request("POST", "/v1/chat/completions", data=b"{}") as answer:
+        assert (answer.status, answer.headers["X-Stackyard-Agent-Error"]) == (502, "worker_unreachable")
+        assert (await answer.json())["error"]["code"] == "worker_unreachable"
+
+
+async def test_worker_that_dies_of_the_request_was_reached(client):
+    async with client.request("POST", "/v1/poisoned", data=b"{}") as answer:
+        assert (answer.status, answer.headers["X-Stackyard-Agent-Error"]) == (502, "worker_broke_off")
+        assert (await answer.json())["error"]["code"] == "worker_broke_off"
 
 
 async def test_path_cannot_leave_v1(client):

@@ -277,12 +277,49 @@ def test_ambiguous_request_framing_is_refused(yard: Any, new_worker: Any) -> Non
     assert not worker.seen
 
 
+def agent_error(status: int, code: str) -> web.Response:
+    """An error of the agent itself."""
+    body = {"error": {"code": code, "message": "go"}}
+    return web.json_response(body, status=status, headers={"X-Stackyard-Agent-Error": code})
+
+
+@pytest.mark.parametrize(("status", "code", "calls"), [(502, "worker_broke_off", 2), (502, "worker_unreachable", 3)])
+def test_request_that_kills_model_servers_is_sent_twice_at_most(
+    yard: Any, new_worker: Any, status: int, code: str, calls: int
+) -> None:
+    workers = [new_worker()]
+    workers += [new_worker(workers[0].identity) for _ in range(2)]
+
+    async def broken(request: web.Request) -> web.Response:
+        return agent_error(status, code)
+
+    for worker in workers:
+        worker.answer = broken
+    assert post(yard, yard.add_deployment(*workers)).status_code == 502
+    assert sum(len(worker.seen) for worker in workers) == calls
+
+
+@pytest.mark.parametrize("status", [502, 503])
+def test_model_servers_own_refusal_is_passed_on(yard: Any, new_worker: Any, status: int) -> None:
+    workers = [new_worker()]
+    workers += [new_worker(workers[0].identity)]
+
+    async def refuse(request: web.Request) -> web.Response:
+        return web.json_response({"error": {"message": "full"}}, status=status)
+
+    for worker in workers:
+        worker.answer = refuse
+    answer = post(yard, yard.add_deployment(*workers))
+    assert answer.status_code == status and answer.json()["error"]["message"] == "full"
+    assert sum(len(worker.seen) for worker in workers) == 1
+
+
 def test_draining_replica_hands_requests_to_another(yard: Any, new_worker: Any) -> None:
     first = new_worker()
     second = new_worker(first.identity)
 
     async def draining(request: web.Request) -> web.Response:
-        return web.json_response({"error": {"code": "draining", "message": "go"}}, status=503)
+        return agent_error(503, "draining")
 
     first.answer = draining
     dep = yard.add_deployment(first, second)

@@ -1,0 +1,96 @@
+"""The change feed keeps flowing: what one row holds never stops news about the others."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.gateway.feed import RouteFeed
+from engine.gateway.routes import RouteTable
+from engine.identity.keys import KeyHasher
+from engine.model.clock import SystemClock
+from engine.model.errors import Unauthenticated
+from engine.store import changes, deployments, keys, migrate, orgs
+from engine.store.database import Database
+from engine.store.sealing import Sealer
+from engine.store.tables import ApiKeyRow, DeploymentRow, OrgRow
+
+SECRET = b"0123456789abcdef0123456789abcdef"
+NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Any:
+    made = Database(f"sqlite:///{tmp_path}/db")
+    migrate.migrate(made)
+    with made.write() as session:
+        orgs.insert(session, OrgRow(id="org_1", name="org_1", created_at=NOW))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def add(database: Database) -> Callable[..., None]:
+    def insert(deployment_id: str, **values: Any) -> None:
+        row = DeploymentRow(
+            id=deployment_id, org_id="org_1", name=deployment_id, created_at=NOW, updated_at=NOW,
+            worker_token_sealed=Sealer(SECRET).seal("t"), worker_key_sealed="", worker_fingerprint="00",
+            worker_certificate_pem="", **({"phase": "active", "replicas": []} | values),
+        )  # fmt: skip
+        with database.write() as session:
+            deployments.insert(session, row)
+
+    return insert
+
+
+BAD_ROWS: list[dict[str, Any]] = [
+    {"phase": "dreaming"},
+    {"replicas": [{"phase": "ready"}]},
+    {"replicas": ["ready"]},
+    {"replicas": [{"phase": "ready", "name": "r1-0", "endpoint": None}]},
+]
+
+
+@pytest.mark.parametrize("bad", BAD_ROWS)
+def test_row_that_cannot_be_read_stops_no_revocation(database: Database, add: Any, bad: dict[str, Any]) -> None:
+    table, hasher, clock = RouteTable(), KeyHasher(SECRET), SystemClock()
+    feed = RouteFeed(database, table, Sealer(SECRET), clock)
+    _, key_hash, shown = hasher.new_key("sk")
+    with database.write() as session:
+        keys.insert(session, ApiKeyRow(id="key_1", org_id="org_1", name="k", prefix=shown, key_hash=key_hash,
+                                       created_at=NOW))  # fmt: skip
+    feed.load()
+    assert table.principal(key_hash, clock.now())
+    add("dep_bad", **bad)
+    with database.write() as session:
+        keys.revoke(session, "key_1", clock.now())
+    add("dep_good")
+    feed.poll()
+    with pytest.raises(Unauthenticated):
+        table.principal(key_hash, clock.now())
+    assert table.route("dep_bad") is None and table.route("dep_good") is not None
+
+
+@pytest.mark.parametrize("bad", BAD_ROWS)
+def test_row_that_cannot_be_read_is_left_out_of_a_whole_load(database: Database, add: Any, bad: dict[str, Any]) -> None:
+    table = RouteTable()
+    add("dep_bad", **bad)
+    add("dep_good")
+    RouteFeed(database, table, Sealer(SECRET), SystemClock()).load()
+    assert table.route("dep_bad") is None and table.route("dep_good") is not None
+
+
+def test_row_that_became_unreadable_loses_its_route(database: Database, add: Any) -> None:
+    table = RouteTable()
+    feed = RouteFeed(database, table, Sealer(SECRET), SystemClock())
+    add("dep_1")
+    feed.load()
+    with database.write() as session:
+        session.get_one(DeploymentRow, "dep_1").phase = "dreaming"
+        changes.record(session, changes.DEPLOYMENT, "dep_1", NOW)
+    feed.poll()
+    assert table.route("dep_1") is None
