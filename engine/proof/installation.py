@@ -60,10 +60,15 @@ class Child:
         self._process.kill()
         self._process.wait()
 
-    def stop(self) -> None:
-        """SIGTERM, then SIGKILL to what is left of its process group."""
+    def terminate(self) -> None:
+        """SIGTERM; waits for nothing."""
         if self._process.poll() is None:
             self._process.terminate()
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL to what is left of its process group."""
+        self.terminate()
+        if self._process.poll() is None:
             try:
                 self._process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
@@ -188,7 +193,9 @@ class Installation:
             self.server.stop()
 
     def stop(self) -> None:
-        """Stop everything that was started here, last first."""
+        """Stop everything that was started here; all are asked before the first is waited for."""
+        for child in reversed(self._children):
+            child.terminate()
         for child in reversed(self._children):
             child.stop()
 
