@@ -8,7 +8,8 @@ from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Request
 
-from engine.identity.keys import KeyHasher, Principal, bearer_secret, is_live
+from engine.identity.keys import KeyHasher, bearer_secret, is_live
+from engine.model.access import Principal
 from engine.model.clock import Clock
 from engine.model.deployment import Replica
 from engine.model.errors import Unauthenticated
@@ -74,7 +75,7 @@ def caller(request: Request, deps: DepsArg) -> Principal:
         row = keys.by_hash(session, deps.hasher.hash(secret))
     if row is None or not is_live(row.expires_at, row.revoked_at, deps.clock.now()):
         raise Unauthenticated("the API key is unknown, revoked or expired")
-    return Principal(row.id, row.org_id)
+    return Principal(row.org_id, row.id)
 
 
 CallerArg = Annotated[Principal, Depends(caller)]

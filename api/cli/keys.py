@@ -99,7 +99,7 @@ def _org(session: Session, org_id: str) -> OrgRow | None:
 
 
 def _new_org(session: Session, name: str, clock: SystemClock) -> OrgRow:
-    return orgs.insert(session, OrgRow(id=ids.new_id("org"), name=name, created_at=clock.now()))
+    return orgs.insert(session, orgs.operators_own(ids.new_id("org"), name, clock.now()))
 
 
 def _shown(row: ApiKeyRow) -> dict[str, Any]:

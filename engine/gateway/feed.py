@@ -9,7 +9,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
 from engine.gateway.routes import KeyEntry, Route, RouteTable, Upstream
-from engine.identity.keys import Principal, is_live
+from engine.identity.keys import is_live
+from engine.model.access import Principal
 from engine.model.clock import Clock
 from engine.model.deployment import Phase, ReplicaPhase
 from engine.store import changes, deployments, keys
@@ -155,4 +156,4 @@ class RouteFeed:
 
 
 def _key_entry(row: ApiKeyRow) -> KeyEntry:
-    return KeyEntry(Principal(row.id, row.org_id), row.expires_at)
+    return KeyEntry(Principal(row.org_id, row.id), row.expires_at)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from engine.identity.keys import Principal
+from engine.model.access import Principal
 from engine.model.deployment import Phase
 from engine.model.errors import Conflict, NotFound, StackyardError, Unauthenticated, Unavailable
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
@@ -24,14 +23,6 @@ class NewKey(NamedTuple):
     secret: str
     key_hash: str
     shown_prefix: str
-
-
-@dataclass(frozen=True)
-class Principal:
-    """Who is calling: a key and the tenant it belongs to."""
-
-    key_id: str
-    org_id: str
 
 
 class KeyHasher:

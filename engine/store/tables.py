@@ -33,11 +33,13 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def _time(*, nullable: bool = True, index: bool = False) -> Any:
+def time_column(*, nullable: bool = True, index: bool = False) -> Any:
+    """A column of `UtcDateTime`."""
     return Field(default=None, sa_column=Column(UtcDateTime(), nullable=nullable, index=index))
 
 
-def _json(default: Any) -> Any:
+def json_column(default: Any) -> Any:
+    """A JSON column whose empty value is `default()`."""
     return Field(default_factory=default, sa_column=Column(JSON, nullable=False))
 
 
@@ -51,7 +53,7 @@ class InstallationRow(SQLModel, table=True):
     id: str = Field(primary_key=True)
     slot: int = Field(default=1, unique=True)  # always 1: of two first starts at the same time only one makes the row
     passphrase_salt: str = ""
-    created_at: datetime = _time(nullable=False)
+    created_at: datetime = time_column(nullable=False)
 
 
 class OrgRow(SQLModel, table=True):
@@ -60,8 +62,10 @@ class OrgRow(SQLModel, table=True):
     __tablename__ = "orgs"
     id: str = Field(primary_key=True)
     name: str
-    tier: str = "enterprise"
-    created_at: datetime = _time(nullable=False)
+    tier: str = "basic"  # a `model.tiers.Tier`
+    credit_limit_microdollars: int | None = Field(default=0, sa_column=Column(BigInteger))  # None: never refused
+    personal_for: str | None = Field(default=None, unique=True)  # the account whose personal organisation this is
+    created_at: datetime = time_column(nullable=False)
 
 
 class ApiKeyRow(SQLModel, table=True):
@@ -73,9 +77,14 @@ class ApiKeyRow(SQLModel, table=True):
     name: str
     prefix: str
     key_hash: str = Field(unique=True)
-    created_at: datetime = _time(nullable=False)
-    expires_at: datetime | None = _time()
-    revoked_at: datetime | None = _time()
+    created_by: str | None = None  # the account; None: an operator's command
+    scopes: list[str] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))  # None: all permissions
+    is_scoped: bool = False  # to the deployments it was granted, and nothing else
+    replaces: str | None = None  # the key that this one was rotated from
+    created_at: datetime = time_column(nullable=False)
+    expires_at: datetime | None = time_column()
+    revoked_at: datetime | None = time_column()
+    last_used_at: datetime | None = time_column()
 
 
 class DeploymentRow(SQLModel, table=True):
@@ -85,13 +94,15 @@ class DeploymentRow(SQLModel, table=True):
     id: str = Field(primary_key=True)
     org_id: str = Field(foreign_key="orgs.id", index=True)
     name: str
-    spec: dict[str, Any] = _json(dict)
+    spec: dict[str, Any] = json_column(dict)
     generation: int = 1
     revision: int = 1  # raised when an edit needs other machines; part of replica names
-    spec_changed_at: datetime | None = _time()  # when the last edit was accepted; billing of removed replicas ends then
-    created_at: datetime = _time(nullable=False)
-    updated_at: datetime = _time(nullable=False)
-    delete_requested_at: datetime | None = _time()
+    spec_changed_at: datetime | None = (
+        time_column()
+    )  # when the last edit was accepted; billing of removed replicas ends then
+    created_at: datetime = time_column(nullable=False)
+    updated_at: datetime = time_column(nullable=False)
+    delete_requested_at: datetime | None = time_column()
     request_digest: str | None = None  # of the body that made it with an Idempotency-Key; edits leave it
     # identity of its workers: written once, at creation
     worker_token_sealed: str = Field(sa_column=Column(Text, nullable=False))
@@ -102,13 +113,13 @@ class DeploymentRow(SQLModel, table=True):
     phase: str = Field(default="provisioning", index=True)
     phase_reason: str = ""
     observed_generation: int = 0
-    replicas: list[dict[str, Any]] = _json(list)
-    conditions: list[dict[str, Any]] = _json(list)
-    deleted_at: datetime | None = _time()
+    replicas: list[dict[str, Any]] = json_column(list)
+    conditions: list[dict[str, Any]] = json_column(list)
+    deleted_at: datetime | None = time_column()
     # reconciling
-    requeue_at: datetime | None = _time(index=True)
+    requeue_at: datetime | None = time_column(index=True)
     failures: int = 0
-    last_failure_at: datetime | None = _time()
+    last_failure_at: datetime | None = time_column()
 
 
 class UpdateRow(SQLModel, table=True):
@@ -126,14 +137,14 @@ class UpdateRow(SQLModel, table=True):
     state: str = Field(default="queued", index=True)
     error_code: str = ""
     message: str = Field(default="", sa_column=Column(Text, nullable=False))
-    resource_changes: dict[str, int] = _json(dict)
-    outputs: dict[str, Any] = _json(dict)
+    resource_changes: dict[str, int] = json_column(dict)
+    outputs: dict[str, Any] = json_column(dict)
     executor_id: str = ""
     lease_token: int = 0
     attempts: int = 0
-    requested_at: datetime = _time(nullable=False)
-    started_at: datetime | None = _time()
-    finished_at: datetime | None = _time()
+    requested_at: datetime = time_column(nullable=False)
+    started_at: datetime | None = time_column()
+    finished_at: datetime | None = time_column()
 
 
 class LeaseRow(SQLModel, table=True):
@@ -143,7 +154,7 @@ class LeaseRow(SQLModel, table=True):
     name: str = Field(primary_key=True)
     owner: str
     token: int = Field(sa_column=Column(BigInteger, nullable=False))
-    expires_at: datetime = _time(nullable=False)
+    expires_at: datetime = time_column(nullable=False)
 
 
 class ChangeRow(SQLModel, table=True):
@@ -156,7 +167,7 @@ class ChangeRow(SQLModel, table=True):
     seq: int | None = Field(default=None, sa_column=Column(Integer, primary_key=True, autoincrement=True))
     kind: str
     key: str
-    at: datetime = _time(nullable=False)
+    at: datetime = time_column(nullable=False)
 
 
 class UsageIntervalRow(SQLModel, table=True):
@@ -169,8 +180,8 @@ class UsageIntervalRow(SQLModel, table=True):
     replica: str
     gpu_type: str
     hourly_rate_usd: str
-    started_at: datetime = _time(nullable=False)
-    ended_at: datetime | None = _time()
+    started_at: datetime = time_column(nullable=False)
+    ended_at: datetime | None = time_column()
 
     __table_args__ = (Index("one_open_interval_per_replica", "deployment_id", "replica", "started_at", unique=True),)
 
@@ -181,4 +192,19 @@ class CallWindowRow(SQLModel, table=True):
     __tablename__ = "call_windows"
     name: str = Field(primary_key=True, sa_type=String)
     calls: int = 0
-    expires_at: datetime = _time(nullable=False)
+    expires_at: datetime = time_column(nullable=False)
+
+
+class AuditRow(SQLModel, table=True):
+    """Who did what. Append-only: each row carries the hash of the one before it (`store/audit.py`)."""
+
+    __tablename__ = "audit"
+    seq: int = Field(sa_column=Column(BigInteger, primary_key=True, autoincrement=False))
+    at: datetime = time_column(nullable=False)
+    actor: str  # an account, a key, `operator:<login name>` or `system:<part>`
+    org_id: str | None = Field(default=None, index=True)
+    action: str  # `key.revoked`, `org.tier_changed`: noun, dot, what happened
+    subject: str = Field(index=True)  # id of what it was done to
+    details: dict[str, Any] = json_column(dict)  # no secrets, no prompts
+    previous_hash: str
+    hash: str = Field(unique=True)

@@ -131,7 +131,10 @@ def api(tmp_path: Path) -> Iterator[Api]:
     clock, logs, stacks, hasher = SteppingClock(), FakeLogs(), FakeStacks(), KeyHasher(SECRET)
     with database.write() as session:
         for org in ("org_1", "org_2"):
-            orgs.insert(session, OrgRow(id=org, name=org, created_at=clock.now()))
+            orgs.insert(
+                session,
+                OrgRow(id=org, name=org, tier="enterprise", credit_limit_microdollars=None, created_at=clock.now()),
+            )
     deps = Deps(
         database=database, hasher=hasher, sealer=Sealer(SECRET), clock=clock, new_id=ids.new_id,
         public_url="http://yard.test", logs=logs, stacks=stacks,

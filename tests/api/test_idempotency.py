@@ -13,8 +13,9 @@ from sqlalchemy import event
 from api.deps import Deps
 from api.routers.deployments import create_deployment
 from api.schemas.deployments import DeploymentCreate
-from engine.identity.keys import KeyHasher, Principal
+from engine.identity.keys import KeyHasher
 from engine.model import ids
+from engine.model.access import Principal
 from engine.model.errors import Conflict
 from engine.store import deployments, orgs
 from engine.store.database import Database
@@ -63,7 +64,7 @@ def test_two_requests_with_one_key_at_the_same_time_make_one_deployment(
             name="prod", model_id="llama-3.3-70b-instruct", gpu_type="h100", region="nyc2", replicas=count
         )
         try:
-            return create_deployment(body, Principal("key_1", "org_1"), deps, "order-7").id
+            return create_deployment(body, Principal("org_1", "key_1"), deps, "order-7").id
         except Conflict as err:
             return err
 

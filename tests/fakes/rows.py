@@ -12,7 +12,7 @@ SPEC = DeploymentSpec(name="chat", model_id="llama-3.1-8b-instruct", gpu_type="h
 
 
 def org_row(now: datetime, id: str = "org_1") -> OrgRow:
-    return OrgRow(id=id, name="Acme", created_at=now)
+    return OrgRow(id=id, name="Acme", tier="enterprise", credit_limit_microdollars=None, created_at=now)
 
 
 def deployment_row(now: datetime, id: str = "dep_1", spec: DeploymentSpec = SPEC, **fields: Any) -> DeploymentRow:

@@ -147,7 +147,10 @@ def yard(tmp_path: Path, new_worker: Callable[..., FakeWorker]) -> Iterator[Yard
         built = Yard(database, url, tmp_path / "api.sock", new_worker, hasher, sealer)
         with database.write() as session:
             for org in ("org_1", "org_2"):
-                orgs.insert(session, OrgRow(id=org, name=org, created_at=clock.now()))
+                orgs.insert(
+                    session,
+                    OrgRow(id=org, name=org, tier="enterprise", credit_limit_microdollars=None, created_at=clock.now()),
+                )
         built.key = built.add_key()
         thread.start()
         while not server.started:

@@ -28,7 +28,9 @@ def database(tmp_path: Path) -> Any:
     made = Database(f"sqlite:///{tmp_path}/db")
     migrate.migrate(made)
     with made.write() as session:
-        orgs.insert(session, OrgRow(id="org_1", name="org_1", created_at=NOW))
+        orgs.insert(
+            session, OrgRow(id="org_1", name="org_1", tier="enterprise", credit_limit_microdollars=None, created_at=NOW)
+        )
     yield made
     made.close()
 
