@@ -36,6 +36,19 @@ def revoke(session: Session, key_id: str, now: datetime, *, org_id: str | None =
     return row
 
 
+def announce_made_by(session: Session, user_id: str, now: datetime, *, org_id: str | None = None) -> None:
+    """Tell caches that what an account's keys may do has changed: its role, its membership, or the account itself.
+
+    Args:
+        org_id: only keys of this tenant; None: of all.
+    """
+    query = select(ApiKeyRow.id).where(ApiKeyRow.created_by == user_id)
+    if org_id is not None:
+        query = query.where(ApiKeyRow.org_id == org_id)
+    for key_id in session.exec(query):
+        changes.record(session, changes.KEY, key_id, now)
+
+
 def get(session: Session, key_id: str) -> ApiKeyRow | None:
     return session.get(ApiKeyRow, key_id)
 

@@ -77,7 +77,7 @@ class ApiKeyRow(SQLModel, table=True):
     name: str
     prefix: str
     key_hash: str = Field(unique=True)
-    created_by: str | None = None  # the account; None: an operator's command
+    created_by: str | None = Field(default=None, index=True)  # the account; None: an operator's command
     scopes: list[str] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))  # None: all permissions
     is_scoped: bool = False  # to the deployments it was granted, and nothing else
     replaces: str | None = None  # the key that this one was rotated from
