@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Sequence
 
@@ -13,30 +14,51 @@ from engine.store.sealing import Sealer
 from engine.store.tables import DeploymentRow
 
 TIMEOUT_SECONDS = 5.0
+"""For a replica's whole answer, however slowly it comes."""
+
+AT_ONCE = 64
+"""Replicas asked at the same time in this process; a dead deployment must not take the places of all others."""
+
+MAX_BYTES = 8 * 1024 * 1024
 
 
 class AgentLogs:
     """`GET /logs?tail=n` of the agent, with the deployment's token."""
 
-    def __init__(self, sealer: Sealer) -> None:
+    def __init__(self, sealer: Sealer, *, at_once: int = AT_ONCE, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self._sealer = sealer
+        self._at_once = at_once
+        self._timeout_seconds = timeout_seconds
+        self._asking = 0
 
-    def tail(self, deployment: DeploymentRow, replica: Replica, lines: int) -> Sequence[str]:
+    async def tail(self, deployment: DeploymentRow, replica: Replica, lines: int) -> Sequence[str]:
         """See `WorkerLogs.tail`."""
-        token = self._sealer.open(deployment.worker_token_sealed)
+        if self._asking >= self._at_once:
+            raise Unavailable("too many logs are being read at the moment; try again in a few seconds")
+        self._asking += 1
         try:
-            answer = httpx.get(
-                f"{replica.endpoint}/logs",
-                params={"tail": lines},
-                headers={"Authorization": f"Bearer {token}"},
-                verify=pinned(deployment.worker_certificate_pem),
-                timeout=TIMEOUT_SECONDS,
-                trust_env=False,
-            )
-            answer.raise_for_status()
+            async with asyncio.timeout(self._timeout_seconds):
+                text = await self._ask(deployment, replica, lines)
+        except TimeoutError as err:
+            raise Unavailable(f"replica {replica.name} does not answer within {self._timeout_seconds:g} s") from err
         except httpx.HTTPError as err:
             raise Unavailable(f"replica {replica.name} does not answer: {err}") from err
-        return answer.text.splitlines()[-lines:]
+        finally:
+            self._asking -= 1
+        return text.splitlines()[-lines:]
+
+    async def _ask(self, deployment: DeploymentRow, replica: Replica, lines: int) -> str:
+        token = self._sealer.open(deployment.worker_token_sealed)
+        client = httpx.AsyncClient(verify=pinned(deployment.worker_certificate_pem), trust_env=False, timeout=None)
+        url, key = f"{replica.endpoint}/logs", {"Authorization": f"Bearer {token}"}
+        async with client, client.stream("GET", url, params={"tail": lines}, headers=key) as answer:
+            answer.raise_for_status()
+            read = bytearray()
+            async for chunk in answer.aiter_bytes():
+                read += chunk
+                if len(read) > MAX_BYTES:
+                    del read[:-MAX_BYTES]
+        return read.decode("utf-8", "replace")
 
 
 def pinned(certificate_pem: str) -> ssl.SSLContext:

@@ -22,11 +22,11 @@ from engine.store.tables import DeploymentRow
 class WorkerLogs(Protocol):
     """Reads the last lines a replica's model server wrote."""
 
-    def tail(self, deployment: DeploymentRow, replica: Replica, lines: int) -> Sequence[str]:
+    async def tail(self, deployment: DeploymentRow, replica: Replica, lines: int) -> Sequence[str]:
         """The last lines, oldest first.
 
         Raises:
-            Unavailable: the replica does not answer.
+            Unavailable: the replica does not answer in time, or too many are being asked.
         """
         ...
 

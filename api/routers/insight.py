@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import asyncio
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
+from fastapi.concurrency import run_in_threadpool
 
 from api.checkpoints import hide_secrets
-from api.deps import CallerArg, DepsArg
+from api.deps import CallerArg, Deps, DepsArg
 from api.routers.deployments import owned
 from api.schemas.deployments import (
     CostInterval,
@@ -22,39 +23,32 @@ from api.schemas.deployments import (
 )
 from engine.billing.meter import interval_of
 from engine.billing.rating import cost_microdollars
+from engine.model.access import Principal
 from engine.model.deployment import Replica, UpdateKind
 from engine.model.errors import NotFound, StackyardError
+from engine.model.failure_words import for_tenant
 from engine.model.money import to_usd
 from engine.model.stack import stack_name
 from engine.store import deployments, updates, usage
-from engine.store.tables import UpdateRow, UsageIntervalRow
+from engine.store.tables import DeploymentRow, UpdateRow, UsageIntervalRow
 from stacks import catalog
 
 router = APIRouter(prefix="/deployments/{deployment_id}", tags=["insight"])
 
 
 @router.get("/logs", summary="The last lines of every replica's model server")
-def get_logs(
+async def get_logs(
     deployment_id: str,
     caller: CallerArg,
     deps: DepsArg,
     tail: Annotated[int, Query(ge=1, le=5000, description="lines per replica")] = 100,
     replica: Annotated[str | None, Query(description="only this replica")] = None,
 ) -> DeploymentLogs:
-    with deps.database.read() as session:
-        row = owned(session, deployment_id, caller.org_id)
+    row = await run_in_threadpool(_row_of, deps, deployment_id, caller)
     replicas = [r for r in map(Replica.model_validate, row.replicas) if replica in (None, r.name)]
     if replica is not None and not replicas:
         raise NotFound(f"deployment {deployment_id} has no replica {replica}")
-
-    def read(one: Replica) -> ReplicaLogs:
-        try:
-            return ReplicaLogs(replica=one.name, lines=list(deps.logs.tail(row, one, tail)))
-        except StackyardError as err:
-            return ReplicaLogs(replica=one.name, lines=[], error=err.message)
-
-    with ThreadPoolExecutor(max(1, min(8, len(replicas)))) as pool:
-        return DeploymentLogs(data=list(pool.map(read, replicas)))
+    return DeploymentLogs(data=await asyncio.gather(*(_tail(deps, row, one, tail) for one in replicas)))
 
 
 @router.get("/stack", summary="The Pulumi stack behind a deployment")
@@ -93,6 +87,19 @@ def get_cost(deployment_id: str, caller: CallerArg, deps: DepsArg) -> Deployment
     )
 
 
+def _row_of(deps: Deps, deployment_id: str, caller: Principal) -> DeploymentRow:
+    with deps.database.read() as session:
+        return owned(session, deployment_id, caller.org_id)
+
+
+async def _tail(deps: Deps, row: DeploymentRow, replica: Replica, lines: int) -> ReplicaLogs:
+    """One replica's lines; one that does not answer says so in its place."""
+    try:
+        return ReplicaLogs(replica=replica.name, lines=list(await deps.logs.tail(row, replica, lines)))
+    except StackyardError as err:
+        return ReplicaLogs(replica=replica.name, lines=[], error=err.message)
+
+
 def _seconds(row: UsageIntervalRow, now: datetime) -> float:
     return max(0.0, ((row.ended_at or now) - row.started_at).total_seconds())
 
@@ -120,4 +127,5 @@ def _resource(state: dict[str, Any]) -> StackResource:
 
 
 def _update(row: UpdateRow) -> StackUpdate:
-    return StackUpdate.model_validate(row, from_attributes=True)
+    shown = StackUpdate.model_validate(row, from_attributes=True)
+    return shown.model_copy(update={"message": for_tenant(row.message)})

@@ -55,7 +55,7 @@ class FakeLogs:
 
     lines: dict[str, list[str]] = field(default_factory=dict)
 
-    def tail(self, deployment: DeploymentRow, replica: Replica, lines: int) -> Sequence[str]:
+    async def tail(self, deployment: DeploymentRow, replica: Replica, lines: int) -> Sequence[str]:
         if replica.name not in self.lines:
             raise Unavailable(f"replica {replica.name} does not answer")
         return self.lines[replica.name][-lines:]

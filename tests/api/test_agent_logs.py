@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gzip
 import json
 from collections.abc import Iterator
@@ -38,6 +40,23 @@ class LoggingWorker(FakeWorker):
         app.router.add_get("/logs", self._logs)
 
 
+class TricklingWorker(FakeWorker):
+    """Sends a byte now and then, for ever."""
+
+    async def _logs(self, request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await answer.write(b"x")
+                await asyncio.sleep(0.02)
+        return answer
+
+    def _routes(self, app: web.Application) -> None:
+        super()._routes(app)
+        app.router.add_get("/logs", self._logs)
+
+
 @pytest.fixture
 def worker() -> Iterator[LoggingWorker]:
     made = LoggingWorker(new_worker_identity("dep_x", SystemClock().now()))
@@ -57,16 +76,32 @@ def replica_of(worker: FakeWorker) -> Replica:
     return Replica(id="1", name="r1-0", address="127.0.0.1", endpoint=worker.endpoint)
 
 
-def test_last_lines_come_with_the_deployments_token(worker: LoggingWorker) -> None:
-    assert AgentLogs(SEALER).tail(row_of(worker), replica_of(worker), 2) == ["line 8", "line 9"]
+async def test_last_lines_come_with_the_deployments_token(worker: LoggingWorker) -> None:
+    assert await AgentLogs(SEALER).tail(row_of(worker), replica_of(worker), 2) == ["line 8", "line 9"]
 
 
-def test_wrong_token_and_wrong_certificate_are_said(worker: LoggingWorker) -> None:
+async def test_wrong_token_and_wrong_certificate_are_said(worker: LoggingWorker) -> None:
     other = new_worker_identity("dep_y", SystemClock().now())
     with pytest.raises(Unavailable, match=r"r1-0 does not answer.*401"):
-        AgentLogs(SEALER).tail(row_of(worker, worker_token_sealed=SEALER.seal("x")), replica_of(worker), 2)
+        await AgentLogs(SEALER).tail(row_of(worker, worker_token_sealed=SEALER.seal("x")), replica_of(worker), 2)
     with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
-        AgentLogs(SEALER).tail(row_of(worker, worker_certificate_pem=other.certificate_pem), replica_of(worker), 2)
+        await AgentLogs(SEALER).tail(
+            row_of(worker, worker_certificate_pem=other.certificate_pem), replica_of(worker), 2
+        )
+
+
+async def test_a_replica_that_trickles_is_given_up_and_frees_its_place() -> None:
+    made = TricklingWorker(new_worker_identity("dep_x", SystemClock().now()))
+    logs = AgentLogs(SEALER, at_once=1, timeout_seconds=0.3)
+    try:
+        first, second = await asyncio.gather(
+            *(logs.tail(row_of(made), replica_of(made), 2) for _ in range(2)), return_exceptions=True
+        )
+        assert "within 0.3 s" in str(first) and "too many logs" in str(second)
+        with pytest.raises(Unavailable, match=r"within 0.3 s"):
+            await logs.tail(row_of(made), replica_of(made), 2)
+    finally:
+        made.close()
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -251,9 +251,13 @@ def test_stack_shows_how_the_newest_operation_went(api: Any) -> None:
     dep = api.create()["id"]
     with api.database.write() as session:
         session.add(UpdateRow(id="up_1", deployment_id=dep, stack="s", kind="up", generation=1, state="failed",
-                              message="no capacity", requested_at=api.clock.now()))  # fmt: skip
+                              message="sold out", requested_at=api.clock.now()))  # fmt: skip
     update = api.call("GET", f"/deployments/{dep}/stack").json()["last_update"]
-    assert (update["kind"], update["state"], update["message"]) == ("up", "failed", "no capacity")
+    assert (update["kind"], update["state"], update["message"]) == (
+        "up",
+        "failed",
+        "the cloud has no capacity for this at the moment",
+    )
 
 
 def test_cost_adds_up_every_replicas_seconds(api: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from engine.model.deployment import Condition, Phase, Replica, ReplicaPhase, UpdateKind, UpdateState
+from engine.model.failure_words import for_tenant
 from engine.reconcilers.deployments.health import next_check
 from engine.reconcilers.deployments.snapshot import (
     CAPACITY_AVAILABLE,
@@ -191,7 +192,7 @@ def _blocked(s: Snapshot, policy: Policy) -> str:
     if last.state is not UpdateState.FAILED:
         return ""
     if s.failures >= policy.failed_after:
-        return _headline(last.message) or last.error_code
+        return for_tenant(last.message) or last.error_code
     return ""
 
 
@@ -387,7 +388,7 @@ def _stack_condition(s: Snapshot, wanted: UpdateKind | None, now: datetime, poli
     retry_at = _retry_at(s, wanted, policy)
     last = s.last_update
     if last is not None and last.state is UpdateState.FAILED and retry_at != s.created_at:
-        return condition(False, "Failed", _headline(last.message), until=retry_at)
+        return condition(False, "Failed", for_tenant(last.message), until=retry_at)
     return condition(False, "Pending", f"{wanted} is due")
 
 
@@ -400,7 +401,7 @@ def _capacity_condition(s: Snapshot, now: datetime) -> Condition | None:
                 type=CAPACITY_AVAILABLE,
                 status=False,
                 reason="NoCapacity",
-                message=_headline(last.message),
+                message=for_tenant(last.message),
                 changed_at=now,
             )
         return None
@@ -417,10 +418,3 @@ def _changed(s: Snapshot, conditions: Sequence[Condition]) -> list[SetConditions
         if (old := s.condition(c.type)) is None or old.model_copy(update={"changed_at": c.changed_at}) != c
     )
     return [SetConditions(new)] if new else []
-
-
-def _headline(message: str) -> str:
-    """The line of an engine's diagnostics that says what went wrong."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    errors = [line.partition("error:")[2].strip() for line in lines if "error:" in line]
-    return next((line for line in [*errors, *lines] if line), "")

@@ -28,6 +28,9 @@ from tests.fakes.world import SPEC, Machine, World
 SECOND = timedelta(seconds=1)
 P = Phase
 
+NO_CAPACITY = "digitalocean:index:Droplet (r1-0): no capacity in nyc2"
+AWAY = "digitalocean:index:Droplet (r1-0): the cloud is away"
+
 
 def active(replicas: int = 1) -> World:
     world = World(spec=SPEC.model_copy(update={"replicas": replicas}))
@@ -108,7 +111,7 @@ def test_no_replicas_is_asleep_and_one_wakes_it() -> None:
 
 
 def test_failures_are_retried_with_growing_pauses() -> None:
-    world = World(failures=[("stack_operation_failed", "error: the cloud is away")] * 3)
+    world = World(failures=[("stack_operation_failed", AWAY)] * 3)
     world.look()
     world.finish_update()
     pauses = []
@@ -126,12 +129,12 @@ def test_failures_are_retried_with_growing_pauses() -> None:
 
 
 def test_what_never_ran_is_given_up_and_what_the_attempts_made_is_destroyed() -> None:
-    world = World(failures=[("stack_operation_failed", "Diagnostics:\n  error: no capacity")] * 12)
+    world = World(failures=[("stack_operation_failed", f"Diagnostics:\n  error: {NO_CAPACITY}")] * 12)
     world.state, world.machines = {"r1-0": "7"}, {"7": Machine("7", "r1-0")}
     world.run(seconds=3600, step=5)
     assert world.started == [UpdateKind.UP] * 12 + [UpdateKind.DESTROY]
     assert not world.machines and not world.intervals
-    assert (world.snapshot.phase, world.snapshot.phase_reason) == (P.FAILED, "no capacity")
+    assert (world.snapshot.phase, world.snapshot.phase_reason) == (P.FAILED, NO_CAPACITY)
     found = world.snapshot.condition(STACK_UPDATED)
     assert found is not None and (found.status, found.reason, found.until) == (False, "GaveUp", None)
     assert found.message == ("gave up after 12 attempts; what was made is removed; change the deployment or delete it")
@@ -142,11 +145,11 @@ def test_what_never_ran_is_given_up_and_what_the_attempts_made_is_destroyed() ->
 
 
 def test_giving_up_goes_on_until_the_destroy_works_or_the_spec_changes() -> None:
-    failure = ("stack_operation_failed", "error: no luck")
+    failure = ("stack_operation_failed", AWAY)
     world = World(failures=[failure] * 14)
     world.run(seconds=3600, step=5)
     assert world.started == [UpdateKind.UP] * 12 + [UpdateKind.DESTROY] * 3
-    assert (world.snapshot.phase, world.snapshot.phase_reason) == (P.FAILED, "no luck")
+    assert (world.snapshot.phase, world.snapshot.phase_reason) == (P.FAILED, AWAY)
     world = World(failures=[failure] * 100)
     world.run(seconds=3600, step=5)
     assert world.started[-1] is UpdateKind.DESTROY
@@ -158,7 +161,7 @@ def test_giving_up_goes_on_until_the_destroy_works_or_the_spec_changes() -> None
 
 def test_what_serves_goes_on_serving_when_scaling_fails() -> None:
     world = active()
-    world.failures = [("stack_operation_failed", "error: no capacity in nyc2")] * 8
+    world.failures = [("stack_operation_failed", NO_CAPACITY)] * 8
     world.edit(replicas=2)
     world.run(seconds=60)
     assert world.snapshot.phase is Phase.DEGRADED
@@ -397,7 +400,7 @@ def test_a_vanished_machine_without_successor_is_billed_until_its_outage(request
     silent_since = world.snapshot.replicas[0].unhealthy_since
     world.finish_update()
     if vanished:
-        world.failures = [("stack_operation_failed", "error: no capacity")] * 4
+        world.failures = [("stack_operation_failed", NO_CAPACITY)] * 4
     world.run(seconds=9)
     asked_at = world.now
     if request_ == "delete":

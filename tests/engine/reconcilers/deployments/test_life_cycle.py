@@ -82,15 +82,15 @@ async def test_what_failed_attempts_made_is_removed_when_they_are_given_up(rig: 
 
 
 async def test_a_failure_is_recorded_with_its_reason(rig: Any) -> None:
-    rig.stacks.failures = [StackError("error: the cloud is away")]
+    rig.stacks.failures = [StackError("digitalocean:index:Droplet (r1-0): the cloud is away")]
     rig.create()
     await rig.reconciler.look("dep_1")
-    assert rig.work() == [Failed("stack_operation_failed", "error: the cloud is away")]
+    assert rig.work() == [Failed("stack_operation_failed", "digitalocean:index:Droplet (r1-0): the cloud is away")]
     await rig.reconciler.look("dep_1")
     row = rig.row()
     assert (row.phase, row.failures) == ("provisioning", 1) and row.last_failure_at is not None
     message = {c["type"]: c["message"] for c in row.conditions}
-    assert message["StackUpdated"] == "the cloud is away"
+    assert message["StackUpdated"] == "digitalocean:index:Droplet (r1-0): the cloud is away"
 
 
 async def test_a_decision_made_from_an_old_row_is_dropped(rig: Any) -> None:
