@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from engine.deploy.dependents import dependents_to_replace
 from engine.deploy.diff import apply_ignore_changes, diff_inputs
 from engine.deploy.goal import Goal
+from engine.deploy.planning import Planning
 from engine.deploy.policy_config import PolicyError, PolicyReviewer
 from engine.deploy.property import PropertyMap, PropertyValue, contains_secret, contains_unknown
 from engine.deploy.provider import CheckFailure, CheckResult, DiffResult, ProviderError
@@ -21,7 +22,6 @@ from engine.deploy.secret_outputs import annotate
 from engine.deploy.step_executor import Execution, StepFailed
 from engine.deploy.step_generator import Dependent, is_triggered
 from engine.deploy.urn import is_provider_type, urn_name
-from engine.model.ids import random_hex
 
 _T = TypeVar("_T")
 
@@ -29,8 +29,9 @@ _T = TypeVar("_T")
 class CheckDiff:
     """The questions of one update."""
 
-    def __init__(self, execution: Execution, registrations: Registrations) -> None:
+    def __init__(self, execution: Execution, registrations: Registrations, planning: Planning) -> None:
         self._x = execution
+        self._planning = planning
         self._registrations = registrations
         self.policies: PolicyReviewer | None = None  # who looks at what the program registers
 
@@ -40,19 +41,27 @@ class CheckDiff:
         Raises:
             StepFailed: they are not allowed.
         """
+        return await self.reviewed(urn, goal, await self.checked(urn, goal, old))
+
+    async def checked(self, urn: str, goal: Goal, old: ResourceState | None) -> PropertyMap:
+        """The inputs as the provider wants them.
+
+        Raises:
+            StepFailed: they are not allowed.
+        """
         news = goal.properties
         if old is not None and goal.ignore_changes:
             news = apply_ignore_changes(old.inputs, news, goal.ignore_changes)
         if not goal.custom:
-            return await self._reviewed(urn, goal, news)
+            return news
         olds = old.inputs if old is not None else {}
         result = await self._asking(urn, self._provider_check(urn, goal, olds, news))
         if result.failures:
             self._report_check_failures(urn, goal, news, result.failures)
             raise StepFailed(f"resource {urn} has check errors")
-        return await self._reviewed(urn, goal, annotate(result.inputs, news))
+        return annotate(result.inputs, news)
 
-    async def _reviewed(self, urn: str, goal: Goal, inputs: PropertyMap) -> PropertyMap:
+    async def reviewed(self, urn: str, goal: Goal, inputs: PropertyMap) -> PropertyMap:
         """The inputs as the policy packs want them; a preview tells of violations and goes on."""
         if self.policies is None:
             return inputs
@@ -69,7 +78,7 @@ class CheckDiff:
         if is_provider_type(goal.type):
             return await self._x.registry.check(urn, goal.type, olds, news)
         provider = await self._x.registry.get(goal.provider)
-        return await provider.check(urn, goal.type, olds, news, bytes.fromhex(random_hex(64)))
+        return await provider.check(urn, goal.type, olds, news, self._planning.seed(urn))
 
     def _report_check_failures(self, urn: str, goal: Goal, news: PropertyMap, failures: Sequence[CheckFailure]) -> None:
         for failure in failures:

@@ -230,6 +230,10 @@ class CheckpointCodec:
         """A property map in stored form, keys sorted as Go's encoder sorts them."""
         return {k: self._dump_value(values[k], (*place, k), show_secrets) for k in sorted(values)}
 
+    def load_properties(self, values: Mapping[str, Any], place: tuple[str, ...]) -> PropertyMap:
+        """A property map from its stored form."""
+        return {k: self._load_value(v, (*place, k)) for k, v in values.items()}
+
     def _load_value(self, value: Any, place: tuple[str, ...]) -> PropertyValue:
         if isinstance(value, list):
             return [self._load_value(v, (*place, str(i))) for i, v in enumerate(value)]

@@ -16,6 +16,8 @@ from engine.deploy.default_providers import DefaultProviders
 from engine.deploy.functions import Functions
 from engine.deploy.goal import Goal
 from engine.deploy.graph import references
+from engine.deploy.plan import PlanViolation
+from engine.deploy.planning import Planning
 from engine.deploy.property import PropertyMap
 from engine.deploy.provider import DiffResult
 from engine.deploy.registrations import Registrations
@@ -70,6 +72,7 @@ class Deployment:
         *,
         parallel: int,
         continue_on_error: bool,
+        planning: Planning,
         destroying: bool = False,
     ) -> None:
         """`destroying`: the program runs only for its providers and hooks; nothing else is made or changed."""
@@ -79,9 +82,10 @@ class Deployment:
         self._workers = workers
         self._continue_on_error = continue_on_error
         self._destroying = destroying
+        self._planning = planning
         self.executor = StepExecutor(execution, parallel)
         self.registrations = Registrations(target, execution)
-        self.check_diff = CheckDiff(execution, self.registrations)
+        self.check_diff = CheckDiff(execution, self.registrations, planning)
         self._default_providers = DefaultProviders(target, execution, workers, self._register_provider)
         self.functions = Functions(execution, workers, self._default_providers, self.registrations)
         self._generating = asyncio.Lock()
@@ -111,6 +115,7 @@ class Deployment:
         if step is None or step.new is None:
             raise Refused(f"cannot register outputs of {urn}: it was not registered")
         if step.new.type == ROOT_STACK_TYPE:
+            await self._workers.answer(partial(self._plan_outputs, urn, outputs))
             self._stack_outputs = outputs
             return
         await self._workers.answer(partial(self._set_outputs, urn, step, outputs))
@@ -167,7 +172,10 @@ class Deployment:
             imported = await self._import(urn, goal, old)
             old, condemned = imported.state, None
         comparable = old if condemned is None and old is not None and not old.external else None
-        inputs = await self.check_diff.check(urn, goal, None if self._selection.replaces(urn) else comparable)
+        known = None if self._selection.replaces(urn) else comparable
+        inputs = await self.check_diff.checked(urn, goal, known)
+        self._plan_goal(urn, goal, known, inputs)
+        inputs = await self.check_diff.reviewed(urn, goal, inputs)
         diff = await self._diff(urn, goal, comparable, inputs) if comparable else None
         async with self._generating:
             self._workers.check_running()
@@ -185,13 +193,16 @@ class Deployment:
         before = condemned.state if condemned else old
         new = goal.new_state(urn, {}, None)
         steps = generate_import(new, before, recreating=condemned is not None)
+        self.plan_steps(steps)
         return replace(await self.executor.run_chain(steps), old=before)
 
     async def _leave_alone(self, urn: str, goal: Goal, old: ResourceState | None) -> Registered:
         """What the update's targets leave out stays as it is; what does not exist is not made."""
+        self._plan_goal(urn, goal, old, old.inputs if old is not None else {})
         if old is None:
             new = goal.new_state(urn, goal.properties, None)
             step = Step(Op.SAME, urn, new, new)
+            self.plan_steps([step])
             self.executor.skip(step)
             self.registrations.made[urn] = step
             self._skipped.add(urn)
@@ -204,7 +215,9 @@ class Deployment:
             )
         self.registrations.seen.add(old.urn)
         self._operated.add(urn)
-        made = await self.executor.run_chain([Step(Op.SAME, old.urn, old, old)])
+        kept = Step(Op.SAME, old.urn, old, old)
+        self.plan_steps([kept])
+        made = await self.executor.run_chain([kept])
         self.registrations.made[urn] = self.registrations.made[old.urn] = made
         return Registered(old.urn, old.id, old.outputs)
 
@@ -244,7 +257,36 @@ class Deployment:
     def _answer(self, urn: str, made: Step) -> Registered:
         self.registrations.made[urn] = made
         state = made.state
+        self._planning.done(urn, state.outputs)
         return Registered(urn, state.id, state.outputs)
+
+    def plan_steps(self, steps: Sequence[Step]) -> None:
+        """Compare operations with the plan, if there is one, before any of them begins.
+
+        Raises:
+            StepFailed: one is not allowed; the update stops.
+        """
+        try:
+            self._planning.steps(steps)
+        except PlanViolation as err:
+            raise self._violation(err) from err
+
+    def _plan_goal(self, urn: str, goal: Goal, old: ResourceState | None, inputs: PropertyMap) -> None:
+        try:
+            self._planning.registering(urn, goal, old, inputs)
+        except PlanViolation as err:
+            raise self._violation(err) from err
+
+    async def _plan_outputs(self, urn: str, outputs: PropertyMap) -> None:
+        old = self.registrations.olds.get(urn)
+        try:
+            self._planning.registering_outputs(urn, old.outputs if old else {}, outputs)
+        except PlanViolation as err:
+            raise self._violation(err) from err
+
+    def _violation(self, err: PlanViolation) -> StepFailed:
+        self._workers.stop()  # also where the update goes on after errors: this one is the program's
+        return self._x.failure(err.urn, str(err))
 
     async def _identify(self, goal: Goal) -> tuple[Goal, str, ResourceState | None]:
         """The goal with its parent and provider filled in, its URN, and the old state it continues."""
@@ -306,6 +348,7 @@ class Deployment:
             steps = generate_steps(facts, dependents)
         except CannotReplace as err:
             raise self._x.failure(urn, str(err)) from err
+        self.plan_steps(steps)
         self._condemned.update(
             {d.state.urn: replace(d, state=d.state.with_(pending_replacement=True)) for d in dependents}
         )
@@ -352,6 +395,7 @@ class Deployment:
     async def _set_outputs(self, urn: str, step: Step, outputs: PropertyMap) -> None:
         if urn in self._skipped:
             return
+        await self._plan_outputs(urn, outputs)
         self._store_outputs(urn, step, outputs)
         if not step.state.custom:
             await self._x.hooks.after(self.registrations.made[urn])

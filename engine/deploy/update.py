@@ -19,6 +19,8 @@ from engine.deploy.hooks import Hooks
 from engine.deploy.journal import Journal
 from engine.deploy.ledger import Ledger
 from engine.deploy.monitor import MonitorServer
+from engine.deploy.plan import Plan
+from engine.deploy.planning import Planning
 from engine.deploy.policy_config import PolicyError, PolicyReviewer
 from engine.deploy.program import PrintingProgram, ProgramBailed, ProgramSource
 from engine.deploy.property import PropertyMap
@@ -29,7 +31,7 @@ from engine.deploy.resource import ResourceState
 from engine.deploy.settle import CannotSettle, Settler
 from engine.deploy.snapshot import Snapshot
 from engine.deploy.step import Op, Step
-from engine.deploy.step_executor import Execution
+from engine.deploy.step_executor import Execution, StepFailed
 from engine.deploy.targets import Narrowing, Selection
 from engine.deploy.transforms import Transforms
 from engine.deploy.update_target import UpdateTarget
@@ -60,7 +62,8 @@ class UpdateOptions:
         targets, excludes: URNs, `*` and `**` stand for parts of one; only what matches, or what does not, is touched.
         replace_targets: URNs of resources to replace though nothing differs; narrows nothing.
         target_dependents, exclude_dependents: also what depends on the targets, or on the excluded.
-        plan: what the update may do, as an earlier preview wrote it; whatever is not in it fails.
+        plan: what the update may do, as an earlier preview made it; whatever is not in it fails.
+        generate_plan: whether the result is to have such a plan.
     """
 
     mode: UpdateMode
@@ -73,18 +76,14 @@ class UpdateOptions:
     replace_targets: tuple[str, ...] = ()
     target_dependents: bool = False
     exclude_dependents: bool = False
-    plan: Mapping[str, Any] | None = None
+    plan: Plan | None = None
+    generate_plan: bool = False
 
     def narrowing(self) -> Narrowing:
         """The flags that say which resources take part."""
         return Narrowing(
             self.targets, self.excludes, self.replace_targets, self.target_dependents, self.exclude_dependents
         )
-
-    def refused(self) -> str:
-        """The flags this engine does not implement, by name; "" if there are none."""
-        flags = {"--plan": self.plan is not None}
-        return ", ".join(flag for flag, used in flags.items() if used)
 
 
 class ProviderSource(Protocol):
@@ -126,6 +125,7 @@ class UpdateResult:
     message: str
     diagnostics: Sequence[str] = ()
     outputs: PropertyMap = field(default_factory=dict)
+    plan: Plan | None = None
 
 
 async def run_update(
@@ -186,6 +186,7 @@ class _Update:
         execution = Execution(self._ledger, self._registry, self._events, fence, clock, self._dry_run, self._hooks)
         self._workers = WorkerPool(self._events)
         self._selection = Selection(options.narrowing())
+        self._planning = Planning(options.plan, generating=options.generate_plan)
         self._deployment = Deployment(
             target,
             execution,
@@ -193,6 +194,7 @@ class _Update:
             self._workers,
             parallel=options.parallel,
             continue_on_error=options.continue_on_error,
+            planning=self._planning,
             destroying=options.mode is UpdateMode.DESTROY,
         )
         self._refresher = Refresher(
@@ -228,7 +230,7 @@ class _Update:
         return self._finish()
 
     async def _phases(self, source: ProgramSource | None) -> None:
-        if refused := self._options.refused() or _refused_config(self._target.config):
+        if refused := _refused_config(self._target.config):
             self._workers.fail(f"{refused}: not supported by the embedded engine; {SWITCH_TO_CLI}")
             return
         if not await self._settle():
@@ -246,6 +248,7 @@ class _Update:
             await self._delete()
         elif await self._start_policies():
             await self._run_program(source)
+            self._miss_planned()
             await self._review_stack()
 
     @property
@@ -344,6 +347,12 @@ class _Update:
             self._program_failed = True
             self._workers.fail(f"an unhandled error occurred: {error}")
 
+    def _miss_planned(self) -> None:
+        """Say which operations of the plan never came; after a failure nobody knows whether they would have."""
+        if self._going_on and not self._program_failed:
+            for urn, sentence in self._planning.missing({s.urn for s in self._base.resources}):
+                self._workers.fail(sentence, urn)
+
     async def _start_policies(self) -> bool:
         if self._policies is None:
             return True
@@ -383,9 +392,15 @@ class _Update:
         deletable = self._selection.deletable(resources)
         kept = set() if self._options.mode is UpdateMode.DESTROY else self._deployment.registrations.registered
         steps = generate_deletes(deletable, kept)
-        if self._selection.narrows:
-            touched = {s.urn for s in deletable}
-            self._keep([s for s in resources if s.urn not in touched])
+        touched = {s.urn for s in deletable}
+        sames = self._kept([s for s in resources if s.urn not in touched]) if self._selection.narrows else []
+        try:
+            self._deployment.plan_steps([*sames, *steps])
+        except StepFailed:
+            self._workers.failed = True
+            return
+        for same in sames:
+            self._deployment.executor.skip(same)
         if self._report(self._selection.undeclared_deletes([s.urn for s in steps])):
             return
         self._deployment.executor.deleting = {s.urn for s in steps}
@@ -395,11 +410,10 @@ class _Update:
             run_chain = self._deployment.executor.run_chain
             await self._workers.run_all([partial(run_chain, [step]) for step in self._free(antichain)])
 
-    def _keep(self, states: Sequence[ResourceState]) -> None:
-        """Say of what neither the program nor the targets name that it stays."""
-        for state in states:
-            if state.urn not in self._deployment.registrations.registered and not state.delete:
-                self._deployment.executor.skip(Step(Op.SAME, state.urn, state, state))
+    def _kept(self, states: Sequence[ResourceState]) -> list[Step]:
+        """Steps that say of what neither the program nor the targets name that it stays."""
+        registered = self._deployment.registrations.registered
+        return [Step(Op.SAME, s.urn, s, s) for s in states if s.urn not in registered and not s.delete]
 
     def _free(self, antichain: Sequence[Step]) -> Sequence[Step]:
         """The steps whose resources nobody needs any more; after a failed delete its dependencies must stay."""
@@ -441,7 +455,8 @@ class _Update:
         self._events.summary(changes)
         self._events.cancel()
         snapshot = self._base if self._dry_run else self._ledger.snapshot()
-        return UpdateResult(snapshot, changes, not failed, message, tuple(self._events.diagnostics), outputs)
+        plan = None if failed else self._planning.made
+        return UpdateResult(snapshot, changes, not failed, message, tuple(self._events.diagnostics), outputs, plan)
 
 
 def _refused_config(config: Mapping[str, str]) -> str:

@@ -95,8 +95,8 @@ _VERBS: Mapping[tuple[str, ...], tuple[Flags, Callable[[Session], None]]] = {
     ("config", "rm"): (_CONFIG, configuration.rm),
     ("config", "rm-all"): (_CONFIG, configuration.rm_all),
     ("config", "refresh"): (_CONFIG, configuration.refresh),
-    ("preview",): (_operation(values=f"replace target-replace {_POLICY}"), operations.preview),
-    ("up",): (_operation("continue-on-error", f"replace target-replace {_POLICY}"), operations.up),
+    ("preview",): (_operation(values=f"save-plan replace target-replace {_POLICY}"), operations.preview),
+    ("up",): (_operation("continue-on-error strict", f"plan replace target-replace {_POLICY}"), operations.up),
     ("import",): (
         _flags(
             "yes skip-preview preview-only diff json suppress-outputs suppress-progress protect generate-code",

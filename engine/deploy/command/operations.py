@@ -13,8 +13,9 @@ from typing import Any, Protocol
 from engine.deploy.analyzers import Analyzers, read_policy_packs
 from engine.deploy.backend.stack_journal import StackJournal
 from engine.deploy.checkpoint import COMPATIBLE_VERSION, CheckpointCodec
-from engine.deploy.command import pending
+from engine.deploy.command import pending, plans
 from engine.deploy.command.arguments import SWITCH, UsageError
+from engine.deploy.command.configuration import put_given
 from engine.deploy.command.consent import Consent, EventTap
 from engine.deploy.command.deployments import running_key
 from engine.deploy.command.displays import Display, choose_display
@@ -25,6 +26,7 @@ from engine.deploy.command.session import CommandFailed, Session
 from engine.deploy.command.stored_stack import StoredStack
 from engine.deploy.journal import Journal, JournalEntry
 from engine.deploy.local_program import LocalProgram, program_folder, read_local_project
+from engine.deploy.plan import Plan
 from engine.deploy.policy_config import PolicyError
 from engine.deploy.program import ProgramSource
 from engine.deploy.provider_sources import ProviderChoice, ProviderSources
@@ -86,11 +88,16 @@ class Work(Protocol):
 
 def preview(session: Session) -> None:
     """`preview`: says what `up` would do; writes and locks nothing."""
+    put_given(session)
     stored = session.store.load()
     source = _program(session, UpdateMode.PREVIEW)
-    result = _run(session, UpdateMode.PREVIEW, stored, source, _NoJournal(), session.services.fence)
+    wanted = plans.wanted(session)
+    fence = session.services.fence
+    result = _run(session, UpdateMode.PREVIEW, stored, source, _NoJournal(), fence, generate_plan=wanted)
     if not result.succeeded:
         raise _failure(session, result)
+    if result.plan is not None:
+        plans.save(session, result.plan)
 
 
 def _failure(session: Session, result: UpdateResult) -> CommandFailed:
@@ -133,13 +140,16 @@ def _update(session: Session, mode: UpdateMode, work: Work | None = None) -> Upd
     """Preview, ask, and do it; None if only the preview was wanted."""
     consent = Consent(session, mode)
     consent.require_possible()
+    put_given(session)
+    plan, strict = plans.read(session), plans.is_strict(session)
     store, services = session.store, session.services
     source = _program(session, mode) if work is None else None
     lock = store.lock()
     try:
         stored = store.load_locked(lock)
         if consent.wants_preview:
-            _preview_of(session, mode, stored, lock, consent, work)
+            previewed = _preview_of(session, mode, stored, lock, consent, work, plan, generate_plan=strict)
+            plan = plan or previewed
         if session.arguments.has("preview-only"):
             return None
         consent.ask()
@@ -152,7 +162,7 @@ def _update(session: Session, mode: UpdateMode, work: Work | None = None) -> Upd
         journal = store.journal(stored, codec, salt, lock)
         started = services.clock.now()
         try:
-            result = _run(session, mode, stored, source, journal, lock, work=work)
+            result = _run(session, mode, stored, source, journal, lock, work=work, plan=plan)
             raw = store.save(stored, result.snapshot, lock, codec=codec, salt=salt, announce=journal.announce)
         except BaseException as err:
             _abandon(journal, err)
@@ -170,20 +180,42 @@ def _update(session: Session, mode: UpdateMode, work: Work | None = None) -> Upd
 
 
 def _preview_of(
-    session: Session, mode: UpdateMode, stored: StoredStack, fence: Fence, consent: Consent, work: Work | None
-) -> None:
-    """Show what an update would do. That of a destroy is a preview of no program: everything is to be deleted."""
+    session: Session,
+    mode: UpdateMode,
+    stored: StoredStack,
+    fence: Fence,
+    consent: Consent,
+    work: Work | None,
+    plan: Plan | None,
+    *,
+    generate_plan: bool,
+) -> Plan | None:
+    """Show what an update would do. That of a destroy is a preview of no program: everything is to be deleted.
+
+    Returns: the plan of it, if it is wanted.
+    """
     if mode is UpdateMode.REFRESH:
         session.console.out(
             "A refresh has no preview here: it changes nothing in the cloud, only what the stack knows of it."
         )
-        return
+        return None
     source = _program(session, mode) if work is None else work.source(stored.snapshot)
     result = _run(
-        session, UpdateMode.PREVIEW, stored, source, _NoJournal(), fence, showing=mode, tap=consent.keep, work=work
+        session,
+        UpdateMode.PREVIEW,
+        stored,
+        source,
+        _NoJournal(),
+        fence,
+        showing=mode,
+        tap=consent.keep,
+        work=work,
+        plan=plan,
+        generate_plan=generate_plan,
     )
     if not result.succeeded:
         raise _failure(session, result)
+    return result.plan
 
 
 def _abandon(journal: StackJournal, err: BaseException) -> None:
@@ -240,6 +272,8 @@ def _run(
     showing: UpdateMode | None = None,
     tap: EventTap = lambda event: None,
     work: Work | None = None,
+    plan: Plan | None = None,
+    generate_plan: bool = False,
 ) -> UpdateResult:
     """Run one update on the engine's loop.
 
@@ -247,6 +281,7 @@ def _run(
         showing: what the display calls it, where that is not `mode` (the preview of a destroy).
         tap: told every event.
         work: whose `source` it is, if not the project's.
+        plan: what the update is held to; generate_plan: whether the result is to have one.
     """
     arguments, services = session.arguments, session.services
     entries = session.entries()
@@ -257,7 +292,7 @@ def _run(
         secret_keys=frozenset(key for key, entry in entries.items() if entry.secret),
         directory=program_folder(session.project.path),
     )
-    options = _options(session, mode)
+    options = replace(_options(session, mode), plan=plan, generate_plan=generate_plan)
     providers: ProviderSource = _providers(session, target)
     if work is not None:
         options, providers = replace(options, targets=work.targets), work.providers(providers)
@@ -312,8 +347,6 @@ def _options(session: Session, mode: UpdateMode) -> UpdateOptions:
     )
     if options.targets and options.excludes:
         raise UsageError("--target and --exclude cannot be used together: one says what to touch, the other what not")
-    if refused := options.refused():
-        raise UsageError(f"{refused}: {SWITCH}")
     return options
 
 
@@ -344,7 +377,7 @@ def _environment(session: Session, mode: UpdateMode) -> Mapping[str, str]:
         "pulumi.os": sys.platform,
         "pulumi.version": f"v{COMPATIBLE_VERSION}",
         "stack.environments": "[]",
-        "updatePlan": "false",
+        "updatePlan": "true" if arguments.text("plan") else "false",
     }
     for name, text in session.env.items():
         if name.startswith("PULUMI_"):

@@ -170,7 +170,7 @@ def test_tags(place: Any) -> None:
 @pytest.mark.parametrize(
     ("args", "named"),
     [
-        (["preview", "--save-plan", "f"], "--save-plan"),
+        (["preview", "--import-file", "f"], "--import-file"),
         (["config", "env", "add", "e"], "pulumi config"),
         (["new", "python"], "pulumi new"),
         (["destroy", "--yes", "--run-program=true"], "--run-program"),
