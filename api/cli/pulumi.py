@@ -17,7 +17,9 @@ import typer
 from api.settings import Settings, load
 from api.stack_driver import PASSPHRASE_VARIABLE, CloudProviders, ensure_installation, passphrase, shared_budget
 from engine.deploy.command import EmbeddedPulumi, EngineLoop
+from engine.deploy.command.arguments import find_words
 from engine.deploy.command.terminal import Terminal
+from engine.deploy.command.usage import help_text
 from engine.deploy.providers.digitalocean.api import HttpClients
 from engine.deploy.stack_config import ConfigError, find_project
 from engine.identity import installation_secret
@@ -46,8 +48,8 @@ def pulumi(
 
 def run(arguments: list[str]) -> int:
     """Run one command line here and now; returns the exit code."""
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        typer.echo(_HELP)
+    if (text := help_text(arguments)) is not None:
+        typer.echo(text if find_words(arguments) else f"{text}\n\n{_WHERE}")
         return 0
     terminal = Terminal(sys.stdout, input, getpass.getpass) if sys.stdin.isatty() and sys.stdout.isatty() else None
     with ExitStack() as stack:
@@ -63,6 +65,7 @@ def run(arguments: list[str]) -> int:
             passphrase_salt=salt,
             loop=loop,
             terminal=terminal,
+            piped=lambda: None if sys.stdin.isatty() else sys.stdin.read(),
         )
         stack.enter_context(_interrupts(loop, lambda text: typer.echo(text, err=True)))
         return command.execute(
@@ -131,16 +134,6 @@ _INTERRUPTED = (
     "again.\nNote that terminating immediately may lead to orphaned resources and other inconsistencies."
 )
 _TERMINATED = "^C received; terminating: what was running is recorded as pending and asked about by the next update."
-_HELP = """\
-Usage: stackyard pulumi COMMAND [FLAGS]
-
-Pulumi's command line on the embedded engine, in this folder (Pulumi.yaml), against this installation's backend and
-passphrase, or those of PULUMI_BACKEND_URL and PULUMI_CONFIG_PASSPHRASE.
-
-  preview | up | refresh | destroy    --yes --diff --json --target URN --refresh --expect-no-changes …
-  stack                               select init ls rm rename output history export import graph tag …
-  config                              get set rm cp set-all rm-all refresh
-  state                               delete unprotect protect rename
-  cancel | whoami | version
-
-Flags are the official CLI's; what the engine does not do is refused by name (engine/deploy/command/README.md)."""
+_WHERE = """\
+`stackyard pulumi` works in this folder (Pulumi.yaml), on this installation's backend with its passphrase, or on those
+of PULUMI_BACKEND_URL and PULUMI_CONFIG_PASSPHRASE."""

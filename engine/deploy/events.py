@@ -29,9 +29,25 @@ from engine.deploy.resource import ResourceState
 from engine.deploy.step import Op, Step
 from engine.model.clock import Clock
 
-_HIDDEN = {SIGNATURE: SECRET_SIGNATURE, "ciphertext": "[secret]"}
 _WITHOUT_OLD = frozenset({Op.CREATE, Op.IMPORT, Op.IMPORT_REPLACEMENT})
 _PREFIXES = {"error": "error: ", "warning": "warning: ", "debug": "debug: "}
+
+
+class HiddenSecret(dict[str, Any]):
+    """What events show of a secret; whoever may see it (`--show-secrets`) asks for its `value`. JSON never has that."""
+
+    def __init__(self, value: PropertyValue) -> None:
+        super().__init__({SIGNATURE: SECRET_SIGNATURE, "ciphertext": "[secret]"})
+        self.value = value
+
+
+def revealed(value: Any) -> Any:
+    """An event, or a part of one, with its secrets in the clear."""
+    if isinstance(value, HiddenSecret):
+        return revealed(shown(value.value))
+    if isinstance(value, dict):
+        return {k: revealed(v) for k, v in value.items()}
+    return [revealed(v) for v in value] if isinstance(value, list) else value
 
 
 class EngineEvents:
@@ -159,8 +175,10 @@ def shown(value: PropertyValue) -> Any:
         return {k: shown(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [shown(v) for v in value]
-    if isinstance(value, Secret) or (isinstance(value, Output) and value.secret):
-        return _HIDDEN
+    if isinstance(value, Secret):
+        return HiddenSecret(value.value)
+    if isinstance(value, Output) and value.secret:
+        return HiddenSecret(value.value if value.known else UNKNOWN)
     if value is UNKNOWN or (isinstance(value, Output) and not value.known):
         return UNKNOWN_VALUE
     if isinstance(value, Output):

@@ -257,7 +257,7 @@ class StackConfig:
         """Write the file if something was changed; whole or not at all."""
         if self._edited is None:
             return
-        text = self._render()
+        text = self.render()
         if text == self._text:
             return
         replace_file(self.path, text.encode())
@@ -266,11 +266,12 @@ class StackConfig:
     def write(self) -> None:
         """Write the file whether or not something was changed: it may have been read from elsewhere."""
         self._document()
-        text = self._render()
+        text = self.render()
         replace_file(self.path, text.encode())
         self._adopt(text)
 
-    def _render(self) -> str:
+    def render(self) -> str:
+        """The file's new text."""
         if self.path.suffix == ".json":
             return json.dumps(self._edited, indent=4) + "\n"
         out = io.StringIO()

@@ -191,6 +191,26 @@ class Backend:
             keys = keys[start : start + page_size]
         return [self._read_history(key) for key in keys]
 
+    def updates(self, stack: StackReference) -> int:
+        """How many updates are recorded."""
+        return sum(1 for k in self.blobs.keys(_history(stack)) if k.endswith(".history.json"))
+
+    def past(self, stack: StackReference, number: int) -> bytes:
+        """The checkpoint that a recorded update led to; the oldest is number 1.
+
+        Raises:
+            BackendError: there is none of that number.
+        """
+        keys = [k for k in self.blobs.keys(_history(stack)) if k.endswith(".history.json")]
+        if not 1 <= number <= len(keys):
+            known = f"there are 1 to {len(keys)}" if keys else "it was never updated"
+            raise BackendError(f"stack {stack.name} has no version {number}: {known} (`pulumi stack history`)")
+        key = keys[number - 1].removesuffix(".history.json") + ".checkpoint.json"
+        blob = self.blobs.get(key)
+        if blob is None:
+            raise BackendError(f"the checkpoint of version {number} is gone: {self.blobs.location(key)}")
+        return blob.data
+
     def _read_history(self, key: str) -> dict[str, Any]:
         try:
             return dict(json.loads((self.blobs.get(key) or Blob(b"")).data))

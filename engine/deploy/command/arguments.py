@@ -1,11 +1,11 @@
 """The command line's grammar: verbs, flags and operands, and refusal of what this engine does not do.
 
-Knows no verb's meaning. Source: the flags of pulumi `pkg/cmd/pulumi`, those the Automation API uses.
+Knows no verb's meaning. Source: the flags of pulumi `pkg/cmd/pulumi`; short names as pflag reads them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 SWITCH = "the embedded engine cannot do it: switch to the official CLI with STACKYARD_PULUMI=cli"
@@ -22,32 +22,51 @@ class Flags:
     Attributes:
         switches: those without a value (`--yes`).
         values: those with one (`--stack dev`).
-        ignored: accepted and without effect here, because they only shape the terminal or logs.
+        ignored: accepted and without effect here, because they only shape logs or what is not done anyway.
+        shorts: letter → the flag it stands for; here `-f` is `--file`, there `--force`.
+        refused: those of the official CLI that are not done here → why, and what to do instead.
     """
 
     switches: frozenset[str] = frozenset()
     values: frozenset[str] = frozenset()
     ignored: frozenset[str] = frozenset()
+    shorts: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def known(self) -> frozenset[str]:
+        """All that are accepted."""
+        return self.switches | self.values | self.ignored
 
 
-GLOBAL = Flags(
-    switches=frozenset({"non-interactive", "disable-integrity-checking", "fully-qualify-stack-names"}),
-    values=frozenset({"cwd", "color"}),
-    ignored=frozenset({"emoji", "logflow", "logtostderr", "verbose", "memprofilerate"}),
+def flags(switches: str = "", values: str = "", ignored: str = "", refused: Mapping[str, str] | None = None) -> Flags:
+    """Flags from words, each `name` or `name/letter`."""
+    shorts: dict[str, str] = {}
+
+    def names(words: str) -> frozenset[str]:
+        found = set()
+        for word in words.split():
+            name, _, letter = word.partition("/")
+            found.add(name)
+            if letter:
+                shorts[letter] = name
+        return frozenset(found)
+
+    return Flags(names(switches), names(values), names(ignored), shorts, refused or {})
+
+
+GLOBAL = flags(
+    "non-interactive help/h",
+    "cwd/C color",
+    "fully-qualify-stack-names/Q emoji/e logflow logtostderr verbose/v memprofilerate",
+    {
+        "disable-integrity-checking": "a checkpoint whose resources do not fit together is never used",
+        "tracing": "no traces are written",
+        "otel-traces": "no traces are written",
+        "profiling": "no profiles are written",
+    },
 )
 _IGNORED_WITH_VALUE = frozenset({"verbose", "memprofilerate"})
-_SHORT = {
-    "s": "stack",
-    "y": "yes",
-    "j": "json",
-    "C": "cwd",
-    "p": "parallel",
-    "m": "message",
-    "f": "force",
-    "t": "target",
-    "r": "refresh",
-    "v": "verbose",
-}
 
 
 @dataclass(frozen=True)
@@ -97,22 +116,42 @@ class Arguments:
         return self.operands[index]
 
 
-def parse(args: Sequence[str], verbs: Mapping[tuple[str, ...], Flags]) -> Arguments:
+def parse(
+    args: Sequence[str],
+    verbs: Mapping[tuple[str, ...], Flags],
+    aliases: Mapping[tuple[str, ...], tuple[str, ...]] | None = None,
+    refused: Mapping[tuple[str, ...], str] | None = None,
+) -> Arguments:
     """Read a command line for the verb with the longest matching name.
+
+    Args:
+        aliases: other names of verbs.
+        refused: verbs of the official CLI that are not done here → why, and what to do instead.
 
     Raises:
         UsageError: a verb or flag not in the table; it is named.
     """
-    tokens = list(_tokens(args))
-    words = [text for name, text in tokens if name is None]
-    verb = next((tuple(words[:n]) for n in (3, 2, 1) if tuple(words[:n]) in verbs and len(words) >= n), None)
-    if verb is None:
+    names = {**{verb: verb for verb in verbs}, **(aliases or {})}
+    words = find_words(args)
+    said = longest(words, {*names, *(refused or {})})
+    if said is not None and said in (refused or {}):
+        raise UsageError(f"`pulumi {' '.join(said)}`: {(refused or {})[said]}; {SWITCH}")
+    if said is None:
         raise UsageError(f"`pulumi {' '.join(words[:2])}` is not implemented here; {SWITCH}")
-    return _bind(verb, verbs[verb], list(args))
+    return _bind(names[said], len(said), verbs[names[said]], list(args))
+
+
+def longest(words: Sequence[str], names: Collection[tuple[str, ...]]) -> tuple[str, ...] | None:
+    """The longest name that the words begin with."""
+    return next((tuple(words[:n]) for n in (3, 2, 1) if len(words) >= n and tuple(words[:n]) in names), None)
+
+
+def find_words(args: Sequence[str]) -> list[str]:
+    """What is no flag, without knowing which flags take values: enough to find the verb, which comes before them."""
+    return [text for name, text in _tokens(args) if name is None]
 
 
 def _tokens(args: Sequence[str]) -> Iterator[tuple[str | None, str]]:
-    """Flags and words, without knowing which flags take values: enough to find the verb, which comes before them."""
     rest = iter(args)
     for token in rest:
         if token == "--":
@@ -125,11 +164,11 @@ def _tokens(args: Sequence[str]) -> Iterator[tuple[str | None, str]]:
             yield None, token
 
 
-def _bind(verb: tuple[str, ...], flags: Flags, args: list[str]) -> Arguments:
-    values = flags.values | GLOBAL.values
-    ignored = flags.ignored | GLOBAL.ignored
+def _bind(verb: tuple[str, ...], spoken: int, flags: Flags, args: list[str]) -> Arguments:
+    """Flags and operands of a verb that was said in `spoken` words."""
     found: list[tuple[str, str]] = []
     operands: list[str] = []
+    shorts = {**GLOBAL.shorts, **flags.shorts}
     while args:
         token = args.pop(0)
         if token == "--":
@@ -138,24 +177,54 @@ def _bind(verb: tuple[str, ...], flags: Flags, args: list[str]) -> Arguments:
         if not token.startswith("-") or token == "-":
             operands.append(token)
             continue
-        name, equals, text = _name(token)
-        if name in values or name in _IGNORED_WITH_VALUE:
-            if not equals:
-                if not args:
-                    raise UsageError(f"flag needs an argument: --{name}")
-                text = args.pop(0)
-        elif name not in flags.switches | GLOBAL.switches | ignored:
-            raise UsageError(f"--{name} of `pulumi {' '.join(verb)}` is not implemented here; {SWITCH}")
-        found.append((name, text if equals or name in values else "true"))
+        for name, text in _spelled_out(token, verb, shorts, flags):
+            found.append(_one(verb, name, text, flags, args))
     grouped: dict[str, list[str]] = {}
     for name, text in found:
         grouped.setdefault(name, []).append(text)
-    return Arguments(verb, grouped, found, operands[len(verb) :])
+    if (form := grouped.get("output", ["default"])[-1]) not in ("default", "json"):
+        raise UsageError(f"--output {form!r}: it must be default or json")
+    if form == "json":
+        grouped["json"] = ["true"]
+    return Arguments(verb, grouped, found, operands[spoken:])
 
 
-def _name(token: str) -> tuple[str, bool, str]:
-    head, equals, text = token.partition("=")
-    name = head.lstrip("-")
-    if not head.startswith("--"):
-        name = _SHORT.get(name, name)
-    return name, bool(equals), text
+def _spelled_out(
+    token: str, verb: tuple[str, ...], shorts: Mapping[str, str], flags: Flags
+) -> Iterator[tuple[str, str | None]]:
+    """The flags of one word with the values in it: `--stack=dev`, `-s=dev`, `-sdev`, `-yf`."""
+    if token.startswith("--"):
+        name, equals, text = token[2:].partition("=")
+        yield name, text if equals else None
+        return
+    letters = token[1:]
+    while letters:
+        letter, letters = letters[0], letters[1:]
+        name = shorts.get(letter, "")
+        if not name:
+            raise UsageError(f"-{letter} of `pulumi {' '.join(verb)}` is not implemented here; {SWITCH}")
+        if letters and (letters[0] == "=" or _takes_value(name, flags)):
+            yield name, letters.removeprefix("=")
+            return
+        yield name, None
+
+
+def _takes_value(name: str, flags: Flags) -> bool:
+    if name in flags.switches | flags.ignored:
+        return False
+    return name in flags.values | GLOBAL.values | _IGNORED_WITH_VALUE
+
+
+def _one(verb: tuple[str, ...], name: str, text: str | None, flags: Flags, rest: list[str]) -> tuple[str, str]:
+    """One flag with its value, which may be the next word."""
+    if why := {**GLOBAL.refused, **flags.refused}.get(name):
+        raise UsageError(f"--{name} of `pulumi {' '.join(verb)}`: {why}; {SWITCH}")
+    if name not in flags.known | GLOBAL.known:
+        raise UsageError(f"--{name} of `pulumi {' '.join(verb)}` is not implemented here; {SWITCH}")
+    if not _takes_value(name, flags):
+        return name, "true" if text is None else text
+    if text is None:
+        if not rest:
+            raise UsageError(f"flag needs an argument: --{name}")
+        text = rest.pop(0)
+    return name, text

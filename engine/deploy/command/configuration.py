@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
+from engine.deploy.backend.stacks import StackReference
 from engine.deploy.command.arguments import SWITCH, UsageError
 from engine.deploy.command.deployments import config_row
 from engine.deploy.command.session import Session
 from engine.deploy.secrets import PassphraseSecrets
-from engine.deploy.stack_config import ConfigError, parse_key, parse_path, path_scalar, resealed
+from engine.deploy.stack_config import ConfigError, open_value, parse_key, parse_path, path_scalar, resealed
 
 
 def show(session: Session) -> None:
@@ -55,10 +57,33 @@ def _inside(text: str, path: list[str | int], whole: str, secret: bool) -> dict[
 
 
 def set_(session: Session) -> None:
-    """`config set KEY VALUE [--secret|--plaintext] [--path] [--type string|int|bool|float]`."""
-    key, text = session.arguments.operand(0, "a key"), session.arguments.operand(1, "a value")
+    """`config set KEY [VALUE] [--secret|--plaintext] [--path] [--type string|int|bool|float] [--raw]`."""
+    key, text = session.arguments.operand(0, "a key"), _given_value(session)
     value = _typed(text, session.arguments.text("type"))
     _put(session, [(session.arguments.has("secret"), key, value)], typed=bool(session.arguments.text("type")))
+
+
+def _given_value(session: Session) -> str:
+    """The operand, else what is typed or piped in."""
+    operands, terminal = session.arguments.operands, session.terminal
+    if len(operands) > 1:
+        return operands[1]
+    if terminal is not None:
+        ask = terminal.ask_secret if session.arguments.has("secret") else terminal.ask
+        return ask("value: ")
+    if (piped := session.services.piped()) is None:
+        raise UsageError("`pulumi config set` needs a value: as the last word, or on standard input")
+    return piped if session.arguments.has("raw") else piped.rstrip("\r\n")
+
+
+def put_given(session: Session) -> None:
+    """`--config KEY=VALUE… [--config-path]` of an update: they are kept, as the CLI keeps them."""
+    pairs = []
+    for text in session.arguments.flags.get("config", ()):
+        key, _, value = text.partition("=")
+        pairs.append((False, key, value))
+    if pairs:
+        _put(session, pairs)
 
 
 def _typed(text: str, type_: str) -> Any:
@@ -138,19 +163,30 @@ def cp(session: Session) -> None:
     other = session.existing(dest)
     if other == session.stack:
         raise UsageError("current stack and destination stack are the same")
-    entries = session.entries()
-    wanted = [parse_key(text, session.project.name) for text in session.arguments.operands] or list(entries)
-    if missing := [key for key in wanted if key not in entries]:
-        raise ConfigError(f"configuration key '{missing[0]}' not found for stack '{session.stack.name}'")
-    config, raw = session.config_of(other), session.config.raw(session.project.name)
-    own, theirs = session.config_secrets, session.secrets_for_new(config.salt or session.store_of(other).salt())
+    copy_config(session, session.stack, other, session.arguments.operands)
+
+
+def copy_config(session: Session, source: StackReference, other: StackReference, keys: Sequence[str]) -> None:
+    """Copy values (none named: all) between stacks; secrets are encrypted anew."""
+    project = session.project.name
+    given, config = session.config_of(source), session.config_of(other)
+    raw = given.raw(project)
+    wanted = [parse_key(text, project) for text in keys] or list(raw)
+    if missing := [key for key in wanted if key not in raw]:
+        raise ConfigError(f"configuration key '{missing[0]}' not found for stack '{source.name}'")
+
+    @cache
+    def own() -> PassphraseSecrets:
+        return session.secrets_for_new(given.salt or session.store_of(source).salt())
+
+    theirs = session.secrets_for_new(config.salt or session.store_of(other).salt())
     for key in wanted:
-        if entries[key].secret:
+        if open_value(raw[key], None).secret:
             # An object keeps what is plain in it plain.
             value = resealed(raw[key], lambda text: theirs.encrypt(own().decrypt(text)))
         else:
             value = raw[key]
-        config.set(key, [], value, session.project.name)
+        config.set(key, [], value, project)
     if not config.salt:
         config.set_salt(theirs.state)
     session.services.fence.check()
@@ -190,6 +226,6 @@ def refresh(session: Session) -> None:
 
 
 def _key(session: Session, text: str) -> tuple[str, list[str | int]]:
-    if session.arguments.has("path"):
+    if session.arguments.has("path") or session.arguments.has("config-path"):
         return parse_path(text, session.project.name)
     return parse_key(text, session.project.name), []

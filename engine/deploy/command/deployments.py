@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from engine.deploy.backend.blobs import BackendError
 from engine.deploy.backend.locks import break_locks
 from engine.deploy.backend.stack_journal import journal_key
 from engine.deploy.backend.stacks import StackReference
-from engine.deploy.checkpoint import CheckpointCodec, CheckpointError, parse_versioned, salt_of, verified, versioned
+from engine.deploy.checkpoint import (
+    CheckpointCodec,
+    CheckpointError,
+    Deployment,
+    parse_versioned,
+    salt_of,
+    verified,
+    versioned,
+)
 from engine.deploy.command.arguments import SWITCH, UsageError
 from engine.deploy.command.session import Session
 from engine.deploy.property import PropertyMap, PropertyValue, Secret, strip_secrets, transform
@@ -32,6 +41,9 @@ def show(session: Session) -> None:
         return
     stored = session.store.load()
     resources = [r for r in stored.snapshot.resources if not r.delete]
+    if arguments.has("json"):
+        console.out(json.dumps(_stack_document(session, stored.deployment, resources), indent=2, ensure_ascii=False))
+        return
     console.out(f"Current stack is {session.stack.name}:\n    Managed by {session.backend.url}")
     if stored.deployment.time:
         console.out(f"    Last updated: {stored.deployment.time}")
@@ -51,6 +63,25 @@ def show(session: Session) -> None:
         console.out(f"    {name}  {_plain(value)}")
 
 
+def _stack_document(session: Session, deployment: Deployment, resources: Sequence[ResourceState]) -> dict[str, Any]:
+    """`stack --json` (pulumi: stack/stack_json.go)."""
+    rows = []
+    for state in resources:
+        row = {"urn": state.urn, "type": state.type, "name": urn_name(state.urn)}
+        row.update({key: text for key, text in (("id", state.id), ("parent", state.parent)) if text})
+        rows.append(row)
+    manifest = {"time": milliseconds(deployment.time), "pulumiVersion": deployment.version}
+    return {
+        "project": session.stack.project,
+        "stack": session.stack.name,
+        "backend": session.backend.url,
+        "tags": session.backend.tags(session.stack),
+        "manifest": {key: text for key, text in manifest.items() if text},
+        "resources": rows,
+        "outputs": shown_outputs(deployment.snapshot, show_secrets=session.arguments.has("show-secrets")),
+    }
+
+
 def _tree(resources: Sequence[ResourceState], parent: str, lead: str) -> Iterator[tuple[str, ResourceState]]:
     """The resources below a parent, each with its type behind the lines of a tree."""
     children = [r for r in resources if r.parent == parent and not is_default_provider(r.urn)]
@@ -62,12 +93,18 @@ def _tree(resources: Sequence[ResourceState], parent: str, lead: str) -> Iterato
 
 
 def output(session: Session) -> None:
-    """`stack output [NAME] [--json] [--show-secrets]`."""
+    """`stack output [NAME] [--json | --shell] [--show-secrets]`."""
     arguments = session.arguments
+    if arguments.has("json") and arguments.has("shell"):
+        raise UsageError("only one of --json and --shell may be set")
     outputs = shown_outputs(session.store.load_root(), show_secrets=arguments.has("show-secrets"))
     if not arguments.operands:
         if arguments.has("json"):
             session.console.out(json.dumps(outputs, indent=2, ensure_ascii=False))
+            return
+        if arguments.has("shell"):
+            for name, value in outputs.items():
+                session.console.out(f"{name}={shlex.quote(_plain(value))}")
             return
         session.console.out(f"Current stack outputs ({len(outputs)}):")
         for name, value in outputs.items():
@@ -77,6 +114,9 @@ def output(session: Session) -> None:
     if name not in outputs:
         raise BackendError(f"current stack does not have output property '{name}'")
     value = outputs[name]
+    if arguments.has("shell"):
+        session.console.out(f"{name}={shlex.quote(_plain(value))}")
+        return
     session.console.out(json.dumps(value, indent=2) if arguments.has("json") else _plain(value))
 
 
@@ -111,9 +151,22 @@ def history(session: Session) -> None:
     if arguments.has("json"):
         session.console.out(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    for row in rows:
+    number = session.backend.updates(session.stack) - page_size * (max(page, 1) - 1)
+    for update, row in zip(updates, rows, strict=True):
         changes = ", ".join(f"{count} {op}" for op, count in row.get("resourceChanges", {}).items())
-        session.console.out(f"{row['kind']:<8} {row['result']:<10} {row['startTime']}  {changes}")
+        started = row["startTime"] if arguments.has("full-dates") else _ago(session, int(update.get("startTime", 0)))
+        facts = f"{number:>4}  {row['kind']:<8} {row['result']:<10} {started:<20}  {changes}  {row['message']}"
+        session.console.out(facts.rstrip())
+        number -= 1
+
+
+def _ago(session: Session, started: int) -> str:
+    """How long ago, in the largest unit that fits: people read it."""
+    seconds = max(int(session.services.clock.now().timestamp()) - started, 0)
+    for unit, size in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        if count := seconds // size:
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "now" if seconds < 2 else f"{seconds} seconds ago"
 
 
 def _history_row(session: Session, update: dict[str, Any]) -> dict[str, Any]:
@@ -145,25 +198,30 @@ def config_row(entry: ConfigEntry, *, shown: bool = True) -> dict[str, Any]:
     return {**row, "secret": entry.secret}
 
 
+def milliseconds(time: str) -> str:
+    """An RFC 3339 time in UTC with exactly three digits of fraction, cut, not rounded: what the SDK parses."""
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?Z", time)
+    return f"{match[1]}.{(match[2] or '')[:3]:0<3}Z" if match else time
+
+
 def _iso(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
 def export(session: Session) -> None:
-    """`stack export [--show-secrets] [--file F]`."""
+    """`stack export [--show-secrets] [--file F] [--version N]`; N as `stack history` numbers the updates."""
     if session.arguments.text("version"):
-        raise BackendError(
-            f"--version: the current backend ({session.backend.url}) does not number deployments; older checkpoints "
-            f"are files below its history/{session.stack.project}/{session.stack.name}"
-        )
-    stored = session.store.load()
+        number = session.arguments.number("version", 0)
+        stored = session.store.decode(session.backend.past(session.stack, number), f"version {number}")
+    else:
+        stored = session.store.load()
     deployment = stored.codec.dump(stored.deployment, show_secrets=session.arguments.has("show-secrets"))
     if not stored.deployment.time:
         deployment = {}
     envelope = versioned("deployment", deployment, stored.snapshot.resources)
     text = json.dumps(envelope, indent=4, ensure_ascii=False)
     if path := session.arguments.text("file"):
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        (session.cwd / path).write_text(text + "\n", encoding="utf-8")
     else:
         session.console.out(text)
 
@@ -171,10 +229,11 @@ def export(session: Session) -> None:
 def import_(session: Session) -> None:
     """`stack import --file F [--force]`: replace what is stored; nothing is written unless all of it is sound."""
     path = session.arguments.text("file")
-    if not path:
-        raise BackendError("`pulumi stack import` needs --file FILE: there is no standard input here")
-    where = f"the deployment in {path}"
-    data = parse_versioned(Path(path).read_text(encoding="utf-8"), where, "deployment")
+    text = (session.cwd / path).read_text(encoding="utf-8") if path else session.services.piped()
+    if text is None:
+        raise UsageError("`pulumi stack import` needs a deployment: --file FILE, or on standard input")
+    where = f"the deployment in {path}" if path else "the deployment on standard input"
+    data = parse_versioned(text, where, "deployment")
     salt = salt_of(data.get("secrets_providers") or {})
     store = session.store
     lock = store.lock()

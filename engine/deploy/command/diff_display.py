@@ -17,7 +17,6 @@ from engine.deploy.property import SECRET_SIGNATURE, SIGNATURE, UNKNOWN_VALUE
 _ABSENT = object()
 _MADE = frozenset({"create", "create-replacement", "import", "read"})
 _GONE = frozenset({"delete", "delete-replaced", "discard"})
-_LONG_TEXT = 1000  # characters of a text value shown without --show-full-output; user data fills screens
 
 
 class DiffDisplay(ProgressDisplay):
@@ -25,7 +24,9 @@ class DiffDisplay(ProgressDisplay):
 
     def emit(self, event: Mapping[str, Any]) -> None:
         """Print what an event changes; here no blank line stands between the heading and the first step."""
-        if "preludeEvent" not in event:
+        if prelude := event.get("preludeEvent"):
+            self._configuration(prelude)
+        else:
             super().emit(event)
 
     def _before(self, metadata: Mapping[str, Any]) -> None:
@@ -49,7 +50,7 @@ class DiffDisplay(ProgressDisplay):
             if lines := list(_changed_outputs(metadata, column)):
                 self._say(f"{' ' * column}--outputs:--")
                 for line in lines:
-                    self._say(line, OP_STYLES["update"])
+                    self._say(self._shortened(line), OP_STYLES["update"])
 
     def _diagnostic(self, event: Mapping[str, Any]) -> None:
         if event["severity"] == "debug" or event.get("ephemeral"):
@@ -77,7 +78,7 @@ class DiffDisplay(ProgressDisplay):
                 self._say(f"{' ' * (column + 4)}[{name}={text}]")
         if not self._is_root(row):
             for line in self._properties(row, column + 4):
-                self._say(line, style)
+                self._say(self._shortened(line), style)
 
     def _properties(self, row: Row, column: int) -> Iterator[str]:
         old, new = row.metadata.get("old") or {}, row.metadata.get("new") or {}
@@ -102,7 +103,7 @@ class DiffDisplay(ProgressDisplay):
         old = (metadata.get("old") or {}).get("outputs") if metadata.get("op") != "create" else None
         if text := outputs_text(old, new):
             self._say("    --outputs:--")
-            self._say(text)
+            self._say(self._shortened(text))
 
 
 def _differences(metadata: Mapping[str, Any], column: int) -> Iterator[str]:
@@ -220,5 +221,4 @@ def _scalar(value: Any) -> str:
         return "{}" if not value else json.dumps(value)
     if value == UNKNOWN_VALUE:
         return "[unknown]"
-    text = "<null>" if value is None else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _LONG_TEXT else f"{text[:_LONG_TEXT]}…"
+    return "<null>" if value is None else json.dumps(value, ensure_ascii=False)

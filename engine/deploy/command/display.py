@@ -5,6 +5,7 @@ Reads engine events only. Source: pulumi `pkg/backend/display/{progress,rows,eve
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from engine.deploy.command.console import Console
 from engine.deploy.command.output_text import outputs_text
 from engine.deploy.command.policy_display import PolicyDisplay
+from engine.deploy.events import revealed
 from engine.deploy.update import UpdateMode
 from engine.deploy.urn import ROOT_STACK_TYPE
 from engine.model.clock import Clock
@@ -63,6 +65,7 @@ OP_STYLES: Mapping[str, str] = {
 }
 """Colours as the official engine's (pulumi: deploy/step.go, Color), by rich's names."""
 OP_PREFIXES: Mapping[str, str] = {op: words[0] for op, words in _OPS.items()}
+_LONG_TEXT = re.compile(r'"((?:[^"\\]|\\.){1000})(?:[^"\\]|\\.)+"')
 _SEVERITY_STYLES = {"error": "red", "warning": "yellow"}
 
 
@@ -77,6 +80,11 @@ class Showing:
         reads: also resources that are only read (`--suppress-reads` hides them).
         replacement_steps: both halves of a replacement (`--show-replacement-steps`).
         importing: an update that only imports.
+        config: the configuration, first (`--show-config`).
+        secrets: secrets in the clear (`--show-secrets`).
+        whole: long texts to their end (`--show-full-output`).
+        urns: URNs in place of types and names (`--urns`).
+        remediations: what policies changed (`--show-policy-remediations`).
     """
 
     planning: bool = False
@@ -85,6 +93,11 @@ class Showing:
     reads: bool = True
     replacement_steps: bool = False
     importing: bool = False
+    config: bool = False
+    secrets: bool = False
+    whole: bool = False
+    urns: bool = False
+    remediations: bool = False
 
 
 @dataclass
@@ -116,7 +129,7 @@ class ProgressDisplay:
         self._root_urn = f"urn:pulumi:{stack}::{project}::{ROOT_STACK_TYPE}::{project}-{stack}"
         self._showing = showing
         self._rows: dict[str, Row] = {}
-        self._policies = PolicyDisplay()
+        self._policies = PolicyDisplay(remediations=showing.remediations)
         self._done = False
         heading = (_PLANS if self._planning else _HEADERS)[mode]
         if showing.importing:
@@ -136,7 +149,10 @@ class ProgressDisplay:
 
     def emit(self, event: Mapping[str, Any]) -> None:
         """Print what an event changes."""
-        if "preludeEvent" in event:
+        if self._showing.secrets:
+            event = revealed(event)
+        if prelude := event.get("preludeEvent"):
+            self._configuration(prelude)
             self._say()
         elif metadata := (event.get("resourcePreEvent") or {}).get("metadata"):
             self._before(metadata)
@@ -150,6 +166,19 @@ class ProgressDisplay:
             self._policies.add(event)
         elif summary := event.get("summaryEvent"):
             self._end(summary)
+
+    def _configuration(self, prelude: Mapping[str, Any]) -> None:
+        if self._showing.config:
+            self._say("Configuration:", "bright_black")
+            for key, text in sorted((prelude.get("config") or {}).items()):
+                self._say(f"    {key}: {text}")
+
+    def _called(self, row: Row) -> str:
+        return row.urn if self._showing.urns else f"{row.type} {row.name}"
+
+    def _shortened(self, text: str) -> str:
+        """Long texts in it cut: user data fills screens."""
+        return text if self._showing.whole else _LONG_TEXT.sub(r'"\1…"', text)
 
     def _row(self, urn: str) -> Row:
         urn = urn or self._root_urn
@@ -205,7 +234,7 @@ class ProgressDisplay:
     def _print(self, row: Row) -> None:
         row.shown = True
         status, info = self._status(row), self._info(row)
-        self._say(f" {self._prefix(row)} {row.type} {row.name} {status} {info}".rstrip())
+        self._say(f" {self._prefix(row)} {self._called(row)} {status} {info}".rstrip())
 
     def _prefix(self, row: Row) -> str:
         return "  " if self._done and self._is_root(row) and row.op in ("same", "delete") else _OPS[row.op][0]
@@ -266,7 +295,7 @@ class ProgressDisplay:
             return
         self._say("Diagnostics:", "bold")
         for row in rows:
-            self._say(f"  {row.type} ({row.name}):")
+            self._say(f"  {row.urn}:" if self._showing.urns else f"  {row.type} ({row.name}):")
             for severity, message in row.messages:
                 prefix = f"{severity}: " if severity in ("error", "warning") else ""
                 for line in (prefix + message).rstrip("\n").split("\n"):
@@ -280,7 +309,7 @@ class ProgressDisplay:
         old = (metadata.get("old") or {}).get("outputs") if metadata.get("op") != "create" else None
         if text := outputs_text(old, new):
             self._say("Outputs:", "bold")
-            self._say(text)
+            self._say(self._shortened(text))
             self._say()
 
     def _print_summary(self, summary: Mapping[str, Any]) -> None:

@@ -33,6 +33,11 @@ def choose_display(session: Session, mode: UpdateMode, *, planning: bool) -> Dis
         reads=not arguments.has("suppress-reads") or arguments.has("show-reads"),
         replacement_steps=arguments.has("show-replacement-steps"),
         importing=arguments.verb == ("import",),
+        config=arguments.has("show-config"),
+        secrets=arguments.has("show-secrets"),
+        whole=arguments.has("show-full-output"),
+        urns=arguments.has("urns"),
+        remediations=arguments.has("show-policy-remediations"),
     )
     if arguments.has("json"):
         only_preview = mode is UpdateMode.PREVIEW or arguments.has("preview-only")
@@ -47,7 +52,13 @@ def choose_display(session: Session, mode: UpdateMode, *, planning: bool) -> Dis
 
 def diff_display(session: Session, mode: UpdateMode) -> DiffDisplay:
     """What `details` shows of a preview."""
-    showing = Showing(planning=True, outputs=not session.arguments.has("suppress-outputs"))
+    arguments = session.arguments
+    showing = Showing(
+        planning=True,
+        outputs=not arguments.has("suppress-outputs"),
+        secrets=arguments.has("show-secrets"),
+        whole=arguments.has("show-full-output"),
+    )
     return DiffDisplay(
         session.console, session.services.clock, mode, session.stack.project, session.stack.name, showing=showing
     )

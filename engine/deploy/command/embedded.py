@@ -1,6 +1,6 @@
 """EmbeddedPulumi: a `PulumiCommand` of the Automation API that runs no process.
 
-Here are the table of verbs and the edge where errors become exit codes; what a verb does is in the other modules.
+Here is the edge where errors become exit codes; the table of verbs is in `verbs.py`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from semver import VersionInfo
 
 from engine.deploy.backend.blobs import BackendError
 from engine.deploy.checkpoint import COMPATIBLE_VERSION, CheckpointError
-from engine.deploy.command import about, configuration, deployments, importing, operations, stacks, state
-from engine.deploy.command.arguments import Flags, UsageError, parse
+from engine.deploy.command.arguments import UsageError, parse
 from engine.deploy.command.console import Console
 from engine.deploy.command.loop import EngineLoop
 from engine.deploy.command.session import CommandFailed, Services, Session, StackNotFound
+from engine.deploy.command.state_edit import CannotEdit
 from engine.deploy.command.terminal import Terminal
+from engine.deploy.command.usage import help_text
+from engine.deploy.command.verbs import ALIASES, REFUSED, VERBS
 from engine.deploy.local_program import DEADLINE_SECONDS
 from engine.deploy.program import ProgramSource
 from engine.deploy.secrets import SecretsError
@@ -33,82 +35,7 @@ from engine.model.fence import Fence, NoFence
 _GENERAL_ERROR = 1
 _USAGE_ERROR = 2  # Pulumi's documentation, "CLI exit codes"
 _STACK_NOT_FOUND = 6  # as recorded
-_EXPECTED = (BackendError, CheckpointError, SecretsError, ConfigError, OSError)
-
-
-def _flags(switches: str = "", values: str = "", ignored: str = "") -> Flags:
-    return Flags(frozenset(switches.split()), frozenset(values.split()), frozenset(ignored.split()))
-
-
-def _operation(switches: str = "", values: str = "") -> Flags:
-    return _flags(
-        "yes skip-preview diff json refresh expect-no-changes suppress-outputs suppress-progress suppress-reads "
-        f"show-sames show-reads show-replacement-steps target-dependents exclude-dependents {switches}",
-        "stack client exec-kind event-log parallel message config-file exec-agent target exclude provider-source "
-        f"{values}",
-        "suppress-permalink debug show-config show-secrets show-full-output copilot neo",
-    )
-
-
-_STACK = _flags(values="stack")
-_POLICY = "policy-pack policy-pack-config"
-_CONFIG = _flags("json show-secrets path secret plaintext force yes", "stack config-file type")
-_VERBS: Mapping[tuple[str, ...], tuple[Flags, Callable[[Session], None]]] = {
-    ("version",): (_flags(), about.version),
-    ("whoami",): (_flags("json"), about.whoami),
-    ("plugin", "ls"): (_flags("json"), about.plugin_ls),
-    ("stack",): (_flags("show-urns show-ids show-secrets show-name", "stack"), deployments.show),
-    ("stack", "select"): (_flags("create", "stack"), stacks.select),
-    ("stack", "init"): (_flags("no-select", "stack secrets-provider"), stacks.init),
-    ("stack", "ls"): (_flags("json all", "project"), stacks.ls),
-    ("stack", "rm"): (_flags("yes force preserve-config remove-backups", "stack"), stacks.rm),
-    ("stack", "tag", "ls"): (_flags("json", "stack"), stacks.tag_ls),
-    ("stack", "tag", "get"): (_STACK, stacks.tag_get),
-    ("stack", "tag", "set"): (_STACK, stacks.tag_set),
-    ("stack", "tag", "rm"): (_STACK, stacks.tag_rm),
-    ("stack", "output"): (_flags("json show-secrets", "stack"), deployments.output),
-    ("stack", "history"): (_flags("json show-secrets", "stack page page-size"), deployments.history),
-    ("stack", "export"): (_flags("show-secrets", "stack file version"), deployments.export),
-    ("stack", "import"): (_flags("force", "stack file"), deployments.import_),
-    ("stack", "rename"): (_STACK, state.rename_stack_),
-    ("stack", "graph"): (
-        _flags(
-            "ignore-parent-edges ignore-dependency-edges short-node-name",
-            "stack dependency-edge-color parent-edge-color",
-        ),
-        state.graph,
-    ),
-    ("stack", "change-secrets-provider"): (_STACK, state.change_secrets_provider),
-    ("state", "delete"): (_flags("force target-dependents yes", "stack"), state.delete),
-    ("state", "protect"): (_flags("all yes", "stack"), state.protect),
-    ("state", "unprotect"): (_flags("all yes", "stack"), state.unprotect),
-    ("state", "rename"): (_flags("yes", "stack"), state.rename),
-    ("cancel",): (_flags("yes", "stack"), deployments.cancel),
-    ("config",): (_CONFIG, configuration.show),
-    ("config", "get"): (_CONFIG, configuration.get),
-    ("config", "set"): (_CONFIG, configuration.set_),
-    ("config", "set-all"): (
-        _flags("path yes", "stack config-file plaintext secret json"),
-        configuration.set_all,
-    ),
-    ("config", "cp"): (_flags("path", "stack config-file dest"), configuration.cp),
-    ("config", "rm"): (_CONFIG, configuration.rm),
-    ("config", "rm-all"): (_CONFIG, configuration.rm_all),
-    ("config", "refresh"): (_CONFIG, configuration.refresh),
-    ("preview",): (_operation(values=f"save-plan replace target-replace {_POLICY}"), operations.preview),
-    ("up",): (_operation("continue-on-error strict", f"plan replace target-replace {_POLICY}"), operations.up),
-    ("import",): (
-        _flags(
-            "yes skip-preview preview-only diff json suppress-outputs suppress-progress protect generate-code",
-            "stack file parent provider properties out message parallel config-file provider-source exec-kind "
-            "event-log",
-            "suppress-permalink debug exec-agent",
-        ),
-        importing.import_,
-    ),
-    ("refresh",): (_operation("clear-pending-creates", "run-program import-pending-creates"), operations.refresh),
-    ("destroy",): (_operation("continue-on-error preview-only", "run-program"), operations.destroy),
-}
+_EXPECTED = (BackendError, CheckpointError, SecretsError, ConfigError, CannotEdit, OSError)
 
 
 class EmbeddedPulumi(PulumiCommand):
@@ -126,6 +53,7 @@ class EmbeddedPulumi(PulumiCommand):
         programs: how to reach the program behind `--client`.
         program_deadline_seconds: how long a program in a folder may take before it is killed.
         terminal: the person in front of it; None: nobody can be asked, and updates print lines.
+        piped: reads standard input to its end; None where there is none.
     """
 
     def __init__(
@@ -141,6 +69,7 @@ class EmbeddedPulumi(PulumiCommand):
         programs: Callable[[str, Path], ProgramSource] = LanguageRuntimeSource,
         program_deadline_seconds: float = DEADLINE_SECONDS,
         terminal: Terminal | None = None,
+        piped: Callable[[], str | None] = lambda: None,
     ) -> None:
         # The base class's own constructor looks for the binary; nothing of it is wanted.
         self.command = "pulumi (embedded)"
@@ -156,6 +85,7 @@ class EmbeddedPulumi(PulumiCommand):
             executor=executor_id,
             program_deadline_seconds=program_deadline_seconds,
             terminal=terminal,
+            piped=piped,
         )
 
     def run(
@@ -192,9 +122,11 @@ class EmbeddedPulumi(PulumiCommand):
 
     def _dispatch(self, args: list[str], cwd: Path, env: Mapping[str, str], console: Console) -> int:
         try:
-            arguments = parse(args, {verb: flags for verb, (flags, _) in _VERBS.items()})
-            _, perform = _VERBS[arguments.verb]
-            perform(Session(arguments, cwd, env, console, self._services))
+            if (text := help_text(args)) is not None:
+                console.out(text)
+                return 0
+            arguments = parse(args, {words: verb.flags for words, verb in VERBS.items()}, ALIASES, REFUSED)
+            VERBS[arguments.verb].perform(Session(arguments, cwd, env, console, self._services))
         except CommandFailed as err:
             return err.code
         except StackNotFound as err:

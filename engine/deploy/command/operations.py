@@ -23,6 +23,8 @@ from engine.deploy.command.event_log import Emit, open_event_log
 from engine.deploy.command.loop import UpdateCancellation
 from engine.deploy.command.other_stacks import OtherStacks
 from engine.deploy.command.session import CommandFailed, Session
+from engine.deploy.command.stacks import remove_stack
+from engine.deploy.command.state_edit import unprotected
 from engine.deploy.command.stored_stack import StoredStack
 from engine.deploy.journal import Journal, JournalEntry
 from engine.deploy.local_program import LocalProgram, program_folder, read_local_project
@@ -121,9 +123,13 @@ def refresh(session: Session) -> None:
 
 
 def destroy(session: Session) -> None:
-    """`destroy [--yes] [--skip-preview]`."""
+    """`destroy [--yes] [--skip-preview] [--remove] [--exclude-protected]`."""
     result = _update(session, UpdateMode.DESTROY)
-    if result is not None and not result.snapshot.resources:
+    if result is None or result.snapshot.resources:
+        return
+    if session.arguments.has("remove"):
+        remove_stack(session, session.stack)
+    else:
         session.console.out(
             "The resources in the stack have been deleted, but the history and configuration associated with the stack "
             "are still maintained.\nIf you want to remove the stack completely, run "
@@ -293,6 +299,8 @@ def _run(
         directory=program_folder(session.project.path),
     )
     options = replace(_options(session, mode), plan=plan, generate_plan=generate_plan)
+    if arguments.has("exclude-protected"):
+        options = replace(options, targets=unprotected(stored.snapshot))
     providers: ProviderSource = _providers(session, target)
     if work is not None:
         options, providers = replace(options, targets=work.targets), work.providers(providers)

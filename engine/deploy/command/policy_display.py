@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from engine.deploy.command.output_text import outputs_text
+
 _MARKS = {"mandatory": "❌", "advisory": "⚠️ "}
 
 
 class PolicyDisplay:
     """Collects what policy packs said."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, remediations: bool = False) -> None:
+        self._remediations = remediations
         self._found: list[tuple[str, Mapping[str, Any]]] = []
 
     def add(self, event: Mapping[str, Any]) -> None:
@@ -45,5 +48,8 @@ class PolicyDisplay:
         for level, event in sorted(found, key=lambda f: (f[0] != "mandatory", f[1]["policyName"])):
             type_, _, resource = event["resourceUrn"].split("::", 2)[2].partition("::")
             yield f"        - [{level}]  {event['policyName']}  ({type_.rpartition('$')[2]}: {resource})"
+            if level == "remediate" and self._remediations:
+                for line in outputs_text(event.get("before") or {}, event.get("after") or {}).splitlines():
+                    yield f"        {line}"
             for line in str(event.get("message", "")).strip().split("\n") if level != "remediate" else ():
                 yield f"          {line}"

@@ -21,6 +21,7 @@ from engine.deploy.command.console import Console
 from engine.deploy.command.loop import EngineLoop
 from engine.deploy.command.stored_stack import StackStore
 from engine.deploy.command.terminal import Terminal
+from engine.deploy.config_change import ConfigChange
 from engine.deploy.local_program import DEADLINE_SECONDS
 from engine.deploy.program import ProgramSource
 from engine.deploy.secrets import PassphraseSecrets, SecretsError
@@ -52,6 +53,7 @@ class Services:
         executor: id of this process in the lease table.
         program_deadline_seconds: how long a program in a folder may take.
         terminal: the person who runs the commands; None: nobody can be asked.
+        piped: standard input to its end, for what takes a document from there; None: there is none.
     """
 
     providers: ProviderSource
@@ -63,6 +65,7 @@ class Services:
     executor: str = ""
     program_deadline_seconds: float = DEADLINE_SECONDS
     terminal: Terminal | None = None
+    piped: Callable[[], str | None] = lambda: None
 
 
 class Session:
@@ -143,7 +146,11 @@ class Session:
             ConfigError: it needs what is not implemented here; the message names it.
         """
         chosen = self.arguments.text("config-file")
-        config = StackConfig.load(self.cwd / chosen if chosen else config_path(self.project, stack.name))
+        path = self.cwd / chosen if chosen else config_path(self.project, stack.name)
+        change = ConfigChange(path)
+        if change.is_pending and self.backend.exists(stack):
+            change.finish(self.store_of(stack).salt())
+        config = StackConfig.load(path)
         if config.secrets_provider not in ("", "default", "passphrase"):
             raise ConfigError(f"secrets provider {config.secrets_provider!r} in {config.path}: {SWITCH}")
         if config.environments:

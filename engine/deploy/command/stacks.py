@@ -1,9 +1,8 @@
-"""`pulumi stack select | init | ls | rm | tag …`: making, choosing, listing and removing stacks."""
+"""`pulumi stack select | unselect | init | ls | rm | tag …`: making, choosing, listing and removing stacks."""
 
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from engine.deploy.backend.blobs import BackendError, encode
@@ -11,11 +10,14 @@ from engine.deploy.backend.locks import LockHolder, lock_keys
 from engine.deploy.backend.stacks import StackReference
 from engine.deploy.checkpoint import parse_versioned
 from engine.deploy.command.arguments import SWITCH, UsageError
+from engine.deploy.command.configuration import copy_config
+from engine.deploy.command.deployments import milliseconds
 from engine.deploy.command.session import Session
 
 
 def select(session: Session) -> None:
     """`stack select [NAME]`, with `--create` making it."""
+    _check_secrets_provider(session)
     name = session.arguments.text("stack") or session.arguments.operand(0, "the name of a stack")
     stack = session.reference(name)
     if session.arguments.has("create") and not session.backend.exists(stack):
@@ -23,15 +25,29 @@ def select(session: Session) -> None:
     session.select(session.existing(name))
 
 
-def init(session: Session) -> None:
-    """`stack init NAME`."""
-    arguments = session.arguments
-    name = arguments.text("stack") or arguments.operand(0, "a name for the new stack")
-    provider = arguments.text("secrets-provider", "passphrase")
+def unselect(session: Session) -> None:
+    """`stack unselect`."""
+    if selected := session.selected():
+        session.deselect(session.reference(selected))
+        session.console.error("Stack was unselected")
+
+
+def _check_secrets_provider(session: Session) -> None:
+    provider = session.arguments.text("secrets-provider", "passphrase")
     if provider not in ("passphrase", "default"):
         raise UsageError(f"--secrets-provider {provider}: {SWITCH}")
+
+
+def init(session: Session) -> None:
+    """`stack init NAME [--copy-config-from STACK]`."""
+    arguments = session.arguments
+    name = arguments.text("stack") or arguments.operand(0, "a name for the new stack")
+    _check_secrets_provider(session)
     stack = session.reference(name)
+    source = session.existing(text) if (text := arguments.text("copy-config-from")) else None
     _create(session, stack)
+    if source is not None:
+        copy_config(session, source, stack, [])
     if not arguments.has("no-select"):
         session.select(stack)
 
@@ -56,7 +72,8 @@ def ls(session: Session) -> None:
     if not project and not arguments.has("all"):
         project = session.project.name
     selected = "" if arguments.has("all") and not project else session.selected()
-    rows = [_summary(session, stack, selected) for stack in session.backend.stacks(project)]
+    found = [stack for stack in session.backend.stacks(project) if _has_tag(session, stack)]
+    rows = [_summary(session, stack, selected) for stack in found]
     if arguments.has("json"):
         session.console.out(json.dumps(rows, indent=2))
         return
@@ -66,6 +83,15 @@ def ls(session: Session) -> None:
         session.console.out(
             f"{row['name'] + mark:<40}  {row.get('lastUpdate', 'n/a'):<24}  {row.get('resourceCount', 'n/a')}"
         )
+
+
+def _has_tag(session: Session, stack: StackReference) -> bool:
+    """Whether it has the tag of `--tag NAME[=VALUE]`."""
+    name, equals, value = session.arguments.text("tag").partition("=")
+    if not name:
+        return True
+    tags = session.backend.tags(stack)
+    return name in tags and (not equals or tags[name] == value)
 
 
 def _summary(session: Session, stack: StackReference, selected: str) -> dict[str, Any]:
@@ -90,17 +116,19 @@ def _is_dead(session: Session, key: str) -> bool:
     return holder is None or holder.is_dead(session.services.fence)
 
 
-def milliseconds(time: str) -> str:
-    """An RFC 3339 time in UTC with exactly three digits of fraction, cut, not rounded: what the SDK parses."""
-    match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?Z", time)
-    return f"{match[1]}.{(match[2] or '')[:3]:0<3}Z" if match else time
-
-
 def rm(session: Session) -> None:
     """`stack rm [NAME] --yes [--force] [--preserve-config] [--remove-backups]`."""
-    arguments = session.arguments
-    stack = session.existing(arguments.operands[0]) if arguments.operands else session.stack
-    store = session.store_of(stack)
+    operands = session.arguments.operands
+    remove_stack(session, session.existing(operands[0]) if operands else session.stack)
+
+
+def remove_stack(session: Session, stack: StackReference) -> None:
+    """Take a stack without resources away, and its configuration file.
+
+    Raises:
+        BackendError: it still has resources and nobody says `--force`.
+    """
+    arguments, store = session.arguments, session.store_of(stack)
     lock = store.lock()
     try:
         stored = store.load_locked(lock)

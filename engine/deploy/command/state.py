@@ -12,11 +12,12 @@ from engine.deploy.command.arguments import SWITCH, UsageError
 from engine.deploy.command.session import CommandFailed, Session
 from engine.deploy.command.state_edit import (
     CannotEdit,
-    delete_resource,
+    delete_resources,
     rename_resource,
     rename_stack,
     set_protection,
 )
+from engine.deploy.config_change import ConfigChange
 from engine.deploy.secrets import PassphraseSecrets, SecretsError
 from engine.deploy.snapshot import Snapshot
 from engine.deploy.stack_config import StackConfig, config_path
@@ -27,16 +28,23 @@ _DEPENDENCY_COLOR, _PARENT_COLOR = "#246C60", "#AA6639"  # the official engine's
 
 
 def delete(session: Session) -> None:
-    """`state delete URN [--force] [--target-dependents]`."""
+    """`state delete URN… | --all [--force] [--target-dependents]`."""
     arguments = session.arguments
-    urn = arguments.operand(0, "the URN of a resource")
-    _edit(
-        session,
-        lambda snapshot: delete_resource(
-            snapshot, urn, force=arguments.has("force"), with_dependents=arguments.has("target-dependents")
-        ),
-    )
-    session.console.out("Resource deleted")
+    urns, everything = arguments.operands, arguments.has("all")
+    if bool(urns) == everything:
+        raise UsageError("`pulumi state delete` needs either URNs or --all")
+
+    def edit(snapshot: Snapshot) -> Snapshot:
+        return delete_resources(
+            snapshot,
+            [r.urn for r in snapshot.resources] if everything else urns,
+            force=arguments.has("force"),
+            with_dependents=arguments.has("target-dependents"),
+        )
+
+    _edit(session, edit)
+    which = "All resources" if everything else "Resource" if len(urns) == 1 else f"{len(urns)} resources"
+    session.console.out(f"{which} deleted")
 
 
 def protect(session: Session) -> None:
@@ -169,6 +177,8 @@ def _dot(session: Session, snapshot: Snapshot) -> Iterator[str]:
     dependency_color = arguments.text("dependency-edge-color", _DEPENDENCY_COLOR)
     parent_color = arguments.text("parent-edge-color", _PARENT_COLOR)
     yield "strict digraph {"
+    if fragment := arguments.text("dot-fragment"):
+        yield fragment
     for state in snapshot.resources:
         label = urn_name(state.urn) if arguments.has("short-node-name") else state.urn
         yield f'    {numbers[state.urn]} [label="{_quoted(label)}"];'
@@ -198,10 +208,12 @@ def change_secrets_provider(session: Session) -> None:
         stored = store.load_locked(lock)
         old = session.config_secrets()
         lock.check()
-        # Configuration first: with it written and the checkpoint not, running this again with both passphrases known
-        # finishes the change; each file says by its salt which passphrase it needs.
-        _encrypt_config(session.config, session.project.name, old, fresh)
+        # Two files change as one: the configuration is put beside its file, storing the checkpoint decides, and whoever
+        # reads the configuration next puts it into place if this process died in between.
+        change = ConfigChange(session.config.path)
+        change.prepare(_encrypted(session.config, session.project.name, old, fresh))
         store.save(stored, stored.snapshot, lock, codec=CheckpointCodec(fresh), salt=fresh.state)
+        change.finish(fresh.state)
     finally:
         lock.release()
     session.console.out(f"Migrated stack '{session.stack.name}' to a new passphrase; use it from now on")
@@ -220,7 +232,8 @@ def _new_passphrase(session: Session) -> str:
     return first
 
 
-def _encrypt_config(config: StackConfig, project: str, old: PassphraseSecrets, new: PassphraseSecrets) -> None:
+def _encrypted(config: StackConfig, project: str, old: PassphraseSecrets, new: PassphraseSecrets) -> str:
+    """The configuration file with every secret under the new passphrase; nothing is written."""
     config.set_salt(new.state)
     config.reseal(project, lambda text: new.encrypt(old.decrypt(text)))
-    config.save()
+    return config.render()

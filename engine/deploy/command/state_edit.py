@@ -37,14 +37,15 @@ def find(snapshot: Snapshot, urn: str) -> ResourceState:
     return found[0]
 
 
-def delete_resource(snapshot: Snapshot, urn: str, *, force: bool, with_dependents: bool) -> Snapshot:
-    """Forget a resource; what it stands for in the cloud stays.
+def delete_resources(snapshot: Snapshot, urns: Collection[str], *, force: bool, with_dependents: bool) -> Snapshot:
+    """Forget resources; what they stand for in the cloud stays.
 
     Args:
         force: also if it is protected.
         with_dependents: forget also everything that needs it.
     """
-    doomed = {find(snapshot, urn).urn}
+    everything = {r.urn for r in snapshot.resources} <= set(urns)
+    doomed = set(urns) if everything else {find(snapshot, urn).urn for urn in urns}
     dependents = _dependents(snapshot.resources, doomed)
     if dependents and not with_dependents:
         names = "\n".join(f" * {urn_name(r.urn)!r:<15} ({r.urn})" for r in dependents)
@@ -70,6 +71,27 @@ def _dependents(resources: Sequence[ResourceState], roots: Collection[str]) -> l
             needed.add(state.urn)
             found.append(state)
     return found
+
+
+def unprotected(snapshot: Snapshot) -> tuple[str, ...]:
+    """What a destroy may delete that leaves protected resources, and all they need, alone.
+
+    Raises:
+        CannotEdit: nothing is left to delete.
+    """
+    kept: set[str] = set()
+    for state in reversed(snapshot.resources):  # ordered: what something needs comes before it
+        if state.protect or state.urn in kept:
+            kept |= {state.urn, *references(state)}
+            if state.provider:
+                kept.add(parse_reference(state.provider)[0])
+    free = tuple(dict.fromkeys(r.urn for r in snapshot.resources if r.urn not in kept))
+    if kept and not free:
+        raise CannotEdit(
+            f"There were no unprotected resources to destroy. There are still {len(kept)} protected resources "
+            "associated with this stack."
+        )
+    return free
 
 
 def set_protection(snapshot: Snapshot, urns: Collection[str], *, protect: bool) -> Snapshot:

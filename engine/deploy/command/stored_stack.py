@@ -179,12 +179,19 @@ class StackStore:
         return encode(versioned("checkpoint", inside, deployment.snapshot.resources))
 
     def _read(self) -> StoredStack:
-        raw = self._backend.read(self._stack)
+        return self.decode(self._backend.read(self._stack))
+
+    def decode(self, raw: bytes, which: str = "") -> StoredStack:
+        """A checkpoint of this stack, the current one or (`which`) another.
+
+        Raises:
+            CheckpointError, SecretsError: as `load`.
+        """
         latest = self._latest(raw)
         salt = salt_of(latest.get("secrets_providers") or {})
         codec = CheckpointCodec(self._open_secrets(salt) if salt else None)
         deployment = codec.load(latest)
-        verified(deployment.snapshot, f"the checkpoint of {self._stack.name}")
+        verified(deployment.snapshot, f"the checkpoint of {self._stack.name}{which and f', {which}'}")
         return StoredStack(raw, deployment, codec)
 
     def _latest(self, raw: bytes) -> dict[str, Any]:

@@ -91,8 +91,11 @@ class TreeDisplay(ProgressDisplay):
     def _draw(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, header_style="bold blue", pad_edge=False)
         table.add_column("", no_wrap=True, min_width=2)
-        table.add_column("Type", no_wrap=True, overflow="ellipsis")
-        table.add_column("Name", no_wrap=True, overflow="ellipsis")
+        if self._showing.urns:
+            table.add_column("URN", no_wrap=True, overflow="ellipsis")
+        else:
+            table.add_column("Type", no_wrap=True, overflow="ellipsis")
+            table.add_column("Name", no_wrap=True, overflow="ellipsis")
         table.add_column("Plan" if self._planning else "Status", no_wrap=True)
         table.add_column("Info", no_wrap=True, overflow="ellipsis")
         with self._guard:
@@ -104,8 +107,8 @@ class TreeDisplay(ProgressDisplay):
         style = "red" if row.failed else OP_STYLES.get(row.op, "")
         return (
             Text(self._prefix(row).rstrip() or " ", style=style),
-            Text.assemble((guides, "dim"), row.type),
-            Text(row.name),
+            Text.assemble((guides, "dim"), row.urn if self._showing.urns else row.type),
+            *([] if self._showing.urns else [Text(row.name)]),
             Text(self._status(row), style=f"bold {style}" if row.failed else style),
             Text(self._info(row), style=_info_style(row)),
         )
