@@ -17,6 +17,8 @@ from engine.model.errors import StackyardError
 STATUS_OF_CODE: Mapping[str, int] = {
     "invalid_json": 400,
     "unauthenticated": 401,
+    "insufficient_credit": 402,
+    "budget_exceeded": 402,
     "forbidden": 403,
     "not_found": 404,
     "method_not_allowed": 405,

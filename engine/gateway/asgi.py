@@ -23,6 +23,8 @@ HOP_BY_HOP = frozenset(
 
 STATUS_OF_CODE: Mapping[str, int] = {
     "unauthenticated": 401,
+    "insufficient_credit": 402,
+    "budget_exceeded": 402,
     "not_found": 404,
     "method_not_allowed": 405,
     "conflict": 409,

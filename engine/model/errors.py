@@ -56,6 +56,18 @@ class Conflict(StackyardError):
     code = "conflict"
 
 
+class InsufficientCredit(StackyardError):
+    """The organisation's balance does not cover it. `details` has `available_microdollars`."""
+
+    code = "insufficient_credit"
+
+
+class BudgetExceeded(StackyardError):
+    """A budget that somebody set would be passed. `details` names it and says when it is whole again."""
+
+    code = "budget_exceeded"
+
+
 class TooLarge(StackyardError):
     """The request body passes the limit."""
 
