@@ -52,7 +52,7 @@ def require_own_site(method: str, headers: Mapping[str, str], public_url: str) -
     origin = headers.get("origin")
     foreign = site is not None and site.lower() not in _OWN
     if foreign or (origin is not None and not _is_own(origin, headers.get("host", ""), public_url)):
-        raise Forbidden("this request was made by a page of another site, which may not use your session", reason="csrf")
+        raise Forbidden("a page of another site made this request; it may not use your session", reason="csrf")
 
 
 def _is_own(origin: str, host: str, public_url: str) -> bool:

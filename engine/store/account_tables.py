@@ -74,7 +74,7 @@ class VerificationRow(SQLModel, table=True):
 
 
 class AttemptRow(SQLModel, table=True):
-    """How often something was tried in the window that ends at `resets_at`. `name` is a keyed hash: it tells nothing."""
+    """How often something was tried in the window that ends at `resets_at`. `name` is a keyed hash."""
 
     __tablename__ = "attempts"
     name: str = Field(primary_key=True)
