@@ -12,6 +12,7 @@ from functools import partial
 
 from engine.deploy.assets import AssetError, has_assets, with_hashes
 from engine.deploy.check_diff import CheckDiff, shown
+from engine.deploy.construct import Components
 from engine.deploy.default_providers import DefaultProviders
 from engine.deploy.functions import Functions
 from engine.deploy.goal import Goal
@@ -88,6 +89,7 @@ class Deployment:
         self.check_diff = CheckDiff(execution, self.registrations, planning)
         self._default_providers = DefaultProviders(target, execution, workers, self._register_provider)
         self.functions = Functions(execution, workers, self._default_providers, self.registrations)
+        self.components = Components(execution, workers, self._default_providers)
         self._generating = asyncio.Lock()
         self._operated: set[str] = set()
         self._replaced: set[str] = set()

@@ -14,6 +14,7 @@ from google.protobuf import empty_pb2
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, provider_pb2, resource_pb2, resource_pb2_grpc
 
 from engine.deploy.callbacks import CallbackFailed
+from engine.deploy.component_providers import ComponentProviders
 from engine.deploy.deployment import Deployment
 from engine.deploy.events import EngineEvents
 from engine.deploy.goal import AliasSpec, Goal
@@ -98,6 +99,7 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         self._deployment = deployment
         self._transforms = transforms
         self._hooks = hooks
+        self._component_providers = ComponentProviders()
         self._all_registered = all_registered
         self._may_end = may_end
 
@@ -108,12 +110,15 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         return resource_pb2.SupportsFeatureResponse(hasSupport=request.id in _FEATURES)
 
     async def RegisterResource(self, request: Any, context: Any) -> resource_pb2.RegisterResourceResponse:
-        asked = request
+        asked = self._component_providers.resolved(self._transforms.claimed(request))
         request = await _answer(context, self._transforms.resource(asked))
         if refused := _refused_options(request):
             await _refuse(context, f"resource {request.name} ({request.type}) uses {refused}")
+        if request.remote:
+            return await self._construct(asked, request, context)
         made = await _answer(context, self._deployment.register(_goal(request)))
         self._transforms.remember(made.urn, asked)
+        self._component_providers.remember(made.urn, request)
         result = resource_pb2.Result.SUCCESS if made.succeeded else resource_pb2.Result.FAIL
         if not made.succeeded and not request.supportsResultReporting:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "resource monitor shut down")
@@ -125,6 +130,26 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
             ),
             result=result,
             unknown=made.unknown,
+        )
+
+    async def _construct(self, asked: Any, request: Any, context: Any) -> resource_pb2.RegisterResourceResponse:
+        self._transforms.promise(asked)
+        made = await _answer(context, self._deployment.components.construct(request))
+        if made is None:
+            goal = Goal(request.type, request.name, custom=False, parent=request.parent)
+            return resource_pb2.RegisterResourceResponse(
+                urn=(await _answer(context, self._deployment.register(goal))).urn
+            )
+        self._transforms.remember(made.urn, asked)
+        self._component_providers.remember(made.urn, request)
+        state = encode_struct(
+            decode_struct(made.state), keep_secrets=request.acceptSecrets, keep_resources=request.acceptResources
+        )
+        needed = resource_pb2.RegisterResourceResponse.PropertyDependencies
+        return resource_pb2.RegisterResourceResponse(
+            urn=made.urn,
+            object=state,
+            propertyDependencies={key: needed(urns=urns) for key, urns in made.dependencies.items()},
         )
 
     async def RegisterResourceOutputs(self, request: Any, context: Any) -> empty_pb2.Empty:
@@ -263,7 +288,6 @@ def _is_provider(request: Any) -> bool:
 def _refused_options(request: Any) -> str:
     """The first option of a registration this engine does not implement; "" if there is none."""
     options = {
-        "remote": "a remote component (`remote`)",
         "packageRef": "a parameterized package",
         "state_migrations": "`state_migrations`",
         "envVarMappings": "`env_var_mappings`",

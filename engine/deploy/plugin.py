@@ -6,21 +6,24 @@ Starts no process (`plugin_process.py`) and chooses none (`provider_sources.py`)
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
-from google.protobuf import empty_pb2, struct_pb2
-from pulumi.runtime.proto import provider_pb2, status_pb2
+from google.protobuf import struct_pb2
+from pulumi.runtime.proto import errors_pb2, provider_pb2, status_pb2
 
 from engine.deploy.events import shown
-from engine.deploy.plugin_process import PluginCommand, PluginPool, PluginProcess
+from engine.deploy.hosting import Hosting
+from engine.deploy.plugin_process import PluginCommand, PluginPool
+from engine.deploy.plugin_session import PluginSession, Unimplemented
 from engine.deploy.property import (
+    ARCHIVE_SIGNATURE,
+    ASSET_SIGNATURE,
+    SIGNATURE,
     Archive,
     Asset,
     PropertyMap,
@@ -31,6 +34,7 @@ from engine.deploy.property import (
     transform,
 )
 from engine.deploy.provider import (
+    CallResult,
     CheckFailure,
     CheckResult,
     CreateResult,
@@ -42,6 +46,7 @@ from engine.deploy.provider import (
     ReadResult,
 )
 from engine.deploy.secret_outputs import annotate
+from engine.deploy.transforms import output_dependencies
 from engine.deploy.wire import decode_struct, encode_struct
 
 _DETAILS = "grpc-status-details-bin"
@@ -54,19 +59,6 @@ _KINDS = {
     provider_pb2.PropertyDiff.UPDATE: DiffKind.UPDATE,
     provider_pb2.PropertyDiff.UPDATE_REPLACE: DiffKind.UPDATE_REPLACE,
 }
-
-
-class ProviderDied(Exception):
-    """A plugin died inside a call that changes the cloud: how far it got is unknown, so the operation stays pending."""
-
-
-@dataclass(frozen=True)
-class _Abilities:
-    """What a configured plugin can take."""
-
-    secrets: bool
-    resources: bool
-    preview: bool
 
 
 class PluginProvider:
@@ -90,22 +82,21 @@ class PluginProvider:
         self.package = package
         self.version = version
         self._command = command
-        self._pool = pool
+        self._session = PluginSession(command, pool)
         self._folder = folder
         self._fixed = fixed_configuration
-        self._held: list[PluginProcess] = []
-        self._process: PluginProcess | None = None
-        self._bare: PluginProcess | None = None
-        self._abilities = _Abilities(secrets=False, resources=False, preview=False)
         self._unknown = False
-        self._starting = asyncio.Lock()
+
+    def join(self, hosting: Hosting) -> None:
+        """See `HostedProvider.join`."""
+        self._session.hosting = hosting
 
     async def check_config(self, urn: str, olds: PropertyMap, news: PropertyMap) -> CheckResult:
         """See `Provider.check_config`."""
         request = provider_pb2.CheckRequest(urn=urn, olds=self._plain(olds), news=self._plain(news))
         try:
-            response = await self._ask("CheckConfig", request, await self._unconfigured())
-        except _Unimplemented:
+            response = await self._session.ask("CheckConfig", request, await self._session.unconfigured())
+        except Unimplemented:
             return CheckResult(news)
         return CheckResult(annotate(decode_struct(response.inputs), news), _failures(response))
 
@@ -115,8 +106,8 @@ class PluginProvider:
             urn=urn, olds=self._plain(olds), old_inputs=self._plain(olds), news=self._plain(news)
         )
         try:
-            return _diff(await self._ask("DiffConfig", request, await self._unconfigured()))
-        except _Unimplemented:
+            return _diff(await self._session.ask("DiffConfig", request, await self._session.unconfigured()))
+        except Unimplemented:
             return DiffResult(None)
 
     async def configure(self, inputs: PropertyMap) -> None:
@@ -125,12 +116,17 @@ class PluginProvider:
         if contains_unknown(inputs):  # a preview: the plugin cannot be configured yet
             self._unknown = True
             return
-        text = json.dumps(_revealed(inputs), sort_keys=True)
-        process = await self._acquire(hashlib.sha256(text.encode()).hexdigest())
-        async with process.configured:
-            if "abilities" not in process.answers:
-                process.answers["abilities"] = await self._configure(process, inputs)
-        self._process, self._abilities = process, process.answers["abilities"]
+        plain = _revealed(inputs)
+        request = provider_pb2.ConfigureRequest(
+            variables={f"{self.package}:config:{key}": _variable(value) for key, value in plain.items()},
+            args=encode_struct(self._located(inputs)),
+            acceptSecrets=True,
+            acceptResources=True,
+            sends_old_inputs=True,
+            sends_old_inputs_to_delete=True,
+        )
+        text = json.dumps(plain, sort_keys=True)
+        await self._session.configure(hashlib.sha256(text.encode()).hexdigest(), request)
 
     async def check(
         self, urn: str, type_: str, olds: PropertyMap, news: PropertyMap, random_seed: bytes
@@ -142,8 +138,8 @@ class PluginProvider:
             **_identity(urn, type_), olds=self._struct(olds), news=self._struct(news), randomSeed=random_seed
         )
         try:
-            response = await self._ask("Check", request)
-        except _Unimplemented:
+            response = await self._session.ask("Check", request)
+        except Unimplemented:
             return CheckResult(news)
         return CheckResult(self._outputs(response.inputs, news), _failures(response))
 
@@ -169,15 +165,15 @@ class PluginProvider:
             ignoreChanges=list(ignore_changes),
         )
         try:
-            return _diff(await self._ask("Diff", request))
-        except _Unimplemented:
+            return _diff(await self._session.ask("Diff", request))
+        except Unimplemented:
             return DiffResult(None)
 
     async def create(
         self, urn: str, type_: str, inputs: PropertyMap, timeout_seconds: float, preview: bool
     ) -> CreateResult:
         """See `Provider.create`."""
-        if preview and (self._unknown or not self._abilities.preview):
+        if preview and (self._unknown or not self._session.abilities.preview):
             return CreateResult("", inputs)
         request = provider_pb2.CreateRequest(
             **_identity(urn, type_), properties=self._struct(inputs), timeout=timeout_seconds, preview=preview
@@ -185,7 +181,8 @@ class PluginProvider:
         response = await self._change("Create", request, urn, inputs, preview)
         if not response.id and not preview:
             raise ProviderError(f"the provider plugin {self._command.name} created {urn} and gave it no id")
-        return CreateResult(response.id, self._outputs(response.properties, inputs))
+        outputs = self._outputs(response.properties, inputs)
+        return CreateResult(response.id, outputs, response.refresh_before_update)
 
     async def read(self, urn: str, type_: str, id: str, inputs: PropertyMap, outputs: PropertyMap) -> ReadResult:
         """See `Provider.read`."""
@@ -193,11 +190,12 @@ class PluginProvider:
             **_identity(urn, type_), id=id, inputs=self._struct(inputs), properties=self._struct(outputs)
         )
         try:
-            response = await self._ask("Read", request)
+            response = await self._session.inquire("Read", request)
         except grpc.aio.AioRpcError as err:
             raise self._failure(err, inputs) from err
         known = annotate(decode_struct(response.inputs), inputs) if response.HasField("inputs") else inputs
-        return ReadResult(response.id, self._outputs(response.properties, inputs), known)
+        outputs = self._outputs(response.properties, inputs)
+        return ReadResult(response.id, outputs, known, response.refresh_before_update)
 
     async def update(
         self,
@@ -212,7 +210,7 @@ class PluginProvider:
         preview: bool,
     ) -> PropertyMap:
         """See `Provider.update`."""
-        if preview and (self._unknown or not self._abilities.preview):
+        if preview and (self._unknown or not self._session.abilities.preview):
             return {**old_outputs, **new_inputs}
         request = provider_pb2.UpdateRequest(
             **_identity(urn, type_),
@@ -249,109 +247,80 @@ class PluginProvider:
 
     async def invoke(self, token: str, args: PropertyMap) -> PropertyMap:
         """See `Provider.invoke`."""
-        response = await self._ask("Invoke", provider_pb2.InvokeRequest(tok=token, args=self._struct(args)))
+        hosting = self._session.hosting
+        request = provider_pb2.InvokeRequest(
+            tok=token, args=self._struct(args), preview=hosting is not None and hosting.dry_run
+        )
+        response = await self._session.ask("Invoke", request)
         if response.failures:
             reasons = "; ".join(f"{f.property}: {f.reason}" if f.property else f.reason for f in response.failures)
             raise ProviderError(f"invocation of {token} failed: {reasons}")
         return decode_struct(getattr(response, "return"))
 
+    async def call(
+        self, token: str, args: PropertyMap, dependencies: Mapping[str, Sequence[str]], preview: bool
+    ) -> CallResult:
+        """See `CallingProvider.call`."""
+        if self._unknown:
+            return CallResult({})
+        request = provider_pb2.CallRequest(
+            tok=token,
+            args=encode_struct(self._located(args)),
+            argDependencies={
+                key: provider_pb2.CallRequest.ArgumentDependencies(urns=urns) for key, urns in dependencies.items()
+            },
+            **self._facts(),
+        )
+        try:
+            response = await self._session.inquire("Call", request)
+        except grpc.aio.AioRpcError as err:
+            raise ProviderError(_explained(err)) from err
+        returned = getattr(response, "return")
+        urns_of = {key: {*found.urns} for key, found in response.returnDependencies.items()}
+        for key, value in returned.fields.items():
+            urns_of.setdefault(key, set()).update(output_dependencies(value))
+        return CallResult(
+            decode_struct(returned), _failures(response), {key: sorted(urns) for key, urns in urns_of.items()}
+        )
+
+    async def construct(self, request: provider_pb2.ConstructRequest) -> provider_pb2.ConstructResponse | None:
+        """See `ConstructingProvider.construct`."""
+        if self._unknown:
+            return None
+        abilities = self._session.abilities
+        if not abilities.secrets:
+            raise ProviderError(
+                f"the provider plugin {self._command.name} takes no secrets, so it can make no component"
+            )
+        for value in request.inputs.fields.values():
+            self._locate_sent(value)
+        if not abilities.outputs:  # it would not know what to make of a value with its dependencies
+            request.inputs.CopyFrom(encode_struct(decode_struct(request.inputs), keep_resources=abilities.resources))
+        try:
+            response = await self._session.inquire("Construct", request)
+        except grpc.aio.AioRpcError as err:
+            raise ProviderError(_explained(err)) from err
+        assert isinstance(response, provider_pb2.ConstructResponse)
+        return response
+
     async def close(self) -> None:
         """Give the processes back to the pool."""
-        held, self._held = self._held, []
-        for process in held:
-            await self._pool.release(process)
+        await self._session.close()
 
-    # -- the process -------------------------------------------------------------------------------------------------
-
-    async def _acquire(self, configuration: str) -> PluginProcess:
-        process = await self._pool.acquire(self._command, configuration)
-        self._held.append(process)
-        return process
-
-    async def _unconfigured(self) -> PluginProcess:
-        """A process for questions about a configuration; they carry it whole, so any process of the plugin will do."""
-        async with self._starting:
-            if self._bare is None:
-                self._bare = await self._acquire("")
-            return self._bare
-
-    async def _configure(self, process: PluginProcess, inputs: PropertyMap) -> _Abilities:
-        handshake = provider_pb2.ProviderHandshakeRequest(engine_address="", invoke_with_preview=True)
-        try:
-            promised = await self._ask("Handshake", handshake, process)
-        except _Unimplemented:
-            promised = provider_pb2.ProviderHandshakeResponse()
-        args = encode_struct(self._located(inputs))
-        variables = {f"{self.package}:config:{key}": _variable(value) for key, value in _revealed(inputs).items()}
-        request = provider_pb2.ConfigureRequest(
-            variables=variables,
-            args=args,
-            acceptSecrets=True,
-            acceptResources=True,
-            sends_old_inputs=True,
-            sends_old_inputs_to_delete=True,
-        )
-        try:
-            response = await self._ask("Configure", request, process)
-        except _Unimplemented:
-            response = provider_pb2.ConfigureResponse()
-        return _Abilities(
-            secrets=response.acceptSecrets or promised.accept_secrets,
-            resources=response.acceptResources or promised.accept_resources,
-            preview=response.supportsPreview,
-        )
-
-    # -- one call ----------------------------------------------------------------------------------------------------
+    def _facts(self) -> Mapping[str, Any]:
+        hosting = self._session.hosting
+        return hosting.facts() if hosting is not None else {}
 
     async def _change(self, method: str, request: Any, urn: str, inputs: PropertyMap, preview: bool) -> Any:
-        process = self._ready()
         try:
-            return await self._call(method, request, process)
+            return await self._session.change(method, request, urn, preview=preview)
         except grpc.aio.AioRpcError as err:
-            died = "" if preview or err.code() is not grpc.StatusCode.UNAVAILABLE else await process.death()
-            if died:
-                raise ProviderDied(f"{died}\nit was busy with {method.lower()} of {urn}") from err
             raise self._failure(err, inputs) from err
-
-    async def _ask(self, method: str, request: Any, process: PluginProcess | None = None) -> Any:
-        """A call that changes nothing."""
-        process = process or self._ready()
-        try:
-            return await self._call(method, request, process)
-        except grpc.aio.AioRpcError as err:
-            if err.code() is grpc.StatusCode.UNIMPLEMENTED:
-                raise _Unimplemented(f"{self._command.name} does not implement {method}: {err.details()}") from err
-            if err.code() is grpc.StatusCode.UNAVAILABLE and (died := await process.death()):
-                raise ProviderError(died) from err
-            if method == "Read":
-                raise
-            raise ProviderError(err.details() or err.code().name) from err
-
-    async def _call(self, method: str, request: Any, process: PluginProcess) -> Any:
-        try:
-            return await getattr(process.stub, method)(request)
-        except asyncio.CancelledError:
-            if process.users == 1:  # a plugin that others use as well must go on for them
-                await self._cancel(process)
-            raise
-
-    async def _cancel(self, process: PluginProcess) -> None:
-        try:
-            await process.stub.Cancel(empty_pb2.Empty(), timeout=1)
-        except grpc.aio.AioRpcError:
-            return  # it may not know how, or be dead already
-
-    def _ready(self) -> PluginProcess:
-        if self._process is None:
-            raise ProviderError(
-                f"the configuration of provider {self.package} is not known yet: apply what it depends on first"
-            )
-        return self._process
 
     def _failure(self, err: grpc.aio.AioRpcError, inputs: PropertyMap) -> ProviderError:
         """The plugin's error; with `ErrorResourceInitFailed` among its details the thing exists."""
-        message = err.details() or err.code().name
-        found = _init_failed(err)
+        message = _explained(err)
+        found = _detail(err, provider_pb2.ErrorResourceInitFailed)
         if found is None:
             return ProviderError(message)
         outputs = self._outputs(found.properties, inputs)
@@ -365,7 +334,7 @@ class PluginProvider:
     # -- values ------------------------------------------------------------------------------------------------------
 
     def _struct(self, values: PropertyMap) -> struct_pb2.Struct:
-        abilities = self._abilities
+        abilities = self._session.abilities
         return encode_struct(self._located(values), keep_secrets=abilities.secrets, keep_resources=abilities.resources)
 
     def _plain(self, values: PropertyMap) -> struct_pb2.Struct:
@@ -375,12 +344,25 @@ class PluginProvider:
     def _outputs(self, struct: struct_pb2.Struct, inputs: PropertyMap) -> PropertyMap:
         """What the plugin says; one that takes no secrets cannot mark them either."""
         values = decode_struct(struct)
-        return values if self._abilities.secrets else annotate(values, inputs)
+        return values if self._session.abilities.secrets else annotate(values, inputs)
 
     def _located(self, values: PropertyMap) -> PropertyMap:
         located = transform(values, self._locate)
         assert isinstance(located, dict)
         return located
+
+    def _locate_sent(self, value: struct_pb2.Value) -> None:
+        """The same for values that stay as they were sent, dependencies and all."""
+        if value.WhichOneof("kind") == "list_value":
+            for item in value.list_value.values:
+                self._locate_sent(item)
+        elif value.WhichOneof("kind") == "struct_value":
+            fields = value.struct_value.fields
+            marked = SIGNATURE in fields and fields[SIGNATURE].string_value in (ASSET_SIGNATURE, ARCHIVE_SIGNATURE)
+            if marked and "path" in fields:
+                fields["path"].string_value = str(self._folder / fields["path"].string_value)
+            for item in fields.values():
+                self._locate_sent(item)
 
     def _locate(self, value: PropertyValue) -> PropertyValue:
         if isinstance(value, Asset | Archive) and isinstance(path := value.fields.get("path"), str):
@@ -388,10 +370,6 @@ class PluginProvider:
         if isinstance(value, Secret):
             return Secret(transform(value.value, self._locate))
         return value
-
-
-class _Unimplemented(ProviderError):
-    """The plugin has no such method."""
 
 
 def _identity(urn: str, type_: str) -> dict[str, Any]:
@@ -415,14 +393,25 @@ def _diff(response: Any) -> DiffResult:
     )
 
 
-def _init_failed(err: grpc.aio.AioRpcError) -> Any:
+def _detail(err: grpc.aio.AioRpcError, kind: Any) -> Any:
+    """The error's detail of a kind of message; None if it has none."""
     metadata: Any = err.trailing_metadata() or ()  # pairs, whatever the stubs say
     for key, value in metadata:
         if key == _DETAILS and isinstance(value, bytes):
             for detail in status_pb2.Status.FromString(value).details:
-                if detail.type_url.endswith("pulumirpc.ErrorResourceInitFailed"):
-                    return provider_pb2.ErrorResourceInitFailed.FromString(detail.value)
+                if detail.type_url.rpartition("/")[2] == kind.DESCRIPTOR.full_name:
+                    return kind.FromString(detail.value)
     return None
+
+
+def _explained(err: grpc.aio.AioRpcError) -> str:
+    """The plugin's own words, with those about single properties."""
+    message = err.details() or ("" if _detail(err, errors_pb2.InputPropertiesError) else err.code().name)
+    found = _detail(err, errors_pb2.InputPropertiesError)
+    reasons = [] if found is None else [f"property {e.property_path}: {e.reason}" for e in found.errors]
+    if (cause := _detail(err, errors_pb2.ErrorCause)) is not None:
+        message = f"{message}: {cause.message}"
+    return "\n".join(filter(None, [message, *reasons]))
 
 
 def _revealed(inputs: PropertyMap) -> Mapping[str, Any]:

@@ -16,20 +16,31 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import grpc
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import analyzer_pb2_grpc, engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2_grpc
 
-from engine.deploy.monitor import CHANNEL_OPTIONS
 from engine.deploy.provider import ProviderError
+from engine.deploy.wire import CHANNEL_OPTIONS
 
 _TIED = Path(__file__).parent / "launchers" / "tied.py"
 _START_SECONDS = 60.0  # a large plugin loads its schema first; the official engine waits as long for the port
 _HEALTH_SECONDS = 5.0
 _IDLE_SECONDS = 300.0  # updates of one stack come in bursts; a plugin of a large cloud holds hundreds of MiB
 _LAST_WORDS = 20
+_STDOUT_STREAM, _STDERR_STREAM = 1, 2
+_SEVERITIES = {engine_pb2.INFO: "info", engine_pb2.WARNING: "warning", engine_pb2.ERROR: "error"}
+
+
+@dataclass(frozen=True)
+class Parameterization:
+    """What makes another package of a plugin, for example of a bridge to all providers of another tool."""
+
+    name: str
+    version: str
+    value: bytes
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,9 @@ class PluginCommand:
         argv: program and arguments; the engine's address follows, then `more`.
         service: the gRPC service it serves, which is asked whether it is well.
         environment: of the process: a cloud's credentials are in it, so it is part of the identity.
+        root: the folder of the plugin's program.
+        parameter: what package it is to be, for a plugin that can be several.
+        port: somebody else runs it, for example a debugger, and it listens here; 0: we start it.
     """
 
     name: str
@@ -48,11 +62,71 @@ class PluginCommand:
     directory: str = "/"
     more: tuple[str, ...] = ()
     service: Literal["provider", "analyzer"] = "provider"
+    root: str = ""
+    parameter: Parameterization | None = None
+    port: int = 0
 
     def key(self) -> str:
         """Identity: what must be equal for two updates to share a process."""
-        parts = [self.service, self.argv, self.more, sorted(self.environment.items()), self.directory]
+        parts: list[Any] = [
+            self.service,
+            self.argv,
+            self.more,
+            sorted(self.environment.items()),
+            self.directory,
+            self.port,
+        ]
+        if self.parameter is not None:
+            parts.append([self.parameter.name, self.parameter.version, self.parameter.value.hex()])
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+class Listener(Protocol):
+    """An update that uses a plugin and shows what it says."""
+
+    def owns(self, urn: str) -> bool:
+        """Whether a resource is one of this update's stack."""
+        ...
+
+    def tell(self, severity: str, message: str, *, urn: str = "", stream_id: int = 0, ephemeral: bool = False) -> None:
+        """Show a message."""
+        ...
+
+
+class PluginLog(engine_pb2_grpc.EngineServicer):
+    """What a plugin says: its last words, and messages for the updates that use it.
+
+    The `Engine` service of a plugin; it serves no other method of it. A message goes to the update whose resource it
+    names. One that names none goes to a sole user only: what a plugin says of one stack is no business of another's.
+    """
+
+    def __init__(self) -> None:
+        self.words: deque[str] = deque(maxlen=_LAST_WORDS)
+        self.listeners: list[Listener] = []
+
+    def line(self, text: str, stream_id: int) -> None:
+        """Take a line of the plugin's output."""
+        self.words.append(text)
+        if text.strip():
+            self._tell("info" if stream_id == _STDOUT_STREAM else "info#err", text, stream_id=stream_id)
+
+    async def Log(self, request: Any, context: Any) -> empty_pb2.Empty:
+        if request.severity >= engine_pb2.WARNING:
+            self.words.append(request.message.strip())
+        if severity := _SEVERITIES.get(request.severity):
+            self._tell(
+                severity, request.message, urn=request.urn, stream_id=request.streamId, ephemeral=request.ephemeral
+            )
+        return empty_pb2.Empty()
+
+    async def GetRootResource(self, request: Any, context: Any) -> engine_pb2.GetRootResourceResponse:
+        return engine_pb2.GetRootResourceResponse()
+
+    def _tell(self, severity: str, message: str, *, urn: str = "", stream_id: int = 0, ephemeral: bool = False) -> None:
+        users = list(dict.fromkeys(self.listeners))
+        concerned = [user for user in users if user.owns(urn)] if urn else users
+        if len(concerned) == 1:
+            concerned[0].tell(severity, message, urn=urn, stream_id=stream_id, ephemeral=ephemeral)
 
 
 class PluginProcess:
@@ -61,14 +135,16 @@ class PluginProcess:
     def __init__(
         self,
         command: PluginCommand,
-        process: asyncio.subprocess.Process,
-        log: grpc.aio.Server,
-        words: deque[str],
+        process: asyncio.subprocess.Process | None,
+        engine: grpc.aio.Server,
+        engine_address: str,
+        log: PluginLog,
     ) -> None:
         self.command = command
-        self._process = process
-        self._log = log
-        self._words = words
+        self._process = process  # None: somebody else's
+        self._engine = engine
+        self.engine_address = engine_address
+        self.log = log
         self._readers: list[asyncio.Task[None]] = []
         self._channel: Any = None  # a `grpc.aio.Channel` once the plugin has said its port
         self.users = 0
@@ -82,31 +158,21 @@ class PluginProcess:
         Raises:
             ProviderError: it did not start; with its last words.
         """
-        log = grpc.aio.server(options=CHANNEL_OPTIONS)
-        words: deque[str] = deque(maxlen=_LAST_WORDS)
-        engine_pb2_grpc.add_EngineServicer_to_server(_PluginEngine(words), log)
-        address = f"127.0.0.1:{log.add_insecure_port('127.0.0.1:0')}"
-        await log.start()
+        log = PluginLog()
+        engine = grpc.aio.server(options=CHANNEL_OPTIONS)
+        engine_pb2_grpc.add_EngineServicer_to_server(log, engine)
+        address = f"127.0.0.1:{engine.add_insecure_port('127.0.0.1:0')}"
+        await engine.start()
         try:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-I",
-                str(_TIED),
-                *command.argv,
-                address,
-                *command.more,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                env=dict(command.environment),
-                cwd=command.directory,
-                start_new_session=True,
-            )
+            process = None if command.port else await _spawn(command, address)
         except OSError as err:
-            await log.stop(None)
+            await engine.stop(None)
             raise ProviderError(f"the {command.service} plugin {command.name} did not start: {err}") from err
-        plugin = cls(command, process, log, words)
-        await plugin._connect()
+        plugin = cls(command, process, engine, address, log)
+        if process is None:
+            plugin._open(command.port)
+        else:
+            await plugin._connect(process)
         return plugin
 
     @property
@@ -121,7 +187,7 @@ class PluginProcess:
 
     @property
     def is_alive(self) -> bool:
-        return self._process.returncode is None
+        return self._process is None or self._process.returncode is None
 
     async def is_healthy(self) -> bool:
         """Whether it runs and answers."""
@@ -136,6 +202,8 @@ class PluginProcess:
 
     async def death(self) -> str:
         """How it died, with its last words; "" while it lives."""
+        if self._process is None:
+            return f"the {self.command.service} plugin {self.command.name} at port {self.command.port} hung up"
         with suppress(TimeoutError):
             async with asyncio.timeout(1):  # a process that hung up is about to be reaped
                 await self._process.wait()
@@ -144,7 +212,7 @@ class PluginProcess:
         await asyncio.wait(self._readers, timeout=1)
         code = self._process.returncode or 0
         how = f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        words = "\n".join(self._words)
+        words = "\n".join(self.log.words)
         return f"the {self.command.service} plugin {self.command.name} {how}" + (
             f"; its last words:\n{words}" if words else ""
         )
@@ -153,21 +221,25 @@ class PluginProcess:
         """End it."""
         if self._channel is not None:
             await self._channel.close(None)
-        if self.is_alive:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-        await self._process.wait()
+        if self._process is not None:
+            await self._end(self._process)
         for reader in self._readers:
             reader.cancel()
         await asyncio.gather(*self._readers, return_exceptions=True)
-        await self._log.stop(None)
+        await self._engine.stop(None)
 
-    async def _connect(self) -> None:
-        assert self._process.stdout is not None and self._process.stderr is not None
-        self._readers.append(asyncio.ensure_future(self._listen(self._process.stderr)))
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
+        if self.is_alive:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+    async def _connect(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None and process.stderr is not None
+        self._readers.append(asyncio.ensure_future(self._listen(process.stderr, _STDERR_STREAM)))
         try:
             async with asyncio.timeout(_START_SECONDS):
-                line = (await self._process.stdout.readline()).decode("utf-8", "replace").strip()
+                line = (await process.stdout.readline()).decode("utf-8", "replace").strip()
         except TimeoutError:
             line = ""
         if not line.isdigit():
@@ -177,10 +249,13 @@ class PluginProcess:
             )
             await self.close()
             raise ProviderError(said)
-        self._readers.append(asyncio.ensure_future(self._listen(self._process.stdout)))
-        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{line}", options=CHANNEL_OPTIONS)
+        self._readers.append(asyncio.ensure_future(self._listen(process.stdout, _STDOUT_STREAM)))
+        self._open(int(line))
 
-    async def _listen(self, pipe: asyncio.StreamReader) -> None:
+    def _open(self, port: int) -> None:
+        self._channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=CHANNEL_OPTIONS)
+
+    async def _listen(self, pipe: asyncio.StreamReader, stream_id: int) -> None:
         while True:
             try:
                 line = await pipe.readline()
@@ -188,22 +263,24 @@ class PluginProcess:
                 continue
             if not line:
                 return
-            self._words.append(line.decode("utf-8", "replace").rstrip())
+            self.log.line(line.decode("utf-8", "replace").rstrip(), stream_id)
 
 
-class _PluginEngine(engine_pb2_grpc.EngineServicer):
-    """The part of the `Engine` service a plugin uses: what it logs joins its last words."""
-
-    def __init__(self, words: deque[str]) -> None:
-        self._words = words
-
-    async def Log(self, request: Any, context: Any) -> empty_pb2.Empty:
-        if request.severity >= engine_pb2.WARNING:
-            self._words.append(request.message.strip())
-        return empty_pb2.Empty()
-
-    async def GetRootResource(self, request: Any, context: Any) -> engine_pb2.GetRootResourceResponse:
-        return engine_pb2.GetRootResourceResponse()
+async def _spawn(command: PluginCommand, engine_address: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-I",
+        str(_TIED),
+        *command.argv,
+        engine_address,
+        *command.more,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=dict(command.environment),
+        cwd=command.directory,
+        start_new_session=True,
+    )
 
 
 @dataclass

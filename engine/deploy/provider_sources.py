@@ -1,28 +1,39 @@
 """Which provider serves a resource type: the built-in one, the SDK's dynamic providers, or a plugin on this machine.
 
-Starts nothing before it is needed. Source: pulumi `sdk/go/common/workspace/plugins.go`, GetPluginPath.
+Starts nothing before it is needed.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from semver import VersionInfo
+from pulumi.runtime.proto import provider_pb2
 
 from engine.deploy.dynamic import PACKAGE as DYNAMIC
 from engine.deploy.dynamic import VERSION as DYNAMIC_VERSION
 from engine.deploy.dynamic import dynamic_command, dynamic_configuration
+from engine.deploy.hosting import Hosting
+from engine.deploy.installed_plugins import Plugins
 from engine.deploy.local_program import read_runtime
 from engine.deploy.plugin import PluginProvider
-from engine.deploy.plugin_process import PluginCommand, PluginPool
+from engine.deploy.plugin_process import PluginPool
 from engine.deploy.property import PropertyMap
-from engine.deploy.provider import CheckResult, CreateResult, DiffResult, Provider, ProviderError, ReadResult
+from engine.deploy.provider import (
+    CallingProvider,
+    CallResult,
+    CheckResult,
+    CreateResult,
+    DiffResult,
+    Provider,
+    ProviderError,
+    ReadResult,
+)
 from engine.deploy.registry import SWITCH_TO_CLI
 from engine.deploy.update import ProviderSource
 from engine.deploy.update_target import UpdateTarget
@@ -34,48 +45,6 @@ class ProviderChoice(StrEnum):
     AUTO = "auto"
     BUILTIN = "builtin"
     PLUGIN = "plugin"
-
-
-@dataclass(frozen=True)
-class Plugins:
-    """The provider plugins of this machine: on PATH, then in `$PULUMI_HOME/plugins`."""
-
-    environment: Mapping[str, str]
-
-    @cached_property
-    def folder(self) -> Path:
-        """Where `pulumi plugin install` puts them."""
-        home = self.environment.get("PULUMI_HOME") or f"{self.environment.get('HOME', '')}/.pulumi"
-        return Path(home) / "plugins"
-
-    def find(self, package: str, version: str) -> Path | None:
-        """The plugin's program: the version asked for, without one the newest; None: there is no such plugin.
-
-        Raises:
-            ProviderError: there is one, of other versions only.
-        """
-        if on_path := shutil.which(f"pulumi-resource-{package}", path=self.environment.get("PATH", "")):
-            return Path(on_path).absolute()
-        installed = self._installed(package)
-        if not installed:
-            return None
-        wanted = version.removeprefix("v")
-        if not wanted:
-            return installed[max(installed, key=VersionInfo.parse)]
-        if wanted not in installed:
-            raise ProviderError(
-                f"the plugin for '{package}' is installed in version {', '.join(sorted(installed))} and the program "
-                f"asks for {wanted}: run `pulumi plugin install resource {package} v{wanted}`, or {SWITCH_TO_CLI}"
-            )
-        return installed[wanted]
-
-    def _installed(self, package: str) -> dict[str, Path]:
-        found = {}
-        for folder in self.folder.glob(f"resource-{package}-v*"):
-            version, program = folder.name.removeprefix(f"resource-{package}-v"), folder / f"pulumi-resource-{package}"
-            if VersionInfo.is_valid(version) and program.is_file():
-                found[version] = program
-        return found
 
 
 @dataclass(frozen=True)
@@ -91,7 +60,7 @@ class ProviderSources:
 
     @cached_property
     def _plugins(self) -> Plugins:
-        return Plugins(self.environment)
+        return Plugins(self.environment, self.project_file)
 
     @cached_property
     def _known(self) -> dict[str, bool]:
@@ -104,7 +73,7 @@ class ProviderSources:
         if self.choice is ProviderChoice.BUILTIN:
             return False
         if package not in self._known:
-            self._known[package] = self._has_plugin(package)
+            self._known[package] = self._plugins.has(package)
         return self._known[package]
 
     async def load(self, package: str, version: str) -> Provider:
@@ -115,24 +84,18 @@ class ProviderSources:
         if not has_builtin:
             return self._plugin(package, version)
         builtin = await self.builtin.load(package, version)
-        if self.choice is ProviderChoice.BUILTIN or not self._has_plugin(package):
+        if self.choice is ProviderChoice.BUILTIN or not self._plugins.has(package):
             return builtin
         return SplitProvider(builtin, self._plugin(package, version), self.builtin)
 
-    def _has_plugin(self, package: str) -> bool:
-        try:
-            return self._plugins.find(package, "") is not None
-        except ProviderError:
-            return False
-
     def _plugin(self, package: str, version: str) -> PluginProvider:
-        program = None if self.choice is ProviderChoice.BUILTIN else self._plugins.find(package, version)
-        if program is None:
+        builtin_only = self.choice is ProviderChoice.BUILTIN
+        command = None if builtin_only else self._plugins.command(package, version, self.environment, None)
+        if command is None:
             raise ProviderError(
                 f"the embedded engine has no provider for '{package}' and no plugin pulumi-resource-{package} is on "
                 f"PATH or in {self._plugins.folder}: install the plugin, or {SWITCH_TO_CLI}"
             )
-        command = PluginCommand(program.name, (str(program),), self.environment)
         return PluginProvider(package, version, command, self.pool, folder=self.project_file.parent)
 
     def _dynamic(self) -> PluginProvider:
@@ -159,6 +122,7 @@ class SplitProvider:
         self._source = source
         self._inputs: PropertyMap = {}
         self._plugin_is_configured = False
+        self._configuring = asyncio.Lock()
 
     async def check_config(self, urn: str, olds: PropertyMap, news: PropertyMap) -> CheckResult:
         """See `Provider.check_config`."""
@@ -205,6 +169,23 @@ class SplitProvider:
         """See `Provider.invoke`."""
         return await (await self._of(token)).invoke(token, args)
 
+    def join(self, hosting: Hosting) -> None:
+        """See `HostedProvider.join`."""
+        self._plugin.join(hosting)
+
+    async def call(
+        self, token: str, args: PropertyMap, dependencies: Mapping[str, Sequence[str]], preview: bool
+    ) -> CallResult:
+        """See `CallingProvider.call`."""
+        provider = await self._of(token)
+        if not isinstance(provider, CallingProvider):
+            raise ProviderError(f"the provider {self.package} here has no methods, so not {token}: {SWITCH_TO_CLI}")
+        return await provider.call(token, args, dependencies, preview)
+
+    async def construct(self, request: provider_pb2.ConstructRequest) -> provider_pb2.ConstructResponse | None:
+        """See `ConstructingProvider.construct`."""
+        return await (await self._configured_plugin()).construct(request)
+
     async def close(self) -> None:
         """See `Provider.close`."""
         try:
@@ -215,7 +196,11 @@ class SplitProvider:
     async def _of(self, type_: str) -> Provider:
         if self._source.provides(self.package, type_):
             return self._builtin
-        if not self._plugin_is_configured:
-            await self._plugin.configure(self._inputs)
-            self._plugin_is_configured = True
+        return await self._configured_plugin()
+
+    async def _configured_plugin(self) -> PluginProvider:
+        async with self._configuring:
+            if not self._plugin_is_configured:
+                await self._plugin.configure(self._inputs)
+                self._plugin_is_configured = True
         return self._plugin

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.deploy.diff import diff_inputs
+from engine.deploy.hosting import HostedProvider, Hosting
 from engine.deploy.property import PropertyMap
 from engine.deploy.provider import CheckResult, DiffResult, Provider, ProviderError
 from engine.deploy.resource import ResourceState
@@ -39,10 +40,15 @@ class _Slot:
 
 
 class ProviderRegistry:
-    """Loads each provider once per reference and configures it when it is first needed."""
+    """Loads each provider once per reference and configures it when it is first needed.
 
-    def __init__(self, source: ProviderLoader, known: Sequence[ResourceState]) -> None:
+    Attributes:
+        hosting: the update, for providers in other processes.
+    """
+
+    def __init__(self, source: ProviderLoader, known: Sequence[ResourceState], hosting: Hosting | None = None) -> None:
         self._source = source
+        self.hosting = hosting
         self._known = {make_reference(s.urn, s.id): s for s in known if s.type.startswith("pulumi:providers:")}
         self._slots: dict[str, _Slot] = {}
         self._checked: dict[str, Provider] = {}
@@ -113,6 +119,8 @@ class ProviderRegistry:
 
     async def _load(self, package: str, version: str) -> Provider:
         provider = await self._source.load(package, version)
+        if self.hosting is not None and isinstance(provider, HostedProvider):
+            provider.join(self.hosting)
         self._loaded.append(provider)
         return provider
 

@@ -48,6 +48,7 @@ class Transforms:
         self._invokes: list[Any] = []
         self._own: dict[str, list[Any]] = {}
         self._parents: dict[str, str] = {}
+        self._promised: dict[tuple[str, str, str], list[Any]] = {}  # remote component → its transforms
 
     def add_for_stack(self, callback: Any) -> None:
         """From now on for every resource."""
@@ -62,6 +63,22 @@ class Transforms:
         self._parents[urn] = request.parent
         if request.transforms:
             self._own[urn] = list(request.transforms)
+
+    def promise(self, request: Any) -> None:
+        """Keep a remote component's transforms for the registration its provider will make of it."""
+        if request.transforms:
+            self._promised[request.parent, request.type, request.name] = list(request.transforms)
+
+    def claimed(self, request: Any) -> Any:
+        """The registration with the transforms that were promised to it."""
+        promised = self._promised.pop((request.parent, request.type, request.name), None)
+        if promised is None:
+            return request
+        claimed: Any = resource_pb2.RegisterResourceRequest()
+        claimed.CopyFrom(request)
+        claimed.ClearField("transforms")
+        claimed.transforms.extend(promised)
+        return claimed
 
     async def resource(self, request: Any) -> Any:
         """The registration as the transforms want it: its own first, then its parents', then the stack's.
@@ -160,7 +177,7 @@ def _set_dependencies(request: Any, asked: Any) -> None:
     needed = set(request.dependencies)
     request.ClearField("propertyDependencies")
     for key, value in request.object.fields.items():
-        urns = set(_dependencies(value))
+        urns = set(output_dependencies(value))
         is_old = key in asked.object.fields and key in asked.propertyDependencies
         if is_old and decode_value(asked.object.fields[key]) == decode_value(value):
             urns.update(asked.propertyDependencies[key].urns)
@@ -170,25 +187,26 @@ def _set_dependencies(request: Any, asked: Any) -> None:
     request.dependencies.extend(sorted(needed))
 
 
-def _dependencies(value: struct_pb2.Value) -> Iterator[str]:
+def output_dependencies(value: struct_pb2.Value) -> Iterator[str]:
+    """What the output values in a value depend on, by URN."""
     kind = value.WhichOneof("kind")
     if kind == "list_value":
         for item in value.list_value.values:
-            yield from _dependencies(item)
+            yield from output_dependencies(item)
     elif kind == "struct_value":
         fields = value.struct_value.fields
         if _signature(fields) == OUTPUT_SIGNATURE and "dependencies" in fields:
             yield from (d.string_value for d in fields["dependencies"].list_value.values)
         for key, item in fields.items():
             if key != "dependencies" or _signature(fields) != OUTPUT_SIGNATURE:
-                yield from _dependencies(item)
+                yield from output_dependencies(item)
 
 
 def _with_dependencies(request: Any) -> struct_pb2.Struct:
     """The properties with what each depends on noted in it, so that it survives the transforms."""
     properties = struct_pb2.Struct()
     for key, value in request.object.fields.items():
-        known = set(_dependencies(value))
+        known = set(output_dependencies(value))
         wanted = set(request.propertyDependencies[key].urns) if key in request.propertyDependencies else set()
         if wanted <= known:
             properties.fields[key].CopyFrom(value)

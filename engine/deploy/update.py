@@ -16,6 +16,7 @@ from engine.deploy.deployment import Deployment
 from engine.deploy.events import EngineEvents
 from engine.deploy.graph import references
 from engine.deploy.hooks import Hooks
+from engine.deploy.hosting import Hosting
 from engine.deploy.journal import Journal
 from engine.deploy.ledger import Ledger
 from engine.deploy.monitor import MonitorServer
@@ -180,7 +181,8 @@ class _Update:
         self._dry_run = options.mode is UpdateMode.PREVIEW
         self._events = EngineEvents(events, clock, planning=self._dry_run)
         self._ledger = Ledger(base, journal, fence, dry_run=self._dry_run)
-        self._registry = ProviderRegistry(providers, base.resources)
+        self._hosting = Hosting(target, self._events, self._dry_run, options.parallel)
+        self._registry = ProviderRegistry(providers, base.resources, self._hosting)
         self._callbacks = Callbacks()
         self._hooks = Hooks(self._callbacks, self._events, dry_run=self._dry_run)
         execution = Execution(self._ledger, self._registry, self._events, fence, clock, self._dry_run, self._hooks)
@@ -304,6 +306,7 @@ class _Update:
     async def _run_program(self, source: ProgramSource) -> None:
         server = MonitorServer(self._deployment, self._workers, self._events, Transforms(self._callbacks), self._hooks)
         await server.start()
+        self._hosting.monitor_address = server.address
         if isinstance(source, PrintingProgram):
             source.listen(lambda severity, line, stream: self._events.diagnostic(severity, line, stream_id=stream))
         running = asyncio.ensure_future(

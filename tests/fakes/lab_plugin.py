@@ -13,11 +13,12 @@ import asyncio, json, os, sys
 from pathlib import Path
 
 import grpc
+from google.protobuf import empty_pb2
 from pulumi.provider.experimental import provider as p
 from pulumi.provider.experimental.property_value import PropertyValue
 from pulumi.provider.experimental.server import ProviderServicer
 from pulumi.runtime._grpc_settings import _GRPC_CHANNEL_OPTIONS
-from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc, status_pb2
+from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, provider_pb2, provider_pb2_grpc, status_pb2
 
 
 def text(values, key, default=""):
@@ -98,10 +99,62 @@ class Lab(p.Provider):
 
 
 class Servicer(ProviderServicer):
-    """Adds what the SDK's server cannot say: a create that failed half-way."""
+    """Adds what the SDK's server cannot say: a handshake, half a create, a state that goes stale, a log message."""
+
+    hello = None
+    cancelled = asyncio.Event()
+
+    async def Handshake(self, request, context):
+        self.hello = request
+        return provider_pb2.ProviderHandshakeResponse(
+            accept_secrets=True, accept_resources=True, supports_autonaming_configuration=True)
+
+    async def Attach(self, request, context):
+        return empty_pb2.Empty()
+
+    async def Configure(self, request, context):
+        response = await super().Configure(request, context)
+        told = {{"root": self.hello.root_directory, "stale": self.hello.supports_refresh_before_update,
+                 "is_engine": self.hello.engine_address == sys.argv[1]}}
+        (self._provider.folder / "hello").write_text(json.dumps(told))
+        return response
+
+    async def Check(self, request, context):
+        response = await super().Check(request, context)
+        if request.HasField("autonaming"):
+            response.inputs.fields["proposed"].string_value = request.autonaming.proposed_name
+        return response
+
+    async def Cancel(self, request, context):
+        (self._provider.folder / "cancelled").write_text("")
+        self.cancelled.set()
+        return empty_pb2.Empty()
+
+    async def Call(self, request, context):
+        if request.tok != "lab:index:Paper/read":
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no method {{request.tok}}")
+        response = provider_pb2.CallResponse()
+        fields = getattr(response, "return").fields
+        if request.args.fields["who"].string_value == "nobody":
+            response.failures.add(property="who", reason="somebody must read it")
+        fields["words"].string_value = f"{{request.args.fields['who'].string_value}} reads in {{request.stack}}"
+        response.returnDependencies["words"].urns.extend(request.argDependencies["who"].urns)
+        return response
+
+    async def say(self, request):
+        async with grpc.aio.insecure_channel(sys.argv[1]) as channel:
+            await engine_pb2_grpc.EngineStub(channel).Log(engine_pb2.LogRequest(
+                severity=engine_pb2.WARNING, message="the paper is thin", urn=request.urn))
+        print("lab: the press is warm", file=sys.stderr, flush=True)
 
     async def Create(self, request, context):
         fields = request.properties.fields
+        if fields["text"].string_value == "loud" and not request.preview:
+            await self.say(request)
+        if fields["text"].string_value == "slow" and not request.preview:
+            (self._provider.folder / "slow").write_text("")
+            await self.cancelled.wait()
+            await context.abort(grpc.StatusCode.ABORTED, "stopped in time")
         if fields["text"].string_value == "half" and not request.preview:
             failed = provider_pb2.ErrorResourceInitFailed(
                 id=str(self._provider.folder / "half"), properties=request.properties,
@@ -111,14 +164,24 @@ class Servicer(ProviderServicer):
             status.details.add().Pack(failed)
             await context.abort(grpc.StatusCode.UNKNOWN, "it was made and does not work",
                 (("grpc-status-details-bin", status.SerializeToString()),))
-        return await super().Create(request, context)
+        response = await super().Create(request, context)
+        response.refresh_before_update = fields["text"].string_value.startswith("volatile")
+        return response
+
+    async def Read(self, request, context):
+        response = await super().Read(request, context)
+        if response.id:
+            response.refresh_before_update = True
+            with (self._provider.folder / "reads").open("a") as file:
+                file.write("read\\n")
+        return response
 
 
 async def serve():
     server = grpc.aio.server(options=_GRPC_CHANNEL_OPTIONS)
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(
         Servicer(sys.argv[1:], "{version}", Lab(), engine_address=sys.argv[1]), server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    port = server.add_insecure_port(f"127.0.0.1:{{sys.argv[2] if len(sys.argv) > 2 else 0}}")
     await server.start()
     print(port, flush=True)
     await server.wait_for_termination()

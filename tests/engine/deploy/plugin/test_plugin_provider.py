@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from engine.proof.installation import await_until
 from tests.fakes import lab_plugin
 from tests.fakes.folder import Folder
 
@@ -17,6 +21,8 @@ import pulumi
 class Paper(pulumi.CustomResource):
     size: pulumi.Output[int]
     pid: pulumi.Output[int]
+    def read(self, who):
+        return pulumi.runtime.call("lab:index:Paper/read", {"__self__": self, "who": who}, self)
     def __init__(self, name, text, opts=None, **more):
         super().__init__("lab:index:Paper", name, {"text": text, "size": None, "pid": None, **more}, opts)
 
@@ -24,6 +30,8 @@ config = pulumi.Config()
 paper = Paper("paper", config.require("text"), note=config.get_secret("note"))
 pulumi.export("size", paper.size)
 pulumi.export("pid", paper.pid)
+if config.get("reader"):
+    pulumi.export("read", paper.read(config.get("reader"))["words"])
 if config.get("who"):
     pulumi.export("words", pulumi.runtime.invoke("lab:index:greet", {"who": config.get("who")}).value["words"])
 """
@@ -71,6 +79,88 @@ def test_function_of_a_plugin(lab: Callable[..., Folder]) -> None:
     set_(folder, "lab:greeting", "hello")
     folder.up()
     assert json.loads(folder.outputs())["words"] == "hello you"
+
+
+def test_method_of_a_plugins_resource(lab: Callable[..., Folder]) -> None:
+    folder = lab(PROGRAM, text="one", reader="somebody")
+    folder.run("preview", "--stack", "dev")
+    folder.up()
+    assert json.loads(folder.outputs())["read"] == "somebody reads in dev"
+    set_(folder, "reader", "nobody")
+    assert "somebody must read it" in folder.up_fails()
+
+
+def test_handshake_tells_the_engine_and_the_plugins_folder(lab: Callable[..., Folder]) -> None:
+    folder = lab(PROGRAM, text="one")
+    folder.up()
+    told = json.loads((folder.root / "lab" / "hello").read_text())
+    assert told == {"root": str(folder.root / "bin"), "stale": True, "is_engine": True}
+
+
+def test_messages_of_a_plugin_are_shown_of_the_resource_they_name(lab: Callable[..., Folder], tmp_path: Path) -> None:
+    folder = lab(PROGRAM, text="loud")
+    text = folder.up("--event-log", str(tmp_path / "events"))
+    events = [json.loads(line).get("diagnosticEvent") for line in (tmp_path / "events").read_text().splitlines()]
+    told = {event["message"]: event for event in events if event}
+    thin = told["the paper is thin\n"]
+    assert thin["urn"].endswith("lab:index:Paper::paper") and thin["severity"] == "warning"
+    assert "the paper is thin" in text
+    warm = told["lab: the press is warm\n"]
+    assert warm["severity"] == "info#err" and "urn" not in warm
+
+
+def test_state_that_goes_stale_is_read_before_every_update(lab: Callable[..., Folder]) -> None:
+    folder = lab(PROGRAM, text="volatile")
+    folder.up()
+    (paper,) = [r for r in json.loads(folder.state())["deployment"]["resources"] if r["type"] == "lab:index:Paper"]
+    assert paper["refreshBeforeUpdate"] is True
+    reads = folder.root / "lab" / "reads"
+    assert not reads.exists()
+    folder.up()
+    assert reads.read_text().count("read") == 1
+    next((folder.root / "lab").glob("paper*")).write_text("by hand")
+    assert "1 updated" in folder.up() and papers(folder) == ["volatile"]
+
+
+def test_second_cancel_asks_the_plugin_to_stop(lab: Callable[..., Folder]) -> None:
+    folder = lab(PROGRAM, text="slow")
+    started = folder.root / "lab" / "slow"
+    texts: list[str] = []
+    updating = threading.Thread(target=lambda: texts.append(folder.up_fails()))
+    updating.start()
+    await_until(started.exists, seconds=30, what="the slow create")
+    folder.run("cancel", "--yes", "--stack", "dev")
+    folder.run("cancel", "--yes", "--stack", "dev")
+    updating.join(30)
+    assert (folder.root / "lab" / "cancelled").exists() and texts
+    pending = json.loads(folder.state())["deployment"]["pending_operations"]
+    assert [p["type"] for p in pending] == ["creating"]
+
+
+def test_plugin_in_a_debugger_is_used_where_it_listens(lab: Callable[..., Folder]) -> None:
+    folder = lab(PROGRAM, text="one")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    program = lab_plugin.install(folder.root / "elsewhere")
+    attached = subprocess.Popen([str(program), "", str(port)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert attached.stdout is not None and attached.stdout.readline().strip() == str(port)
+        folder.variables["PULUMI_DEBUG_PROVIDERS"] = f"lab:{port}"
+        folder.up()
+        assert json.loads(folder.outputs())["pid"] == attached.pid
+        told = json.loads((folder.root / "lab" / "hello").read_text())
+        assert told["root"] == ""
+        set_(folder, "text", "two")
+        folder.up()
+        attached.kill()
+        attached.wait()
+        set_(folder, "text", "three")
+        assert "at port" in folder.up_fails()
+    finally:
+        attached.kill()
+        attached.wait()
+        attached.stdout.close()
 
 
 def test_one_process_for_each_configuration(lab: Callable[..., Folder]) -> None:
