@@ -5,12 +5,17 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from pulumi import automation
+from pulumi.automation._server import LanguageServer
+from pulumi.runtime.proto import language_pb2_grpc
 
 from engine.deploy.command import EmbeddedPulumi, EngineLoop
 from engine.deploy.secrets import new_salt
@@ -73,6 +78,25 @@ class Place:
 
     def stack(self, program: Callable[[], Any], name: str = "dev", **options: Any) -> automation.Stack:
         return automation.Stack.create_or_select(name, self.workspace(program, **options))
+
+    @contextmanager
+    def serving(self, program: Callable[[], Any]) -> Iterator[str]:
+        """The SDK's language host for a program; yields its address."""
+        server = grpc.server(futures.ThreadPoolExecutor(4))
+        language_pb2_grpc.add_LanguageRuntimeServicer_to_server(LanguageServer(program), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            server.stop(0).wait()
+
+    def execute(self, program: Callable[[], Any], *args: str) -> automation.CommandResult:
+        """One command line as somebody types it, for stack dev, with a program; failures are results."""
+        workspace = self.workspace(lambda: None)
+        with self.serving(program) as address:
+            flags = ["--stack", "dev", "--client", address]
+            return self.command().execute([*args, *flags], workspace.work_dir, dict(workspace.env_vars))
 
     def run(self, *args: str, **options: Any) -> automation.CommandResult:
         """One command line in the work folder."""

@@ -8,16 +8,11 @@ import json
 import re
 import threading
 from collections.abc import Iterator
-from concurrent import futures
-from contextlib import contextmanager
 from typing import Any
 
-import grpc
 import pulumi
 import pytest
 from pulumi.automation import CommandResult
-from pulumi.automation._server import LanguageServer
-from pulumi.runtime.proto import language_pb2_grpc
 
 from engine.deploy.command import EmbeddedPulumi, EngineLoop
 from engine.deploy.command.loop import UpdateCancellation
@@ -66,7 +61,7 @@ class Person:
         self.screen.seek(0)
         self.screen.truncate()
         env = {"PULUMI_BACKEND_URL": f"file://{self.place.root}/backend", "PULUMI_CONFIG_PASSPHRASE": "x"}
-        with client(self.program) as address:
+        with self.place.serving(self.program) as address:
             flags = [f"--client={address}"] if args[0] in ("preview", "up") else []
             return self.command().execute(
                 [*args, *flags, "--stack", "dev", "--color", "never"],
@@ -80,19 +75,6 @@ class Person:
         """The lines that stay on the screen, without control sequences and without the drawings before."""
         text = self.screen.getvalue().rpartition("\x1b[2K")[2]
         return [line.rstrip() for line in re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", text).splitlines()]
-
-
-@contextmanager
-def client(program: Any) -> Iterator[str]:
-    """The SDK's language host for a program, on a port."""
-    server = grpc.server(futures.ThreadPoolExecutor(4))
-    language_pb2_grpc.add_LanguageRuntimeServicer_to_server(LanguageServer(program), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.stop(0).wait()
 
 
 @pytest.fixture
