@@ -75,7 +75,7 @@ def _dump_goal(urn: str, goal: GoalPlan, codec: CheckpointCodec, show: bool) -> 
         "id": goal.import_id,
     }
     replacing = {} if goal.delete_before_replace is None else {"deleteBeforeReplace": goal.delete_before_replace}
-    timeouts = {op: goal.custom_timeouts[op] for op in sorted(goal.custom_timeouts) if goal.custom_timeouts[op]}
+    timeouts = {op: seconds for op, seconds in sorted(goal.custom_timeouts.items()) if seconds}
     return {
         "type": goal.type,
         "name": goal.name,
@@ -87,7 +87,7 @@ def _dump_goal(urn: str, goal: GoalPlan, codec: CheckpointCodec, show: bool) -> 
         **{k: v for k, v in optional.items() if v},
         **replacing,
         **{k: v for k, v in more.items() if v},
-        "customTimeouts": timeouts,
+        "customTimeouts": codec.dump_properties(timeouts, (urn, "plan", "timeouts")),
     }
 
 

@@ -65,7 +65,8 @@ class ProviderRegistry:
         self._checked[urn] = provider
         result = await provider.check_config(urn, own_config(olds), own_config(news))
         kept = {k: v for k, v in news.items() if k in _ENGINE_KEYS and k != INTERNAL}
-        return CheckResult({INTERNAL: {}, **result.inputs, **kept}, result.failures)
+        internal = {INTERNAL: {}} if "version" in news or INTERNAL in news else {}
+        return CheckResult({**internal, **result.inputs, **kept}, result.failures)
 
     async def diff(self, urn: str, old: ResourceState, news: PropertyMap) -> DiffResult:
         """Compare a provider resource with its old state; a new version alone is an update."""

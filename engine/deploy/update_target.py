@@ -12,6 +12,8 @@ from pathlib import Path
 
 from engine.deploy.property import PropertyMap, Secret
 
+_DYNAMIC_PACKAGES = frozenset({"pulumi-python", "pulumi-nodejs"})
+
 
 @dataclass(frozen=True)
 class UpdateTarget:
@@ -36,8 +38,11 @@ class UpdateTarget:
         return package != "pulumi" and ("*" in denied or package in denied)
 
     def package_config(self, package: str) -> PropertyMap:
-        """The inputs of a package's default provider: its keys of the configuration."""
-        prefix = f"{package}:"
+        """The inputs of a package's default provider: its keys of the configuration.
+
+        The SDKs' dynamic providers get the whole of it, by full key.
+        """
+        prefix = "" if package in _DYNAMIC_PACKAGES else f"{package}:"
         return {
             key.removeprefix(prefix): Secret(value) if key in self.secret_keys else value
             for key, value in self.config.items()
