@@ -25,6 +25,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "conflict": 409,
     "payload_too_large": 413,
     "invalid_request": 422,
+    "rate_limit_exceeded": 429,
     "cloud_error": 502,
     "unavailable": 503,
 }

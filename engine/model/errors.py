@@ -68,6 +68,12 @@ class BudgetExceeded(StackyardError):
     code = "budget_exceeded"
 
 
+class RateLimited(StackyardError):
+    """Tried too often. `details` has `retry_after_seconds`."""
+
+    code = "rate_limit_exceeded"
+
+
 class TooLarge(StackyardError):
     """The request body passes the limit."""
 

@@ -19,6 +19,11 @@ def random_text(length: int) -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(length))
 
 
+def random_digits(length: int) -> str:
+    """`length` decimal digits, from the system's secure source: codes that people type."""
+    return "".join(secrets.choice("0123456789") for _ in range(length))
+
+
 def random_hex(length: int) -> str:
     """`length` hexadecimal digits, from the system's secure source."""
     return secrets.token_hex((length + 1) // 2)[:length]
