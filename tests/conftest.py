@@ -1,5 +1,80 @@
-"""How many examples properties are tried on: few in `make test`, many in `make fuzz` (`--hypothesis-profile=fuzz`)."""
+"""What all tests share: databases, and how many examples properties are tried on.
 
+Tests that are about the store itself ask for `database` and run on both kinds. All others ask for `store`, or for
+`database_url`: SQLite, or PostgreSQL with `STACKYARD_TEST_DATABASE=postgres` (`make postgres`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
 from hypothesis import settings
 
+from engine.store.database import Database
+from engine.store.migrate import migrate
+from tests.fakes.postgres import PostgresCluster, PostgresMissing, find_binaries
+
+# few in `make test`, many in `make fuzz` (`--hypothesis-profile=fuzz`)
 settings.register_profile("fuzz", max_examples=1050, deadline=None, print_blob=True)
+
+KIND = os.environ.get("STACKYARD_TEST_DATABASE", "sqlite")
+if KIND not in ("sqlite", "postgres"):
+    raise pytest.UsageError(f"STACKYARD_TEST_DATABASE={KIND}: it must be sqlite or postgres")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresCluster]:
+    try:
+        binaries = find_binaries()
+    except PostgresMissing as err:
+        pytest.skip(str(err))
+    with PostgresCluster(binaries) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres: PostgresCluster) -> str:
+    """Name of a migrated, empty database."""
+    url = postgres.new_database()
+    _migrate(url)
+    return url.rpartition("/")[2]
+
+
+@pytest.fixture(scope="session")
+def new_database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
+    """Makes migrated, empty databases of the kind this run is for; returns their URLs."""
+    if KIND == "postgres":
+        cluster: PostgresCluster = request.getfixturevalue("postgres")
+        template: str = request.getfixturevalue("postgres_template")
+        return lambda: cluster.new_database(template)
+    empty = tmp_path_factory.mktemp("template") / "empty.db"
+    _migrate(f"sqlite:///{empty}")
+
+    def copy() -> str:
+        path = tmp_path_factory.mktemp("database") / "stackyard.db"
+        path.write_bytes(empty.read_bytes())
+        return f"sqlite:///{path}"
+
+    return copy
+
+
+@pytest.fixture
+def database_url(new_database_url: Callable[[], str]) -> str:
+    """URL of a migrated, empty database of the kind this run is for."""
+    return new_database_url()
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[Database]:
+    """A migrated, empty database of the kind this run is for."""
+    database = Database(database_url)
+    yield database
+    database.close()
+
+
+def _migrate(url: str) -> None:
+    database = Database(url)
+    migrate(database)
+    database.close()

@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from engine.identity.keys import KeyHasher
 from engine.model import ids
 from engine.model.deployment import Replica
 from engine.model.errors import Unavailable
-from engine.store import changes, leases, migrate, orgs
+from engine.store import changes, leases, orgs
 from engine.store.database import Database
 from engine.store.sealing import Sealer
 from engine.store.tables import DeploymentRow, OrgRow
@@ -125,9 +124,8 @@ class Api:
 
 
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
-    database = Database(f"sqlite:///{tmp_path}/db")
-    migrate.migrate(database)
+def api(store: Database) -> Iterator[Api]:
+    database = store
     clock, logs, stacks, hasher = SteppingClock(), FakeLogs(), FakeStacks(), KeyHasher(SECRET)
     with database.write() as session:
         for org in ("org_1", "org_2"):
@@ -144,4 +142,3 @@ def api(tmp_path: Path) -> Iterator[Api]:
         built = Api(app, client, database, clock, logs, stacks, hasher, {})
         built.headers = built.headers_of("org_1")
         yield built
-    database.close()

@@ -19,26 +19,19 @@ from engine.model.access import Principal
 from engine.model.errors import Conflict
 from engine.store import deployments, orgs
 from engine.store.database import Database
-from engine.store.migrate import migrate
 from engine.store.sealing import Sealer
 from tests.fakes.clock import FakeClock
-from tests.fakes.postgres import PostgresCluster, PostgresMissing, find_binaries
+from tests.fakes.postgres import PostgresCluster
 from tests.fakes.rows import org_row
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture
-def database() -> Iterator[Database]:
-    try:
-        binaries = find_binaries()
-    except PostgresMissing as err:
-        pytest.skip(str(err))
-    with PostgresCluster(binaries) as cluster:
-        database = Database(cluster.new_database())
-        migrate(database)
-        yield database
-        database.close()
+def database(postgres: PostgresCluster, postgres_template: str) -> Iterator[Database]:
+    database = Database(postgres.new_database(postgres_template))
+    yield database
+    database.close()
 
 
 @pytest.mark.parametrize("replicas", [(1, 1), (1, 2)])

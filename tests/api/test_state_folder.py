@@ -11,18 +11,15 @@ import pytest
 from api import state_folder
 from engine.model.errors import Conflict
 from engine.store.database import Database
-from engine.store.migrate import migrate
 from tests.fakes.clock import FakeClock
 
 
 @pytest.fixture
-def claim(tmp_path: Path) -> Iterator[Callable[[str], None]]:
-    database, clock = Database(f"sqlite:///{tmp_path}/stackyard.db"), FakeClock()
-    migrate(database)
+def claim(store: Database, tmp_path: Path) -> Iterator[Callable[[str], None]]:
+    clock = FakeClock()
     for name in ("here", "elsewhere"):
         (tmp_path / name).mkdir()
-    yield lambda url: state_folder.claim(url.format(tmp_path), database, clock, {})
-    database.close()
+    yield lambda url: state_folder.claim(url.format(tmp_path), store, clock, {})
 
 
 def test_workers_of_one_machine_share_the_folder(claim: Callable[[str], None]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,11 @@ PLENTY = {"STACKYARD_CLOUD_CALLS_PER_MINUTE": "100000", "STACKYARD_CLOUD_CALLS_P
 
 
 @pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+def installation(
+    tmp_path_factory: pytest.TempPathFactory, new_database_url: Callable[[], str]
+) -> Iterator[Installation]:
     data_dir: Path = tmp_path_factory.mktemp("installation")
-    with Installation(data_dir, boot_seconds=0.1, environment=PLENTY) as running:
+    with Installation(
+        data_dir, boot_seconds=0.1, environment=PLENTY | {"STACKYARD_DATABASE_URL": new_database_url()}
+    ) as running:
         yield running

@@ -58,9 +58,10 @@ def operations() -> Scripted:
 
 
 @pytest.fixture
-def controller(sqlite: Database, operations: Scripted, tmp_path: Path) -> Iterator[Controller]:
-    settings = ControllerSettings(f"sqlite:///{tmp_path}/dbos.db", "w1", lease_seconds=30.0, concurrency=8)
-    controller = Controller(settings, sqlite, SystemClock(), operations)
+def controller(store: Database, operations: Scripted, tmp_path: Path) -> Iterator[Controller]:
+    system = f"sqlite:///{tmp_path}/dbos.db" if store.is_sqlite else store.url
+    settings = ControllerSettings(system, "w1", lease_seconds=30.0, concurrency=8)
+    controller = Controller(settings, store, SystemClock(), operations)
     controller.start()
     yield controller
     controller.stop(grace_seconds=0)
@@ -148,10 +149,10 @@ def test_an_operation_whose_workflow_ended_without_result_is_given_up(
 
 
 def test_a_second_process_of_the_same_name_takes_the_lease_and_the_first_notices(
-    sqlite: Database, clock: FakeClock
+    store: Database, clock: FakeClock
 ) -> None:
     died: list[str] = []
-    first = LeaseKeeper(sqlite, clock, owner="w1", ttl_seconds=30, on_death=lambda: died.append("w1"))
+    first = LeaseKeeper(store, clock, owner="w1", ttl_seconds=30, on_death=lambda: died.append("w1"))
     liveness = first.take(leases.executor_lease("w1"))
     held = first.take("stack:s")
     assert liveness is not None and held is not None
@@ -160,9 +161,9 @@ def test_a_second_process_of_the_same_name_takes_the_lease_and_the_first_notices
     first.renew_all()
     clock.advance(20)
     held.check()
-    with sqlite.write() as session:
+    with store.write() as session:
         leases.expire_executor(session, "w1", clock.now())
-    second = LeaseKeeper(sqlite, clock, owner="w2", ttl_seconds=30, on_death=lambda: died.append("w2"))
+    second = LeaseKeeper(store, clock, owner="w2", ttl_seconds=30, on_death=lambda: died.append("w2"))
     taken = second.take("stack:s")
     assert taken is not None and taken.token == held.token + 1
     first.renew_all()
@@ -172,6 +173,6 @@ def test_a_second_process_of_the_same_name_takes_the_lease_and_the_first_notices
     taken.check()
     first.give_back(held)
     taken.check()
-    with sqlite.read() as session:
+    with store.read() as session:
         row = leases.get(session, "stack:s")
         assert row is not None and row.owner == "w2" and row.expires_at > clock.now()

@@ -22,7 +22,7 @@ from engine.identity.worker_identity import new_worker_identity
 from engine.model import ids
 from engine.model.clock import SystemClock
 from engine.model.workload import WorkerIdentity
-from engine.store import changes, deployments, keys, migrate, orgs
+from engine.store import changes, deployments, keys, orgs
 from engine.store.database import Database
 from engine.store.sealing import Sealer
 from engine.store.tables import ApiKeyRow, DeploymentRow, OrgRow
@@ -117,11 +117,9 @@ def new_worker() -> Iterator[Callable[..., FakeWorker]]:
 
 
 @pytest.fixture
-def yard(tmp_path: Path, new_worker: Callable[..., FakeWorker]) -> Iterator[Yard]:
+def yard(store: Database, tmp_path: Path, new_worker: Callable[..., FakeWorker]) -> Iterator[Yard]:
     with ExitStack() as stack:
-        database = Database(f"sqlite:///{tmp_path}/db")
-        stack.callback(database.close)
-        migrate.migrate(database)
+        database = store
         clock, sealer, hasher, metrics, table = (
             SystemClock(),
             Sealer(SECRET),

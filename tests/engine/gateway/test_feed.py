@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from engine.gateway.routes import RouteTable
 from engine.identity.keys import KeyHasher
 from engine.model.clock import SystemClock
 from engine.model.errors import Unauthenticated
-from engine.store import changes, deployments, keys, migrate, orgs
+from engine.store import changes, deployments, keys, orgs
 from engine.store.database import Database
 from engine.store.sealing import Sealer
 from engine.store.tables import ApiKeyRow, DeploymentRow, OrgRow
@@ -24,15 +23,12 @@ NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Any:
-    made = Database(f"sqlite:///{tmp_path}/db")
-    migrate.migrate(made)
-    with made.write() as session:
+def database(store: Database) -> Any:
+    with store.write() as session:
         orgs.insert(
             session, OrgRow(id="org_1", name="org_1", tier="enterprise", credit_limit_microdollars=None, created_at=NOW)
         )
-    yield made
-    made.close()
+    return store
 
 
 @pytest.fixture

@@ -147,5 +147,5 @@ class Rig:
 
 
 @pytest.fixture
-def rig(sqlite: Database, clock: FakeClock) -> Rig:
-    return Rig(sqlite, clock)
+def rig(store: Database, clock: FakeClock) -> Rig:
+    return Rig(store, clock)

@@ -14,8 +14,8 @@ from tests.fakes.clock import START
 SECOND = timedelta(seconds=1)
 
 
-def test_old_failures_and_changes_are_forgotten_and_successes_stay(sqlite: Database) -> None:
-    with sqlite.write() as session:
+def test_old_failures_and_changes_are_forgotten_and_successes_stay(store: Database) -> None:
+    with store.write() as session:
         for id in ("failed", "succeeded"):
             updates.insert(
                 session,
@@ -28,10 +28,10 @@ def test_old_failures_and_changes_are_forgotten_and_successes_stay(sqlite: Datab
                 updates.fail(session, id, lease_token=1, code="x", message="y", now=START)
             else:
                 updates.succeed(session, id, lease_token=1, outputs={}, resource_changes={}, now=START)
-    prune(sqlite, START + KEEP_FAILURES)
-    with sqlite.write() as session:
+    prune(store, START + KEEP_FAILURES)
+    with store.write() as session:
         assert [row.id for row in updates.list_for_deployment(session, "dep_1")] == ["succeeded", "failed"]
         assert changes.prune(session, START + KEEP_CHANGES) == 0, "they were forgotten already"
-    prune(sqlite, START + KEEP_FAILURES + SECOND)
-    with sqlite.read() as session:
+    prune(store, START + KEEP_FAILURES + SECOND)
+    with store.read() as session:
         assert [row.id for row in updates.list_for_deployment(session, "dep_1")] == ["succeeded"]

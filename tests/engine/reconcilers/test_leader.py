@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import cast
 
 import pytest
@@ -20,7 +19,6 @@ from engine.reconcilers.deployments.snapshot import Policy
 from engine.reconcilers.leader import LEADER_LEASE, LeaderParts, lead_when_possible
 from engine.store import deployments, leases, orgs
 from engine.store.database import Database
-from engine.store.migrate import migrate
 from engine.store.sealing import Sealer
 from engine.store.tables import DeploymentRow
 from tests.fakes.clock import FakeClock
@@ -94,9 +92,8 @@ def new_row(clock: FakeClock, sealer: Sealer, id: str) -> DeploymentRow:
 
 
 @pytest.fixture
-async def rig(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Rig]:
-    database = AwayDatabase(f"sqlite:///{tmp_path}/stackyard.db")
-    migrate(database)
+async def rig(database_url: str, clock: FakeClock) -> AsyncIterator[Rig]:
+    database = AwayDatabase(database_url)
     sealer = Sealer(b"x" * 32)
     with database.write() as session:
         orgs.insert(session, org_row(clock.now()))

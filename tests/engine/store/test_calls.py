@@ -88,22 +88,22 @@ async def test_the_hour_counts_too(database: Database, clock: FakeClock) -> None
     assert clock.monotonic() >= 3600
 
 
-async def test_nobody_calls_while_the_cloud_says_wait(sqlite: Database, clock: FakeClock) -> None:
-    shared = budget(sqlite, clock)
+async def test_nobody_calls_while_the_cloud_says_wait(store: Database, clock: FakeClock) -> None:
+    shared = budget(store, clock)
     await take(shared, Priority.READ, 1)
     shared.observe(limit=250, remaining=0, retry_after_seconds=17)
     await take(shared, Priority.DELETE, 1)
     assert 17 <= clock.monotonic() <= 18
 
 
-async def test_a_call_needs_no_waiting_on_a_real_clock(sqlite: Database) -> None:
+async def test_a_call_needs_no_waiting_on_a_real_clock(store: Database) -> None:
     async with asyncio.timeout(5):
-        await take(SharedCallBudget(sqlite, "account", SystemClock()), Priority.CREATE, 3)
+        await take(SharedCallBudget(store, "account", SystemClock()), Priority.CREATE, 3)
 
 
-async def test_a_waiting_delete_goes_before_a_waiting_create(sqlite: Database) -> None:
+async def test_a_waiting_delete_goes_before_a_waiting_create(store: Database) -> None:
     clock = HeldClock()
-    shared = budget(sqlite, clock, block=1)
+    shared = budget(store, clock, block=1)
     await take(shared, Priority.DELETE, 40)
     order: list[Priority] = []
 
@@ -140,7 +140,7 @@ def test_an_account_is_named_without_its_token() -> None:
 
 
 @pytest.mark.parametrize("priority", list(Priority))
-async def test_every_priority_gets_through_at_last(sqlite: Database, clock: FakeClock, priority: Priority) -> None:
-    shared = budget(sqlite, clock)
+async def test_every_priority_gets_through_at_last(store: Database, clock: FakeClock, priority: Priority) -> None:
+    shared = budget(store, clock)
     await take(shared, priority, 100)
     assert clock.monotonic() >= 120

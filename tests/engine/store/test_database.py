@@ -143,8 +143,8 @@ def _until_it_waits(database: Database, other: Future[Any]) -> None:
     raise TimeoutError("the second transaction neither waited nor ended")
 
 
-def test_migrations_and_models_agree(database_url: str) -> None:
-    database = Database(database_url)
+def test_migrations_and_models_agree(bare_url: str) -> None:
+    database = Database(bare_url)
     migrate(database)
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
@@ -152,8 +152,8 @@ def test_migrations_and_models_agree(database_url: str) -> None:
     database.close()
 
 
-def test_migrate_when_processes_start_together(database_url: str) -> None:
-    databases = [Database(database_url) for _ in range(4)]
+def test_migrate_when_processes_start_together(bare_url: str) -> None:
+    databases = [Database(bare_url) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(migrate, databases))
     with databases[0].write() as session:

@@ -146,8 +146,8 @@ class Rig:
 
 
 @pytest.fixture
-def rig(sqlite: Database, clock: FakeClock) -> Rig:
-    return Rig(sqlite, clock)
+def rig(store: Database, clock: FakeClock) -> Rig:
+    return Rig(store, clock)
 
 
 async def test_an_orphan_is_deleted_one_sweep_after_it_was_found(rig: Rig) -> None:
