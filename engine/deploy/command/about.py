@@ -15,7 +15,7 @@ from typing import Any
 from engine.deploy.backend.blobs import BackendError
 from engine.deploy.checkpoint import COMPATIBLE_VERSION, CheckpointError
 from engine.deploy.command.session import Session
-from engine.deploy.provider_sources import Plugins
+from engine.deploy.installed_plugins import Plugins
 from engine.deploy.secrets import SecretsError
 from engine.deploy.stack_config import ConfigError
 
@@ -55,7 +55,7 @@ def plugin_ls(session: Session) -> None:
 
 
 def _plugins(session: Session) -> Iterator[dict[str, Any]]:
-    for path in sorted(Plugins(session.env).folder.glob("resource-*-v*")):
+    for path in sorted(Plugins(session.env, session.project.path).folder.glob("resource-*-v*")):
         if (match := re.fullmatch(r"resource-(.+)-v(.+)", path.name)) and path.is_dir():
             changed = datetime.fromtimestamp(path.stat().st_mtime, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
             size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
