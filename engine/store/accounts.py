@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from sqlalchemy import text
-from sqlmodel import Session, select
+from collections.abc import Sequence
+from datetime import datetime
 
+from sqlalchemy import exists, text
+from sqlmodel import Session, col, select
+
+from engine.store import keys
 from engine.store.account_tables import IdentityRow, UserRow
+from engine.store.org_tables import InvitationRow, MembershipRow
+from engine.store.tables import ApiKeyRow, OrgRow
 
 _SIGN_UP_LOCK = 0x57AC_5160  # any number that no other advisory lock of this system uses
 
@@ -51,3 +57,25 @@ def insert_identity(session: Session, row: IdentityRow) -> IdentityRow:
 
 def identity(session: Session, issuer: str, subject: str) -> IdentityRow | None:
     return session.get(IdentityRow, (issuer, subject))
+
+
+def is_invited(session: Session, email: str, now: datetime) -> bool:
+    """Whether some organisation waits for this address to join."""
+    query = select(InvitationRow.id).where(InvitationRow.email == email, col(InvitationRow.expires_at) > now)
+    query = query.where(col(InvitationRow.accepted_at).is_(None), col(InvitationRow.revoked_at).is_(None))
+    return session.exec(query.limit(1)).first() is not None
+
+
+def ownerless_orgs(session: Session) -> Sequence[OrgRow]:
+    """Organisations nobody belongs to: made by an operator's commands."""
+    query = select(OrgRow).where(~exists().where(col(MembershipRow.org_id) == col(OrgRow.id)))
+    return session.exec(query.order_by(col(OrgRow.created_at), col(OrgRow.id))).all()
+
+
+def end_keys(session: Session, user_id: str, now: datetime) -> int:
+    """Revoke the keys an account made, in whatever organisation; returns how many."""
+    query = select(ApiKeyRow.id).where(ApiKeyRow.created_by == user_id, col(ApiKeyRow.revoked_at).is_(None))
+    found = session.exec(query).all()
+    for key_id in found:
+        keys.revoke(session, key_id, now)
+    return len(found)
