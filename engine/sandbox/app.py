@@ -5,13 +5,11 @@ Not the routes (their own files) and not the server (`server.py`).
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-from urllib.parse import parse_qsl
 
 from engine.model.ids import random_uuid
 from engine.sandbox import (
@@ -27,7 +25,6 @@ from engine.sandbox import (
     projects,
     reserved_ips,
     snapshots,
-    spaces,
     tags,
     volumes,
 )
@@ -42,23 +39,19 @@ from engine.sandbox.errors import (
     unauthorized,
     unprocessable,
 )
+from engine.sandbox.exchange import Exchange, Receive, Scope, Send
 from engine.sandbox.faults import Fault, FaultKind, Faults, first
 from engine.sandbox.journal import RequestEntry
 from engine.sandbox.keys import find_key
 from engine.sandbox.limits import Limiter, RateLimits
 from engine.sandbox.records import Account, Firewall, SshKey, Vpc
 from engine.sandbox.routing import TARGETS, Reply, Request, Routes
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-MAX_BODY_BYTES = 1 << 20
-"""A create with ten names and 64 KiB of user-data is far below it."""
+from engine.sandbox.spaces import keys as spaces_keys
+from engine.sandbox.spaces.service import Spaces
 
 PARTS = (
     places, keys, tags, droplets, actions, firewalls, volumes, snapshots, reserved_ips, projects, load_balancers,
-    domains, certificates, spaces, kubernetes,
+    domains, certificates, spaces_keys, kubernetes,
 )  # fmt: skip
 ROUTES = Routes([route for part in PARTS for route in part.ROUTES])
 DROPS = (FaultKind.TIMEOUT_BEFORE_EFFECT, FaultKind.TIMEOUT_AFTER_EFFECT)
@@ -70,16 +63,13 @@ class Admin(Protocol):
     def answer(self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any]) -> Reply: ...
 
 
-class ConnectionDropped(ConnectionError):
-    """The fault asks for a connection that dies, and the server underneath offers no way to kill it."""
-
-
 @dataclass
 class SandboxApp:
     """One cloud behind HTTP.
 
     Attributes:
         accounts: token → account name; empty = any token is an account of its own.
+        spaces: the S3 API; None = there is none.
         commit: called when a request has changed state, before its answer leaves.
     """
 
@@ -88,13 +78,18 @@ class SandboxApp:
     limiter: Limiter = field(default_factory=lambda: Limiter(RateLimits(0, 0, 0)))
     accounts: Mapping[str, str] = field(default_factory=dict)
     admin: Admin | None = None
+    spaces: Spaces | None = None
     commit: Callable[[], None] = lambda: None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] != "http":
             return
-        exchange = _Exchange(scope, receive, send)
+        exchange = Exchange(scope, receive, send)
+        if self.spaces is not None and (address := self.spaces.address(exchange)) is not None:
+            await self.spaces.answer(exchange, address)
+            self.commit()
+            return
         try:
             body = await exchange.read()
             if scope["path"].startswith("/_sandbox"):
@@ -104,15 +99,17 @@ class SandboxApp:
         except ApiError as err:
             await exchange.write(_refusal(err, {}))
 
-    def _admin(self, exchange: _Exchange, body: bytes) -> Reply:
+    def _admin(self, exchange: Exchange, body: bytes) -> Reply:
         if self.admin is None:
             raise not_found()
         self.cloud.advance()
         reply = self.admin.answer(exchange.method, exchange.path, exchange.query, _parse(body))
+        if self.spaces is not None:
+            self.spaces.sweep()  # a bucket that vanished takes what was in it along
         self.commit()
         return reply
 
-    async def _public(self, exchange: _Exchange, raw: bytes) -> None:
+    async def _public(self, exchange: Exchange, raw: bytes) -> None:
         mark, name = self._authenticate(exchange)
         verdict = self.limiter.check(mark, exchange.method, exchange.path, self.cloud.now())
         hits: list[Fault] = []
@@ -139,7 +136,7 @@ class SandboxApp:
         self._log(exchange, name, reply.status, hits)
         await exchange.write(Reply(reply.status, reply.body, {**verdict.headers, **reply.headers}))
 
-    def _authenticate(self, exchange: _Exchange) -> tuple[str, str]:
+    def _authenticate(self, exchange: Exchange) -> tuple[str, str]:
         """A mark of the token (never the token) and the name of its account."""
         scheme, _, token = exchange.header(b"authorization").partition(" ")
         token = token.strip()
@@ -150,7 +147,7 @@ class SandboxApp:
             raise unauthorized()
         return mark, self.accounts.get(token, f"account-{mark}")
 
-    def _route(self, exchange: _Exchange, account: Account, body: Mapping[str, Any], hits: list[Fault]) -> Reply:
+    def _route(self, exchange: Exchange, account: Account, body: Mapping[str, Any], hits: list[Fault]) -> Reply:
         found = ROUTES.find(exchange.method, exchange.path)
         if found is None:
             if ROUTES.knows(exchange.path):
@@ -188,7 +185,7 @@ class SandboxApp:
             kind = {Firewall: "firewall", Vpc: "vpc", SshKey: "key"}[type(record)]
             self.cloud.journal.add(self.cloud.now(), account.name, f"{kind}.vanished", record.id, name=record.name)
 
-    async def _suffer_before(self, exchange: _Exchange, hits: list[Fault]) -> None:
+    async def _suffer_before(self, exchange: Exchange, hits: list[Fault]) -> None:
         for fault in hits:
             match fault.kind:
                 case FaultKind.DELAY:
@@ -202,12 +199,12 @@ class SandboxApp:
                 case _:
                     pass
 
-    async def _drop(self, exchange: _Exchange, account: str, fault: Fault) -> None:
+    async def _drop(self, exchange: Exchange, account: str, fault: Fault) -> None:
         self._log(exchange, account, 0, [fault])
         await exchange.hold(self.cloud.clock.sleep(fault.seconds))
         await exchange.kill()
 
-    def _log(self, exchange: _Exchange, account: str, status: int, hits: list[Fault]) -> None:
+    def _log(self, exchange: Exchange, account: str, status: int, hits: list[Fault]) -> None:
         fault = ",".join(f.kind.value for f in hits)
         self.cloud.journal.requests.append(
             RequestEntry(self.cloud.now(), account, exchange.method, exchange.path, status, fault)
@@ -232,7 +229,7 @@ def _parse(raw: bytes) -> Mapping[str, Any]:
     return body
 
 
-def _names(exchange: _Exchange, body: Mapping[str, Any], account: Account) -> list[str]:
+def _names(exchange: Exchange, body: Mapping[str, Any], account: Account) -> list[str]:
     """The names a fault may pick its victim by: those in the body, and the name of what the path points at."""
     names = [body["name"]] if isinstance(body.get("name"), str) else []
     names += [n for n in body["names"] if isinstance(n, str)] if isinstance(body.get("names"), list) else []
@@ -259,74 +256,3 @@ def _asset_at(values: Mapping[str, str], account: Account) -> Asset | None:
 def _refusal(err: ApiError, headers: Mapping[str, str]) -> Reply:
     body = {"id": err.id, "message": err.message, "request_id": random_uuid()}
     return Reply(err.status, body, {**err.headers, **headers, "x-request-id": body["request_id"]})
-
-
-def _encode(body: object) -> bytes:
-    if body is None:
-        return b""
-    return body.encode() if isinstance(body, str) else json.dumps(body, separators=(",", ":")).encode()
-
-
-class _Exchange:
-    """One ASGI request and its answer."""
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._scope = scope
-        self._receive = receive
-        self._send = send
-        self.method: str = scope["method"]
-        self.path: str = scope["path"]
-        self.query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True))
-
-    @property
-    def origin(self) -> str:
-        """Scheme, host and port as the client wrote them."""
-        return f"{self._scope.get('scheme', 'http')}://{self.header(b'host') or 'api.digitalocean.com'}"
-
-    def header(self, name: bytes) -> str:
-        """A header's value, or nothing."""
-        return next((v.decode("latin-1") for k, v in self._scope["headers"] if k == name), "")
-
-    async def read(self) -> bytes:
-        """The whole body."""
-        body: bytes = b""
-        while True:
-            message = await self._receive()
-            part: bytes = message.get("body", b"")
-            body += part
-            if len(body) > MAX_BODY_BYTES:
-                raise ApiError(413, "payload_too_large", f"The request body is over {MAX_BODY_BYTES} bytes.")
-            if message["type"] == "http.disconnect" or not message.get("more_body"):
-                return body
-
-    async def write(self, reply: Reply) -> None:
-        """Send the answer."""
-        raw = _encode(reply.body)
-        headers = [(k.encode(), v.encode()) for k, v in reply.headers.items()]
-        if isinstance(reply.body, str):
-            headers.append((b"content-type", b"application/yaml"))
-        elif raw or reply.status == 204:
-            headers.append((b"content-type", b"application/json; charset=utf-8"))
-        if reply.status != 204:
-            headers.append((b"content-length", str(len(raw)).encode()))
-        await self._send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": raw})
-
-    async def hold(self, pause: Coroutine[Any, Any, None]) -> None:
-        """Wait, but not for a client that has gone."""
-        waiting = {asyncio.create_task(pause), asyncio.create_task(self._gone())}
-        _, left = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        for task in left:
-            task.cancel()
-
-    async def _gone(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-
-    async def kill(self) -> None:
-        """Break the connection without an answer."""
-        transport = self._scope.get("extensions", {}).get("sandbox", {}).get("transport")
-        if transport is None:
-            raise ConnectionDropped("the connection is dropped on purpose")
-        transport.abort()
-        await self._gone()

@@ -179,11 +179,35 @@ class Certificate(Asset):
 
 @dataclass(kw_only=True)
 class SpacesKey(Asset):
-    """A key to object storage; its id is the access key. The secret is shown once and not kept."""
+    """A key to object storage; its id is the access key. Its secret is shown once and kept to check signatures."""
 
     kind = "spaces_key"
 
     grants: list[dict[str, Any]] = field(default_factory=list)
+    secret: str = field(default="", repr=False)
+
+
+@dataclass(kw_only=True)
+class SpacesBucket(Asset):
+    """A bucket of object storage; its id is its name. What is in it is in `spaces/index.py`.
+
+    Attributes:
+        uid: what its contents go by there; a bucket that is made again under the same name begins empty.
+        cors: rules as `spaces/configuration.py` reads them.
+        lifecycle: the same.
+        policy: JSON text, "" for none.
+        versioning: `Enabled`, `Suspended` or "" as long as it has never had any.
+    """
+
+    kind = "spaces_bucket"
+    urn_kind = "space"
+
+    uid: str
+    acl: str = "private"
+    cors: list[dict[str, Any]] = field(default_factory=list)
+    lifecycle: list[dict[str, Any]] = field(default_factory=list)
+    policy: str = ""
+    versioning: str = ""
 
 
 @dataclass(kw_only=True)
@@ -226,7 +250,7 @@ class NodePool(Asset):
 ASSETS: Mapping[str, type[Asset]] = {
     k.__name__: k
     for k in (
-        Volume, Snapshot, ReservedIp, Project, LoadBalancer, Domain, DomainRecord, Certificate, SpacesKey, Cluster,
-        NodePool,
+        Volume, Snapshot, ReservedIp, Project, LoadBalancer, Domain, DomainRecord, Certificate, SpacesKey, SpacesBucket,
+        Cluster, NodePool,
     )
 }  # fmt: skip

@@ -26,6 +26,8 @@ from engine.sandbox.faults import Faults
 from engine.sandbox.limits import Limiter, RateLimits
 from engine.sandbox.machines import Machines, MachineSettings
 from engine.sandbox.records import Droplet, Timings
+from engine.sandbox.spaces.access import KeyPair
+from engine.sandbox.spaces.service import Spaces
 from engine.sandbox.state import StateFile
 
 LOOPBACK = IPv4Network("127.0.0.0/8")
@@ -37,7 +39,7 @@ class SandboxSettings:
 
     Attributes:
         port: 0 = any free one.
-        data_dir: where machines keep their files.
+        data_dir: where machines keep their files, and Spaces its objects.
         boot_seconds: from an accepted create to `active`.
         machines: whether Droplets start processes.
         rate_limits: whether DigitalOcean's request limits hold.
@@ -49,6 +51,8 @@ class SandboxSettings:
         grace_seconds: between SIGTERM and SIGKILL.
         address_offset: where Droplet addresses begin in 127.0.0.0/8; None = anywhere, so that sandboxes do not meet.
         environment: of the machines' processes.
+        spaces_dir: where Spaces keeps its objects; None = in `data_dir`. Keep it as long as `state_file`.
+        spaces_key: works without having been made; None = only keys made with `/v2/spaces/keys` do.
     """
 
     data_dir: Path
@@ -68,6 +72,8 @@ class SandboxSettings:
     grace_seconds: float = 2.0
     address_offset: int | None = None
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    spaces_dir: Path | None = None
+    spaces_key: KeyPair | None = None
 
 
 class _DroppableProtocol(HttpToolsProtocol):
@@ -123,11 +129,16 @@ class Sandbox:
     async def open(self) -> AsyncIterator[None]:
         """State read, machines running, until left."""
         with contextlib.ExitStack() as stack:
+            spaces_dir = self.settings.spaces_dir or self.settings.data_dir / "spaces"
+            spaces = Spaces(self.cloud, self.faults, spaces_dir, self.settings.spaces_key)
+            stack.callback(spaces.close)
             if self.settings.state_file is not None:
                 state = stack.enter_context(contextlib.closing(StateFile(self.settings.state_file)))
                 state.restore(self.cloud)
                 self.cloud.recorder = state
-                self.app.commit = state.commit
+                self.app.commit = spaces.commit = state.commit
+            spaces.open()
+            self.app.spaces = spaces
             if self.machines is None:
                 yield
                 return

@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 import pytest
 
-from engine.sandbox.app import ConnectionDropped
 from engine.sandbox.cloud import Cloud
+from engine.sandbox.exchange import ConnectionDropped
 from engine.sandbox.records import Timings
 from engine.sandbox.state import StateFile
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.sandbox.app import ConnectionDropped
+from engine.sandbox.exchange import ConnectionDropped
 from engine.sandbox.faults import Faults
 
 

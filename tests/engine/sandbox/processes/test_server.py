@@ -185,4 +185,4 @@ async def test_no_machines_for_scale(settings, worker_data):
         made = (await client.post("/v2/droplets", json=body)).json()["droplets"]
         got = (await client.get(f"/v2/droplets/{made[0]['id']}")).json()["droplet"]
         assert (got["status"], sandbox.machines) == ("active", None)
-        assert not Path(settings.data_dir).exists()
+        assert not Path(settings.data_dir, "machines").exists()

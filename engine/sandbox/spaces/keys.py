@@ -1,4 +1,4 @@
-"""Routes of `/v2/spaces/keys`. The buckets themselves are another service (S3 on another host) and not here."""
+"""Routes of `/v2/spaces/keys`: who may use the S3 API. The API itself is in `service.py`."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def create(request: Request) -> Reply:
     cloud, account = request.cloud, request.account
     key = SpacesKey(
         id=f"DO{random_hex(18).upper()}", account=account.name, name=request.text("name"), created_at=cloud.now(),
-        grants=_grants(request),
+        grants=_grants(request), secret=random_hex(43),
     )  # fmt: skip
     cloud.add_asset(account, key, hits=request.hits)
-    return Reply(201, {"key": {**shapes.spaces_key(key), "secret_key": random_hex(43)}})
+    return Reply(201, {"key": {**shapes.spaces_key(key), "secret_key": key.secret}})
 
 
 def get(request: Request) -> Reply:
