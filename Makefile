@@ -52,6 +52,7 @@ conformance: setup ## both engines on the same stacks; needs the official pulumi
 fuzz: setup ## the properties on thousands of examples, every kill place five times; prints seeds and repros
 	$(BIN)/pytest -q --hypothesis-profile=fuzz --hypothesis-show-statistics --timeout 3000 \
 	  tests/engine/deploy/test_crash_properties.py tests/engine/reconcilers tests/engine/sandbox/test_cloud.py
+	KILL_ROUNDS=5 $(BIN)/pytest -q --timeout 3000 tests/engine/deploy/backend/test_killed.py
 	KILL_ROUNDS=5 $(BIN)/pytest -q -m e2e tests/e2e/test_kill_worker.py
 
 bench: setup ## the numbers of benchmarks/README.md
