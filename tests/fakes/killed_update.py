@@ -165,7 +165,7 @@ class _MortalLogs:
 
     def open(self, key: str, *, owner: str, guard: str) -> Log:
         opened = self._inner.open(key, owner=owner, guard=guard)
-        return _Around(opened, self._moments, frozenset({"append", "close"}))  # type: ignore[return-value]
+        return _Around(opened, self._moments, frozenset({"append", "close"}))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -176,8 +176,8 @@ def mortal_backend(moments: Moments) -> Callable[[str, Path, Mapping[str, str]],
 
     def opened(url: str, cwd: Path, env: Mapping[str, str]) -> Backend:
         backend = open_backend(url, cwd, env)
-        blobs: Blobs = _Around(backend.blobs, moments, _WRITES)  # type: ignore[assignment]
-        logs: Logs = _MortalLogs(backend.logs, moments)  # type: ignore[assignment]
+        blobs: Blobs = _Around(backend.blobs, moments, _WRITES)
+        logs: Logs = _MortalLogs(backend.logs, moments)
         return Backend(blobs, logs)
 
     return opened
@@ -209,7 +209,8 @@ def execute(order: Order, loop: EngineLoop, moments: Moments, *args: str) -> Com
 def _mortally(order: Order, loop: EngineLoop) -> int:
     """In the forked process: the update with its moments counted."""
     moments = Moments(order.kill_at)
-    session_module.open_backend = mortal_backend(moments)
+    mortal = {"open_backend": mortal_backend(moments)}
+    vars(session_module).update(mortal)
     if order.executor:
         socket.gethostname = lambda: "elsewhere"  # a worker on another machine: only its lease tells whether it lives
     for name in _FILE_CHANGES if order.url.startswith("file:") else ():
