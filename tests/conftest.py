@@ -60,6 +60,15 @@ def new_database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.Te
     return copy
 
 
+@pytest.fixture(scope="session")
+def new_bare_database_url(request: pytest.FixtureRequest) -> Callable[[], str]:
+    """Makes databases without tables of the kind this run is for; "" is the SQLite file of an installation's folder."""
+    if KIND == "postgres":
+        cluster: PostgresCluster = request.getfixturevalue("postgres")
+        return cluster.new_database
+    return lambda: ""
+
+
 @pytest.fixture
 def database_url(new_database_url: Callable[[], str]) -> str:
     """URL of a migrated, empty database of the kind this run is for."""

@@ -23,6 +23,8 @@ COMMANDS: Mapping[str, str] = {
     "stacks": "Look at the Pulumi stacks behind deployments.",
     "pulumi": "Run Pulumi's command line on the embedded engine.",
     "keys": "Create, list and revoke API keys, directly in the store.",
+    "backup": "Write the whole installation to one file.",
+    "restore": "Bring an installation back from its file.",
     "doctor": "Check settings, database, keys, cloud and ports.",
 }
 """Command → what `--help` says. Each is `api/cli/<name>.py` with a Typer `app`, or a function of its own name."""

@@ -187,6 +187,10 @@ class Installation:
 
         await_until(ready, seconds=30, what="the server's readiness")
 
+    def use(self, **environment: str) -> None:
+        """Set variables for the processes and commands started from now on."""
+        self._environment |= environment
+
     def stop_server(self) -> None:
         """Stop the server only; the cloud stays."""
         if self.server is not None:

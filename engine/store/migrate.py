@@ -11,18 +11,30 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, text
 
+from engine.model.errors import InvalidSpec
 from engine.store.database import Database
 
 _MIGRATION_LOCK = 0x57AC_CA1E  # any number that no other advisory lock of this system uses
 
 
-def migrate(database: Database) -> None:
-    """Apply the revisions the database lacks, in one transaction that no second process can enter."""
+def migrate(database: Database, revision: str = "head") -> None:
+    """Apply the revisions the database lacks, in one transaction that no second process can enter.
+
+    Args:
+        revision: where to stop: a backup is loaded into the tables it was made from.
+
+    Raises:
+        InvalidSpec: the database, or the revision asked for, is of a newer version of Stackyard.
+    """
     with _exclusive(database).begin() as connection:
         _lock(connection)
-        command.upgrade(_config(connection), "head")
+        try:
+            command.upgrade(_config(connection), revision)
+        except CommandError as err:
+            raise InvalidSpec(f"the database is of a newer version of Stackyard ({err}): use that version") from err
 
 
 def write_revision(message: str) -> None:

@@ -84,7 +84,7 @@ class Blobs(Protocol):
         ...
 
     def keys(self, folder: str) -> list[str]:
-        """All keys below a folder, at any depth, sorted."""
+        """All keys below a folder ("": all there are), at any depth, sorted."""
         ...
 
     def location(self, key: str) -> str:

@@ -116,8 +116,8 @@ class FileBlobs:
         """See `Blobs.keys`; attributes and drafts are none."""
         found: list[str] = []
         for parent, _, names in os.walk(self.folder / folder):
-            prefix = Path(parent).relative_to(self.folder).as_posix()
-            found += [f"{prefix}/{n}" for n in names if not n.endswith(_ATTRIBUTES) and not n.startswith(".")]
+            inside = Path(parent).relative_to(self.folder)
+            found += [(inside / n).as_posix() for n in names if not n.endswith(_ATTRIBUTES) and not n.startswith(".")]
         return sorted(found)
 
 

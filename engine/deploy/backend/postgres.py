@@ -215,7 +215,7 @@ class PostgresBlobs:
 
     def keys(self, folder: str) -> list[str]:
         """See `Blobs.keys`."""
-        prefix = f"{self._prefix}{folder}/"
+        prefix = f"{self._prefix}{folder}/" if folder else self._prefix
         pattern = re.sub(r"([\\%_])", r"\\\1", prefix) + "%"
         with self._transaction() as cursor:
             rows = cursor.execute(self._sql("SELECT key FROM {} WHERE key LIKE %s"), [pattern]).fetchall()

@@ -237,7 +237,7 @@ class S3Blobs:
 
     def keys(self, folder: str) -> list[str]:
         """See `Blobs.keys`."""
-        return sorted(self._listed(f"{folder}/"))
+        return sorted(self._listed(f"{folder}/" if folder else ""))
 
     def _listed(self, prefix: str) -> list[str]:
         with self._errors("listing", prefix):
