@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
 
 from api import errors
-from api.deps import Deps
+from api.access import check_routes
+from api.deps import Deps, authorise
 from api.metrics import ApiMetrics
 from api.middleware import Counted, JsonByDefault
-from api.routers import deployments, health, inference, insight, keys, scaling
+from api.routers import account, auth, deployments, health, inference, insight, keys, scaling
 from api.schemas.errors import ErrorAnswer
 
 PUBLIC = "/api/v1/public"
@@ -27,7 +29,8 @@ def create_app(deps: Deps) -> FastAPI:
         description=_DESCRIPTION,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
-        responses={code: {"model": ErrorAnswer} for code in (401, 404, 409, 422)},
+        responses={code: {"model": ErrorAnswer} for code in (401, 403, 404, 409, 422)},
+        dependencies=[Depends(authorise)],
         docs_url="/docs",
         redoc_url=None,
     )
@@ -43,7 +46,11 @@ def create_app(deps: Deps) -> FastAPI:
         keys.router,
     ):
         app.include_router(router, prefix=PUBLIC)
+    app.include_router(auth.router)
+    app.include_router(account.router)
     app.include_router(health.router)
+    routes = list(iter_route_contexts(app.routes))
+    check_routes({r.name or "": isinstance(r.original_route, APIRoute) for r in routes})
     app.add_middleware(JsonByDefault)
     app.add_middleware(Counted, metrics=metrics, clock=deps.clock)
     return app

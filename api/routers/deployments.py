@@ -8,7 +8,6 @@ import json
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query
-from sqlmodel import Session
 
 from api.deps import CallerArg, Deps, DepsArg
 from api.schemas.deployments import (
@@ -20,27 +19,18 @@ from api.schemas.deployments import (
     deployment_view,
 )
 from engine.identity.worker_identity import new_worker_identity
+from engine.model.access import Permission
 from engine.model.deployment import DeploymentSpec, Scaling
 from engine.model.errors import Conflict, NotFound
-from engine.store import deployments
+from engine.model.tiers import Feature, Tier, require
+from engine.store import deployments, orgs
+from engine.store.deployments import owned
 from engine.store.tables import DeploymentRow
 from stacks import catalog
 
 router = APIRouter(tags=["deployments"])
 
 _ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-
-
-def owned(session: Session, deployment_id: str, org_id: str) -> DeploymentRow:
-    """The deployment, if it is this tenant's.
-
-    Raises:
-        NotFound: there is none, or it is another tenant's: the two look the same.
-    """
-    row = deployments.get(session, deployment_id, org_id=org_id)
-    if row is None:
-        raise NotFound(f"no deployment {deployment_id}")
-    return row
 
 
 @router.post("/deployments", status_code=201, summary="Create a deployment")
@@ -54,6 +44,8 @@ def create_deployment(
 
     With an `Idempotency-Key` a repeated request answers with the deployment the first one made.
     """
+    with deps.database.read() as session:
+        require(Tier(orgs.one(session, caller.org_id).tier), Feature.DEDICATED_INSTANCES)
     catalog.choose(body.model_id, body.gpu_type, body.region, body.preset)
     spec = DeploymentSpec(
         name=body.name, model_id=body.model_id, gpu_type=body.gpu_type, region=body.region, replicas=body.replicas,
@@ -77,8 +69,11 @@ def list_deployments(
     after: str | None = None,
     include_inactive: bool = False,
 ) -> DeploymentPage:
+    only = None if caller.grants is None else [i for i in caller.grants if caller.may(Permission.DEPLOYMENT_READ, i)]
     with deps.database.read() as session:
-        rows = deployments.list_for_org(session, caller.org_id, limit=limit + 1, after=after, deleted=include_inactive)
+        rows = deployments.list_for_org(
+            session, caller.org_id, limit=limit + 1, after=after, deleted=include_inactive, only=only
+        )
     return DeploymentPage(
         data=[deployment_view(row, deps.public_url) for row in rows[:limit]], has_more=len(rows) > limit
     )

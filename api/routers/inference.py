@@ -7,18 +7,25 @@ from typing import Any
 from fastapi import APIRouter, Body
 
 from api.deps import CallerArg, DepsArg
-from api.routers.deployments import owned
 from api.schemas.deployments import status_of
 from engine.gateway.routes import RETRY_AFTER_SECONDS, SERVING
-from engine.model.errors import Conflict, NotFound, Unavailable
+from engine.model.errors import Conflict, Unavailable
+from engine.store.deployments import owned
 
 router = APIRouter(prefix="/deployments/{deployment_id}", tags=["inference"])
+org_router = APIRouter(prefix="/orgs/{org_id}/deployments/{deployment_id}", tags=["inference"])
 
 _ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"description": "the model server's own answer, JSON or an event stream", "content": {"application/json": {}}}
 }
 
 
+@org_router.post("/chat/completions", name="chat_for_org", summary="Chat, routed through an organisation",
+                 responses=_ANSWER)  # fmt: skip
+@org_router.post("/completions", name="complete_for_org", summary="Complete a text, routed through an organisation",
+                 responses=_ANSWER)  # fmt: skip
+@org_router.post("/embeddings", name="embed_for_org", summary="Embed texts, routed through an organisation",
+                 responses=_ANSWER)  # fmt: skip
 @router.post("/chat/completions", name="chat", summary="Chat (OpenAI's request; `stream` for SSE)", responses=_ANSWER)
 @router.post("/completions", name="complete", summary="Complete a text (OpenAI's request)", responses=_ANSWER)
 @router.post("/embeddings", name="embed", summary="Embed texts (OpenAI's request)", responses=_ANSWER)
@@ -27,11 +34,14 @@ def call_model(
 ) -> None:
     """Passed through to the deployment unchanged.
 
-    409 with the `status` while the deployment does not serve, 503 while no replica is ready.
+    409 with the `status` while the deployment does not serve, 503 while no replica is ready. Through an organisation
+    the caller must be its member: with a session, a key of it, or a key of the caller's personal organisation.
     """
     refuse(deployment_id, caller, deps)
 
 
+@org_router.get("/models", name="list_models_for_org", summary="Models of a deployment, routed through an organisation",
+                responses=_ANSWER)  # fmt: skip
 @router.get("/models", summary="Models this deployment serves (OpenAI's answer)", responses=_ANSWER)
 def list_models(deployment_id: str, caller: CallerArg, deps: DepsArg) -> None:
     refuse(deployment_id, caller, deps)
@@ -51,25 +61,3 @@ def refuse(deployment_id: str, caller: CallerArg, deps: DepsArg) -> None:
         "the gateway does not route to this deployment yet; try again in a few seconds",
         status=status.value, retry_after_seconds=RETRY_AFTER_SECONDS,
     )  # fmt: skip
-
-
-def not_a_member(org_id: str, caller: CallerArg) -> None:
-    """Raise NotFound unless the caller's key is of this organisation."""
-    if caller.org_id != org_id:
-        raise NotFound(f"no organisation {org_id}")
-
-
-org_router = APIRouter(prefix="/orgs/{org_id}/deployments/{deployment_id}", tags=["inference"])
-
-
-@org_router.post("/chat/completions", summary="Chat, routed through an organisation", responses=_ANSWER)
-def call_model_for_org(
-    org_id: str,
-    deployment_id: str,
-    caller: CallerArg,
-    deps: DepsArg,
-    body: dict[str, Any] = Body(default_factory=dict),
-) -> None:
-    """As `/deployments/{deployment_id}/chat/completions`; the key must be of this organisation."""
-    not_a_member(org_id, caller)
-    refuse(deployment_id, caller, deps)

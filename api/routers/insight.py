@@ -11,7 +11,6 @@ from fastapi.concurrency import run_in_threadpool
 
 from api.checkpoints import hide_secrets
 from api.deps import CallerArg, Deps, DepsArg
-from api.routers.deployments import owned
 from api.schemas.deployments import (
     CostInterval,
     DeploymentCost,
@@ -30,6 +29,7 @@ from engine.model.failure_words import for_tenant
 from engine.model.money import to_usd
 from engine.model.stack import stack_name
 from engine.store import deployments, updates, usage
+from engine.store.deployments import owned
 from engine.store.tables import DeploymentRow, UpdateRow, UsageIntervalRow
 from stacks import catalog
 

@@ -6,11 +6,11 @@ from fastapi import APIRouter
 from pydantic import ValidationError
 
 from api.deps import CallerArg, DepsArg
-from api.routers.deployments import owned
 from api.schemas.deployments import ScalingChange, ScalingView, ready_replicas, status_of
 from engine.model.deployment import DeploymentSpec, Scaling
 from engine.model.errors import Conflict, InvalidSpec
 from engine.store import deployments
+from engine.store.deployments import owned
 from engine.store.tables import DeploymentRow
 
 router = APIRouter(prefix="/deployments/{deployment_id}/scaling", tags=["scaling"])

@@ -90,8 +90,6 @@ class FrontDoor:
             try:
                 await self._inference.answer(call, scope, receive, send, request_id)
             except NotFound:
-                if call.org_id is not None:
-                    raise
                 # deployments that are gone have no route; the API knows them and says 404 or 409
                 await self._api.answer(scope, receive, send, request_id)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, and_, col, or_, select
 
 from engine.model.deployment import DeploymentSpec, Phase
+from engine.model.errors import NotFound
 from engine.store import changes
 from engine.store.tables import DeploymentRow
 
@@ -49,8 +50,26 @@ def get(session: Session, deployment_id: str, *, org_id: str | None = None) -> D
     return None if row is None or (org_id is not None and row.org_id != org_id) else row
 
 
+def owned(session: Session, deployment_id: str, org_id: str) -> DeploymentRow:
+    """The deployment, if it is this tenant's.
+
+    Raises:
+        NotFound: there is none, or it is another tenant's: the two look the same.
+    """
+    row = get(session, deployment_id, org_id=org_id)
+    if row is None:
+        raise NotFound(f"no deployment {deployment_id}")
+    return row
+
+
 def list_for_org(
-    session: Session, org_id: str | None, *, limit: int = 100, after: str | None = None, deleted: bool = False
+    session: Session,
+    org_id: str | None,
+    *,
+    limit: int = 100,
+    after: str | None = None,
+    deleted: bool = False,
+    only: Collection[str] | None = None,
 ) -> Sequence[DeploymentRow]:
     """A page of deployments, newest first, [n], n ≤ limit.
 
@@ -58,8 +77,11 @@ def list_for_org(
         org_id: tenant; None is the operator, who sees all.
         after: id of the previous page's last row; an unknown or another tenant's id starts from the beginning.
         deleted: whether ones that are gone (`inactive`) are listed too.
+        only: these ids and no others.
     """
     query = select(DeploymentRow)
+    if only is not None:
+        query = query.where(col(DeploymentRow.id).in_(only))
     if org_id is not None:
         query = query.where(DeploymentRow.org_id == org_id)
     if not deleted:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from sqlalchemy import update
 from sqlmodel import Session, col, or_, select
 
 from engine.store import changes
@@ -36,17 +37,18 @@ def revoke(session: Session, key_id: str, now: datetime, *, org_id: str | None =
     return row
 
 
-def announce_made_by(session: Session, user_id: str, now: datetime, *, org_id: str | None = None) -> None:
-    """Tell caches that what an account's keys may do has changed: its role, its membership, or the account itself.
-
-    Args:
-        org_id: only keys of this tenant; None: of all.
-    """
-    query = select(ApiKeyRow.id).where(ApiKeyRow.created_by == user_id)
-    if org_id is not None:
-        query = query.where(ApiKeyRow.org_id == org_id)
-    for key_id in session.exec(query):
+def announce_made_by(session: Session, user_id: str, now: datetime) -> None:
+    """Tell caches that what an account's keys may do has changed: its role, its membership, or the account itself."""
+    for key_id in session.exec(select(ApiKeyRow.id).where(ApiKeyRow.created_by == user_id)):
         changes.record(session, changes.KEY, key_id, now)
+
+
+def note_use(session: Session, used: Mapping[str, datetime]) -> None:
+    """Record when keys were last used; never back in time. Caches need not know: nothing is announced."""
+    connection = session.connection()
+    for key_id, at in sorted(used.items()):
+        earlier = or_(col(ApiKeyRow.last_used_at).is_(None), col(ApiKeyRow.last_used_at) < at)
+        connection.execute(update(ApiKeyRow).where(col(ApiKeyRow.id) == key_id, earlier).values(last_used_at=at))
 
 
 def get(session: Session, key_id: str) -> ApiKeyRow | None:

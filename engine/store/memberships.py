@@ -19,7 +19,7 @@ def insert(session: Session, *, org_id: str, user_id: str, role: Role, now: date
     row = MembershipRow(org_id=org_id, user_id=user_id, role=role.value, created_at=now)
     session.add(row)
     session.flush()
-    keys.announce_made_by(session, user_id, now, org_id=org_id)
+    keys.announce_made_by(session, user_id, now)
     return row
 
 
@@ -35,12 +35,25 @@ def role_of(session: Session, org_id: str, user_id: str) -> Role | None:
     return Role(role) if role else None
 
 
+def roles(session: Session) -> dict[str, dict[str, Role]]:
+    """Account → organisation → role, of all open accounts: what the gateway's cache is filled from."""
+    query = select(MembershipRow).join(UserRow, col(UserRow.id) == MembershipRow.user_id)
+    return _by_user(session.exec(query.where(col(UserRow.disabled_at).is_(None))).all())
+
+
+def roles_of(session: Session, user_id: str) -> dict[str, Role]:
+    """Organisation → role of one account; nothing when it was closed."""
+    query = select(MembershipRow).join(UserRow, col(UserRow.id) == MembershipRow.user_id)
+    query = query.where(MembershipRow.user_id == user_id, col(UserRow.disabled_at).is_(None))
+    return _by_user(session.exec(query).all()).get(user_id, {})
+
+
 def set_role(session: Session, row: MembershipRow, role: Role, now: datetime) -> MembershipRow:
     """Change a member's role; keys the member made follow at once."""
     row.role = role.value
     session.add(row)
     session.flush()
-    keys.announce_made_by(session, row.user_id, now, org_id=row.org_id)
+    keys.announce_made_by(session, row.user_id, now)
     return row
 
 
@@ -48,7 +61,7 @@ def remove(session: Session, row: MembershipRow, now: datetime) -> None:
     """End a membership; keys the member made open nothing from now on."""
     session.delete(row)
     session.flush()
-    keys.announce_made_by(session, row.user_id, now, org_id=row.org_id)
+    keys.announce_made_by(session, row.user_id, now)
 
 
 def list_for_org(session: Session, org_id: str) -> Sequence[tuple[MembershipRow, UserRow]]:
@@ -71,3 +84,10 @@ def count_owners(session: Session, org_id: str) -> int:
     query = select(func.count()).select_from(MembershipRow).join(UserRow, col(UserRow.id) == MembershipRow.user_id)
     query = query.where(MembershipRow.org_id == org_id, MembershipRow.role == Role.OWNER.value)
     return session.exec(query.where(col(UserRow.disabled_at).is_(None))).one()
+
+
+def _by_user(rows: Sequence[MembershipRow]) -> dict[str, dict[str, Role]]:
+    found: dict[str, dict[str, Role]] = {}
+    for row in rows:
+        found.setdefault(row.user_id, {})[row.org_id] = Role(row.role)
+    return found

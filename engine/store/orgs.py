@@ -8,6 +8,7 @@ from sqlalchemy import update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
+from engine.model.errors import NotFound
 from engine.model.tiers import Tier
 from engine.store import changes
 from engine.store.tables import InstallationRow, OrgRow
@@ -22,6 +23,42 @@ def insert(session: Session, row: OrgRow) -> OrgRow:
 
 def get(session: Session, org_id: str) -> OrgRow | None:
     return session.get(OrgRow, org_id)
+
+
+def one(session: Session, org_id: str) -> OrgRow:
+    """The tenant's row.
+
+    Raises:
+        NotFound: there is none.
+    """
+    row = get(session, org_id)
+    if row is None:
+        raise NotFound(f"no organisation {org_id}")
+    return row
+
+
+def locked(session: Session, org_id: str) -> OrgRow | None:
+    """The row, held until the transaction ends: changes of who belongs to it come one after the other."""
+    query = select(OrgRow).where(OrgRow.id == org_id).with_for_update().execution_options(populate_existing=True)
+    return session.exec(query).one_or_none()
+
+
+def rename(session: Session, row: OrgRow, name: str, now: datetime) -> OrgRow:
+    row.name = name
+    session.add(row)
+    changes.record(session, changes.ORG, row.id, now)
+    return row
+
+
+def personal_of(session: Session, user_id: str) -> OrgRow | None:
+    """The personal organisation of an account."""
+    return session.exec(select(OrgRow).where(OrgRow.personal_for == user_id)).one_or_none()
+
+
+def personal(session: Session) -> dict[str, str]:
+    """Organisation → the account whose personal organisation it is."""
+    rows = session.exec(select(OrgRow).where(col(OrgRow.personal_for).is_not(None)))
+    return {row.id: row.personal_for for row in rows if row.personal_for}
 
 
 def first(session: Session) -> OrgRow | None:

@@ -1,0 +1,150 @@
+"""The access matrix: what each route needs of its caller. Who the caller is, and the check itself, is `deps.py`.
+
+Adding a route: name it here, or `create_app` refuses to start. Roles and their permissions: `engine/model/access.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+from engine.model.access import Permission, Principal
+from engine.model.errors import Forbidden
+
+
+class Level(StrEnum):
+    """What routes outside of the permissions of organisations need."""
+
+    PUBLIC = "public"  # anybody; the route itself decides what it shows
+    SIGNED_IN = "signed_in"  # any live key or session
+    SESSION = "session"  # a browser session: what concerns the account itself, or opens new doors for it
+    OPERATOR = "operator"  # a browser session of an account that runs this installation
+
+
+@dataclass(frozen=True)
+class Needs:
+    """A permission in the organisation the request is about.
+
+    Attributes:
+        filtered: scoped keys that have the permission on some deployment pass too; the answer holds only those.
+        or_session: members without the permission pass too in a browser session; the route limits them to what is
+            their own.
+    """
+
+    permission: Permission
+    filtered: bool = False
+    or_session: bool = False
+
+
+Access = Level | Permission | Needs
+
+_READ, _WRITE = Permission.DEPLOYMENT_READ, Permission.DEPLOYMENT_WRITE
+_INVOKE, _ADMIN = Permission.DEPLOYMENT_INVOKE, Permission.ORG_ADMIN
+_ADMIN_OR_OWN = Needs(Permission.ORG_ADMIN, or_session=True)
+
+ACCESS: Mapping[str, Access] = MappingProxyType(
+    {
+        # documentation and health
+        "openapi": Level.PUBLIC,
+        "swagger_ui_html": Level.PUBLIC,
+        "swagger_ui_redirect": Level.PUBLIC,
+        "healthz": Level.PUBLIC,
+        "readyz": Level.PUBLIC,
+        "metrics": Level.PUBLIC,
+        # accounts
+        "sign_up": Level.PUBLIC,
+        "log_in": Level.PUBLIC,
+        "current_session": Level.SESSION,
+        "log_out": Level.SESSION,
+        "log_out_everywhere": Level.SESSION,
+        "verify_email": Level.PUBLIC,
+        "resend_verification": Level.PUBLIC,
+        "forgot_password": Level.PUBLIC,
+        "reset_password": Level.PUBLIC,
+        "get_account": Level.SESSION,
+        "patch_account": Level.SESSION,
+        "list_sessions": Level.SESSION,
+        "revoke_session": Level.SESSION,
+        "send_phone_code": Level.SESSION,
+        "verify_phone": Level.SESSION,
+        # deployments
+        "create_deployment": _WRITE,
+        "list_deployments": Needs(_READ, filtered=True),
+        "get_deployment": _READ,
+        "delete_deployment": _WRITE,
+        "gpu_model_configs": Level.SIGNED_IN,
+        "get_scaling": _READ,
+        "patch_scaling": _WRITE,
+        "get_logs": _READ,
+        "get_stack": _READ,
+        "get_cost": _READ,
+        "chat": _INVOKE,
+        "complete": _INVOKE,
+        "embed": _INVOKE,
+        "list_models": _INVOKE,
+        "chat_for_org": _INVOKE,
+        "complete_for_org": _INVOKE,
+        "embed_for_org": _INVOKE,
+        "list_models_for_org": _INVOKE,
+        # keys
+        "create_key": _ADMIN_OR_OWN,
+        "list_keys": _ADMIN_OR_OWN,
+        "revoke_key": _ADMIN_OR_OWN,
+    }
+)
+
+
+def check_routes(routes: Mapping[str, bool]) -> None:
+    """Refuse an application in which a route's access was not decided, or is not enforced.
+
+    Args:
+        routes: name → whether the route takes dependencies: others (mounts, the framework's pages) never meet
+            `deps.authorise`, so they can only be public.
+
+    Raises:
+        ValueError: names the routes.
+    """
+    if missing := sorted(set(routes) - set(ACCESS)):
+        raise ValueError(f"no access was decided for {', '.join(missing)}: add them to ACCESS in api/access.py")
+    if open_ones := sorted(n for n, checked in routes.items() if not checked and ACCESS[n] is not Level.PUBLIC):
+        raise ValueError(f"nothing enforces the access of {', '.join(open_ones)}: make them routes of an APIRouter")
+
+
+def check(access: Access, caller: Principal, deployment_id: str | None = None) -> None:
+    """Let the caller pass if it has what a route needs. `Level.PUBLIC` has no caller and does not come here.
+
+    Raises:
+        Forbidden: it has not; the message names what is missing.
+    """
+    if isinstance(access, Level):
+        return _check_level(access, caller)
+    needs = Needs(access) if isinstance(access, Permission) else access
+    if caller.may(needs.permission, deployment_id):
+        return
+    if needs.filtered and any(needs.permission in granted for granted in (caller.grants or {}).values()):
+        return
+    if needs.or_session and caller.session_id is not None and caller.permissions:
+        return
+    raise Forbidden(_missing(needs.permission, caller, deployment_id), permission=needs.permission.value)
+
+
+def _check_level(level: Level, caller: Principal) -> None:
+    if level in (Level.SESSION, Level.OPERATOR) and caller.session_id is None:
+        raise Forbidden("an API key cannot do this: sign in, and send the session's cookie", needs=level.value)
+    if level is Level.OPERATOR and not caller.is_operator:
+        raise Forbidden("only the operators of this installation may do this", needs=level.value)
+
+
+def _missing(permission: Permission, caller: Principal, deployment_id: str | None) -> str:
+    if caller.grants is None:
+        who = "this key" if caller.key_id else "your role"
+        return (
+            f"this needs the permission {permission.value} in organisation {caller.org_id}, which {who} does not have"
+        )
+    if deployment_id is None:
+        return f"this key is scoped to deployments: it cannot do what needs {permission.value} in the organisation"
+    if deployment_id not in caller.grants:
+        return f"this key is scoped and was not granted access to deployment {deployment_id}"
+    return f"this key's role on deployment {deployment_id} does not include {permission.value}"

@@ -1,0 +1,81 @@
+"""What a key may do now: its scopes, its grants and its maker's role put together. Knows no endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sqlmodel import Session
+
+from engine.model.access import (
+    ALL_PERMISSIONS,
+    PERMISSIONS_OF_GRANT,
+    PERMISSIONS_OF_ROLE,
+    GrantRole,
+    Permission,
+    Principal,
+    Role,
+    permissions_of_key,
+)
+from engine.store import grants, memberships, orgs
+from engine.store.tables import ApiKeyRow
+
+
+@dataclass(frozen=True)
+class KeyPowers:
+    """Whom a key speaks for.
+
+    Attributes:
+        principal: in the key's own organisation.
+        elsewhere: organisation → the same caller there. Only an unscoped key of its maker's personal organisation is
+            known elsewhere: a key that an organisation was given must not open its maker's other ones.
+    """
+
+    principal: Principal
+    elsewhere: Mapping[str, Principal] = field(default_factory=dict)
+
+
+def powers_of(
+    row: ApiKeyRow, roles: Mapping[str, Role], granted: Mapping[str, GrantRole], *, is_personal: bool
+) -> KeyPowers | None:
+    """What a key may do; None: nothing any more, because its maker left the organisation or closed the account.
+
+    Args:
+        roles: organisation → role of the key's maker; not read for a key that an operator's command made.
+        granted: deployment → what a scoped key was granted.
+        is_personal: the key's organisation is its maker's personal one.
+    """
+    if row.created_by is None:
+        return KeyPowers(_principal(row, row.org_id, ALL_PERMISSIONS, granted))
+    role = roles.get(row.org_id)
+    if role is None:
+        return None
+    principal = _principal(row, row.org_id, PERMISSIONS_OF_ROLE[role], granted)
+    if not is_personal or row.is_scoped:
+        return KeyPowers(principal)
+    others = {org: _principal(row, org, PERMISSIONS_OF_ROLE[r], {}) for org, r in roles.items() if org != row.org_id}
+    return KeyPowers(principal, others)
+
+
+def read_powers(session: Session, row: ApiKeyRow) -> KeyPowers | None:
+    """`powers_of` with what the store holds now."""
+    roles = memberships.roles_of(session, row.created_by) if row.created_by else {}
+    granted = grants.of_key(session, row.id) if row.is_scoped else {}
+    org = orgs.get(session, row.org_id)
+    personal = org is not None and row.created_by is not None and org.personal_for == row.created_by
+    return powers_of(row, roles, granted, is_personal=personal)
+
+
+def scopes_of(row: ApiKeyRow) -> frozenset[Permission] | None:
+    """The key's scopes; None: it has no such limit. A scope this version does not know gives nothing."""
+    if row.scopes is None:
+        return None
+    return frozenset(Permission(scope) for scope in row.scopes if scope in set(Permission))
+
+
+def _principal(
+    row: ApiKeyRow, org_id: str, of_maker: frozenset[Permission], granted: Mapping[str, GrantRole]
+) -> Principal:
+    allowed = permissions_of_key(of_maker, scopes_of(row))
+    on = {dep: PERMISSIONS_OF_GRANT[role] & allowed for dep, role in granted.items()} if row.is_scoped else None
+    return Principal(org_id, row.id, row.created_by, permissions=allowed, grants=on)

@@ -1,0 +1,246 @@
+"""The whole matrix: every route × every kind of caller × own and other tenant, through the real application.
+
+What each route needs is read from the table; what callers have is stated here once more, by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.routing import APIRoute, RouteContext, iter_route_contexts
+from starlette.testclient import TestClient
+
+from api import openapi
+from api.access import ACCESS, Needs, check_routes
+from api.app import create_app
+from api.deps import DepsArg, authorise
+from engine.identity.keys import KeyHasher
+from engine.model.access import GrantRole, Permission, Role
+from engine.model.errors import Unavailable
+from engine.store import deployments, migrate, orgs
+from engine.store.database import Database
+from tests.fakes.clock import FakeClock
+from tests.fakes.people import People
+from tests.fakes.rows import deployment_row, org_row
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SECRET = b"0123456789abcdef0123456789abcdef"
+
+READS = "deployment:read pod:read storage:read billing:read"
+BUILDS = READS + " deployment:write deployment:invoke pod:write storage:write"
+EVERYTHING = BUILDS + " billing:write policy:approve org:admin"
+OF_ROLE = {
+    "owner": EVERYTHING,
+    "admin": EVERYTHING,
+    "developer": BUILDS,
+    "approver": READS + " policy:approve",
+    "billing": "billing:read billing:write deployment:read",
+    "viewer": READS,
+}
+OF_GRANT = {
+    "inference": "deployment:invoke",
+    "viewer": "deployment:read",
+    "admin": "deployment:read deployment:write deployment:invoke",
+}
+
+
+@dataclass(frozen=True)
+class Caller:
+    """One row of the matrix.
+
+    Attributes:
+        has: permissions in `org_1`, or on deployment `dep_own` alone when it is scoped.
+    """
+
+    name: str
+    kind: str  # none | session | key | scoped
+    headers: dict[str, str]
+    has: frozenset[str] = frozenset()
+    is_member: bool = True
+    is_operator: bool = False
+
+
+@dataclass
+class Matrix:
+    client: TestClient
+    callers: list[Caller]
+    passed: list[str]
+
+    def outcome(self, route: RouteContext, caller: Caller, path: str) -> tuple[str, int]:
+        """`pass` or the status `authorise` refused with; and the answer's status."""
+        self.passed.clear()
+        self.client.cookies.clear()
+        method = next(iter(sorted(route.methods or {"GET"})))
+        status = self.client.request(method, path, headers=caller.headers).status_code
+        return ("pass" if self.passed else str(status)), status
+
+
+def routes() -> list[RouteContext]:
+    app = create_app(openapi._NoDeps())  # type: ignore[arg-type]
+    return [route for route in iter_route_contexts(app.routes) if isinstance(route.original_route, APIRoute)]
+
+
+@pytest.fixture(scope="module")
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
+    folder: Path = tmp_path_factory.mktemp("matrix")
+    database = Database(f"sqlite:///{folder}/db")
+    migrate.migrate(database)
+    hasher = KeyHasher(SECRET)
+    with database.write() as session:
+        for org in ("org_1", "org_2"):
+            orgs.insert(session, org_row(NOW, org))
+        for dep, org in (("dep_own", "org_1"), ("dep_ungranted", "org_1"), ("dep_foreign", "org_2")):
+            deployments.insert(session, deployment_row(NOW, dep, org_id=org, deleted_at=NOW, delete_requested_at=NOW))
+    people = People(database, hasher, NOW)
+    passed: list[str] = []
+    app = _app(database, hasher, passed)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield Matrix(client, _callers(people), passed)
+    database.close()
+
+
+def _app(database: Database, hasher: KeyHasher, passed: list[str]) -> FastAPI:
+    """The real application; nothing it is asked to do is done, because its store keeps nothing."""
+
+    class Unwritable:
+        def read(self) -> Any:
+            return database.read()
+
+        @contextmanager
+        def write(self) -> Iterator[Any]:
+            with database.write() as session:
+                yield session
+                raise Unavailable("nothing is kept in this test")
+
+    class Parts(openapi._NoDeps):
+        public_url = "http://testserver"
+
+        def __getattr__(self, name: str) -> Any:  # other parts are met only behind `authorise`
+            raise Unavailable(f"no {name} in this test")
+
+    deps = Parts()
+    deps.__dict__.update(database=Unwritable(), hasher=hasher, clock=FakeClock(NOW), new_id=lambda prefix: prefix)
+    app = create_app(deps)  # type: ignore[arg-type]
+
+    def noting(request: Request, deps: DepsArg) -> Any:
+        principal = authorise(request, deps)
+        passed.append(request.url.path)
+        return principal
+
+    app.dependency_overrides[authorise] = noting
+    return app
+
+
+def _callers(people: People) -> list[Caller]:
+    stranger = people.user("stranger")
+    operator = people.user("operator", is_operator=True, org_1=Role.VIEWER)
+    callers = [
+        Caller("nobody", "none", {}),
+        Caller("unknown key", "none", {"Authorization": "Bearer sk_unknown"}),
+        Caller("unknown session", "none", {"Cookie": "stackyard_session=st_unknown"}),
+        Caller("operator's key", "key", people.key("org_1")[1], frozenset(EVERYTHING.split())),
+        Caller("session of no member", "session", people.session(stranger), is_member=False),
+        Caller("operator's session", "session", people.session(operator), frozenset(READS.split()), is_operator=True),
+    ]
+    for role, has in OF_ROLE.items():
+        user, allowed = people.user(role, org_1=Role(role)), frozenset(has.split())
+        callers.append(Caller(f"session of {role}", "session", people.session(user), allowed))
+        callers.append(Caller(f"key of {role}", "key", people.key("org_1", user)[1], allowed))
+        for grant, granted in OF_GRANT.items():
+            _, headers = people.key("org_1", user, granted={"dep_own": GrantRole(grant)})
+            both = allowed & frozenset(granted.split())
+            callers.append(Caller(f"{role}'s key scoped as {grant}", "scoped", headers, both))
+    only_invoke = people.key("org_1", "user_owner", scopes=[Permission.DEPLOYMENT_INVOKE])[1]
+    callers.append(Caller("key with one scope", "key", only_invoke, frozenset({"deployment:invoke"})))
+    for caller in callers:
+        if caller.kind == "session":
+            caller.headers["Stackyard-Org"] = "org_1"
+    return callers
+
+
+def expected(name: str, path: str, caller: Caller) -> str:
+    """What the rules say, without the code that applies them."""
+    access = ACCESS[name]
+    if access == "public":
+        return "pass"
+    if caller.kind == "none":
+        return "401"
+    if not caller.is_member or "org_2" in path:
+        return "404"  # of an organisation the caller does not belong to nothing is said
+    if caller.kind == "scoped" and "dep_foreign" in path:
+        return "404"
+    if access == "signed_in":
+        return "pass"
+    if access == "session":
+        return "pass" if caller.kind == "session" else "403"
+    if access == "operator":
+        return "pass" if caller.is_operator else "403"
+    permission = access.permission.value if isinstance(access, Needs) else str(access)
+    wide = isinstance(access, Needs) and access.or_session and caller.kind == "session"
+    listed = isinstance(access, Needs) and access.filtered
+    reaches = caller.kind != "scoped" or listed or "dep_own" in path
+    return "pass" if wide or (reaches and permission in caller.has) else "403"
+
+
+def paths(route: RouteContext) -> list[str]:
+    """The route's path for what is the caller's own, for what of that a scoped key lacks, and for another tenant's."""
+    assert route.path is not None
+    made = []
+    for org, dep in (("org_1", "dep_own"), ("org_1", "dep_ungranted"), ("org_1", "dep_foreign"), ("org_2", "dep_own")):
+        path = route.path.replace("{org_id}", org).replace("{deployment_id}", dep)
+        while "{" in path:
+            path = path[: path.index("{")] + "thing_1" + path[path.index("}") + 1 :]
+        made.append(path)
+    return sorted(set(made))
+
+
+@pytest.mark.parametrize("route", routes(), ids=lambda route: route.name)
+def test_every_caller_gets_what_the_matrix_says(matrix: Matrix, route: RouteContext) -> None:
+    assert route.name
+    wrong = []
+    for path in paths(route):
+        for caller in matrix.callers:
+            outcome, status = matrix.outcome(route, caller, path)
+            wanted = expected(route.name, path, caller)
+            if outcome != wanted:
+                wrong.append(f"{caller.name} at {path}: {outcome} instead of {wanted}")
+            elif outcome == "pass" and "dep_foreign" in path and status not in (404, 422):
+                wrong.append(f"{caller.name} at {path}: another tenant's deployment answered {status}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_table_has_no_route_too_many() -> None:
+    app = create_app(openapi._NoDeps())  # type: ignore[arg-type]
+    assert set(ACCESS) == {route.name for route in iter_route_contexts(app.routes)}
+
+
+def test_route_without_an_entry_stops_the_start() -> None:
+    with pytest.raises(ValueError, match="no access was decided for forgotten"):
+        check_routes({"healthz": True, "forgotten": True})
+    with pytest.raises(ValueError, match="nothing enforces the access of create_key"):
+        check_routes({"healthz": False, "create_key": False})
+
+
+SAMPLES = {
+    "delete_deployment": {"owner", "admin", "developer"},
+    "get_logs": {"owner", "admin", "developer", "approver", "billing", "viewer"},
+    "chat": {"owner", "admin", "developer"},
+    "gpu_model_configs": {"owner", "admin", "developer", "approver", "billing", "viewer"},
+}
+
+
+@pytest.mark.parametrize(("name", "roles"), SAMPLES.items())
+def test_roles_that_may_are_these(matrix: Matrix, name: str, roles: set[str]) -> None:
+    route = next(route for route in routes() if route.name == name)
+    for role in OF_ROLE:
+        for caller in matrix.callers:
+            if caller.name in (f"session of {role}", f"key of {role}"):
+                outcome, _ = matrix.outcome(route, caller, paths(route)[-1])
+                assert (outcome == "pass") == (role in roles), (caller.name, outcome)
