@@ -5,9 +5,10 @@ Where other stacks are kept is a `StackOutputsReader`'s business. Source: pulumi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from engine.deploy.packages import PackageRequest
 from engine.deploy.property import PropertyMap, contains_secret
 from engine.deploy.provider import (
     CheckFailure,
@@ -18,7 +19,7 @@ from engine.deploy.provider import (
     ProviderError,
     ReadResult,
 )
-from engine.deploy.registry import SWITCH_TO_CLI, ProviderLoader
+from engine.deploy.registry import SWITCH_TO_CLI, ProviderLoader, load_plugin
 from engine.model.ids import random_uuid
 
 PACKAGE = "pulumi"
@@ -62,6 +63,9 @@ class WithBuiltins:
         if package == PACKAGE:
             return BuiltinProvider(self._stacks)
         return await self._source.load(package, version)
+
+    async def load_plugin(self, request: PackageRequest, mappings: Mapping[str, str]) -> Provider:
+        return await load_plugin(self._source, request, mappings)
 
 
 class BuiltinProvider:

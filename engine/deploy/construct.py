@@ -16,6 +16,7 @@ from pulumi.runtime.proto import alias_pb2, provider_pb2
 
 from engine.deploy.default_providers import DefaultProviders
 from engine.deploy.hosting import ConstructingProvider
+from engine.deploy.packages import PackageRequest
 from engine.deploy.provider import ProviderError
 from engine.deploy.registry import SWITCH_TO_CLI
 from engine.deploy.step_executor import Execution
@@ -52,8 +53,8 @@ class Components:
         self._workers = workers
         self._default_providers = default_providers
 
-    async def construct(self, request: Any) -> Constructed | None:
-        """Have the component of a `RegisterResourceRequest` made.
+    async def construct(self, request: Any, plugin: PackageRequest) -> Constructed | None:
+        """Have the component of a `RegisterResourceRequest` made by a package's plugin.
 
         Returns:
             None in a preview that does not know its provider's configuration yet: nothing is known of its children.
@@ -61,13 +62,13 @@ class Components:
         Raises:
             UpdateStopped: this update takes no more registrations, or this one failed.
         """
-        return await self._workers.answer(partial(self._construct, request))
+        return await self._workers.answer(partial(self._construct, request, plugin))
 
-    async def _construct(self, request: Any) -> Constructed | None:
+    async def _construct(self, request: Any, plugin: PackageRequest) -> Constructed | None:
         package = package_of(request.type)
         if not self._x.registry.provides(f"{PROVIDER_TYPE_PREFIX}{package}"):
             raise Refused(f"no provider here knows the component {request.type}: {SWITCH_TO_CLI}")
-        default = partial(self._default_providers.reference, package, request.version)
+        default = partial(self._default_providers.reference, plugin)
         reference = request.provider or await default()
         providers = {name: given or await default() for name, given in sorted(request.providers.items())}
         try:

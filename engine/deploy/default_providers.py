@@ -11,9 +11,10 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from engine.deploy.goal import Goal
+from engine.deploy.packages import PackageRequest
 from engine.deploy.step_executor import Execution
 from engine.deploy.update_target import UpdateTarget
-from engine.deploy.urn import PROVIDER_TYPE_PREFIX, default_provider_name
+from engine.deploy.urn import PROVIDER_TYPE_PREFIX
 from engine.deploy.worker_pool import WorkerPool
 
 RegisterProvider = Callable[[Goal], Coroutine[Any, Any, str]]
@@ -32,26 +33,26 @@ class DefaultProviders:
         self._register = register
         self._made: dict[tuple[str, str], asyncio.Task[str]] = {}
 
-    async def reference(self, package: str, version: str) -> str:
+    async def reference(self, request: PackageRequest) -> str:
         """The reference to a package's default provider.
 
         Raises:
             StepFailed: it cannot be made, or the stack's configuration disables it.
         """
+        package = request.package
         if self._target.denies_default_provider(package):
             raise self._x.failure(
                 "", f"Default provider for '{package}' disabled: its resources need an explicit provider"
             )
-        key = (package, version)
+        key = (package, request.default_name())
         if key not in self._made:
-            self._made[key] = self._workers.run(self._register(self._goal(package, version)))
+            self._made[key] = self._workers.run(self._register(self._goal(request)))
         return await asyncio.shield(self._made[key])
 
-    def _goal(self, package: str, version: str) -> Goal:
+    def _goal(self, request: PackageRequest) -> Goal:
         return Goal(
-            type=f"{PROVIDER_TYPE_PREFIX}{package}",
-            name=default_provider_name(version),
+            type=f"{PROVIDER_TYPE_PREFIX}{request.package}",
+            name=request.default_name(),
             custom=True,
-            properties=self._target.package_config(package),
-            version=version,
+            properties={**self._target.package_config(request.package), **request.inputs()},
         )

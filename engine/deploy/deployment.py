@@ -17,6 +17,7 @@ from engine.deploy.default_providers import DefaultProviders
 from engine.deploy.functions import Functions
 from engine.deploy.goal import Goal
 from engine.deploy.graph import references
+from engine.deploy.packages import PackageRequest
 from engine.deploy.plan import PlanViolation
 from engine.deploy.planning import Planning
 from engine.deploy.property import PropertyMap
@@ -89,6 +90,7 @@ class Deployment:
         self.check_diff = CheckDiff(execution, self.registrations, planning)
         self._default_providers = DefaultProviders(target, execution, workers, self._register_provider)
         self.functions = Functions(execution, workers, self._default_providers, self.registrations)
+        self.packages = execution.registry.packages
         self.components = Components(execution, workers, self._default_providers)
         self._generating = asyncio.Lock()
         self._operated: set[str] = set()
@@ -302,10 +304,12 @@ class Deployment:
             what = f"package {package_of(goal.type)}" if is_provider_type(goal.type) else f"resource type {goal.type}"
             raise self._x.failure(urn, f"no provider here knows the {what}: {SWITCH_TO_CLI}")
         if is_provider_type(goal.type):
-            version = {"version": goal.version} if goal.version else {}
-            return replace(goal, properties={**goal.properties, **version})
+            return goal
         if not goal.provider:
-            return replace(goal, provider=await self._default_providers.reference(package_of(goal.type), goal.version))
+            return replace(
+                goal,
+                provider=await self._default_providers.reference(goal.plugin or PackageRequest(package_of(goal.type))),
+            )
         return goal
 
     def _needs(self, goal: Goal) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from engine.deploy.default_providers import DefaultProviders
+from engine.deploy.packages import PackageRequest
 from engine.deploy.property import UNKNOWN_VALUE, PropertyMap, PropertyValue, ResourceReference
 from engine.deploy.provider import CallingProvider, CallResult
 from engine.deploy.registrations import Registrations
@@ -33,40 +34,53 @@ class Functions:
         self._default_providers = default_providers
         self._registrations = registrations
 
-    async def invoke(self, token: str, args: PropertyMap, reference: str, version: str) -> PropertyMap:
+    async def invoke(self, token: str, args: PropertyMap, reference: str, plugin: PackageRequest) -> PropertyMap:
         """Call a provider's function.
+
+        Args:
+            reference: to the provider; "" takes the default one of `plugin`.
 
         Raises:
             ProviderError: the function failed.
         """
-        return await self._workers.answer(partial(self._invoke, token, args, reference, version))
+        return await self._workers.answer(partial(self._invoke, token, args, reference, plugin))
 
     async def call(
-        self, token: str, args: PropertyMap, dependencies: Mapping[str, Sequence[str]], reference: str, version: str
+        self,
+        token: str,
+        args: PropertyMap,
+        dependencies: Mapping[str, Sequence[str]],
+        reference: str,
+        plugin: PackageRequest,
     ) -> CallResult:
         """Call a method of a resource.
 
         Raises:
             ProviderError: the method failed.
         """
-        return await self._workers.answer(partial(self._call, token, args, dependencies, reference, version))
+        return await self._workers.answer(partial(self._call, token, args, dependencies, reference, plugin))
 
-    async def _invoke(self, token: str, args: PropertyMap, reference: str, version: str) -> PropertyMap:
+    async def _invoke(self, token: str, args: PropertyMap, reference: str, plugin: PackageRequest) -> PropertyMap:
         package = package_of(token)
         if not self._x.registry.provides(f"{PROVIDER_TYPE_PREFIX}{package}"):
             raise Refused(f"no provider here knows the function {token}: {SWITCH_TO_CLI}")
-        reference = reference or await self._default_providers.reference(package, version)
+        reference = reference or await self._default_providers.reference(plugin)
         provider = await self._x.registry.get(reference)
         return await provider.invoke(token, args)
 
     async def _call(
-        self, token: str, args: PropertyMap, dependencies: Mapping[str, Sequence[str]], reference: str, version: str
+        self,
+        token: str,
+        args: PropertyMap,
+        dependencies: Mapping[str, Sequence[str]],
+        reference: str,
+        plugin: PackageRequest,
     ) -> CallResult:
         reference = reference or self._provider_of_self(token, args.get("__self__"))
         package = package_of(token)
         if not reference and not self._x.registry.provides(f"{PROVIDER_TYPE_PREFIX}{package}"):
             raise Refused(f"no provider here knows the method {token}: {SWITCH_TO_CLI}")
-        provider = await self._x.registry.get(reference or await self._default_providers.reference(package, version))
+        provider = await self._x.registry.get(reference or await self._default_providers.reference(plugin))
         if not isinstance(provider, CallingProvider):
             raise Refused(f"the provider {package} here has no methods, so not {token}: {SWITCH_TO_CLI}")
         return await provider.call(token, args, dependencies, self._x.dry_run)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from engine.deploy.packages import PackageRequest
 from engine.deploy.property import PropertyMap, PropertyValue
 from engine.deploy.resource import ResourceState
 from engine.deploy.urn import make_urn, urn_name, urn_type
@@ -28,7 +29,11 @@ class AliasSpec:
 
 @dataclass(frozen=True)
 class Goal:
-    """The wish. Fields have the meaning of `ResourceState`'s; `None` means the program did not say."""
+    """The wish. Fields have the meaning of `ResourceState`'s; `None` means the program did not say.
+
+    Attributes:
+        plugin: the package that is to provide it.
+    """
 
     type: str
     name: str
@@ -36,7 +41,7 @@ class Goal:
     properties: PropertyMap = field(default_factory=dict)
     parent: str = ""
     provider: str = ""
-    version: str = ""
+    plugin: PackageRequest | None = None
     dependencies: Sequence[str] = ()
     property_dependencies: Mapping[str, Sequence[str]] = field(default_factory=dict)
     protect: bool = False

@@ -18,7 +18,8 @@ import yaml
 from semver import VersionInfo
 
 from engine.deploy.local_program import LocalRuntime, read_runtime
-from engine.deploy.plugin_process import Parameterization, PluginCommand
+from engine.deploy.packages import PackageRequest
+from engine.deploy.plugin_process import PluginCommand
 from engine.deploy.provider import ProviderError
 from engine.deploy.registry import SWITCH_TO_CLI
 from engine.deploy.stack_config import ConfigError
@@ -82,18 +83,20 @@ class Plugins:
         except ProviderError:
             return True  # `command` says what is wrong with it
 
-    def command(
-        self, package: str, version: str, environment: Mapping[str, str], parameter: Parameterization | None
-    ) -> PluginCommand | None:
+    def command(self, request: PackageRequest, environment: Mapping[str, str]) -> PluginCommand | None:
         """How to start a plugin; None: there is no such plugin.
+
+        Args:
+            environment: of the plugin's process.
 
         Raises:
             ProviderError: it cannot be started.
         """
+        package, parameter = request.name, request.parameter
         name = f"pulumi-resource-{package}"
         if port := self.attached.get(package):
             return PluginCommand(name, (), environment, parameter=parameter, port=port)
-        found = self.find(package, version)
+        found = self.find(package, request.version)
         if found is None:
             return None
         if found.is_file():

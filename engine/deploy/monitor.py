@@ -19,13 +19,16 @@ from engine.deploy.deployment import Deployment
 from engine.deploy.events import EngineEvents
 from engine.deploy.goal import AliasSpec, Goal
 from engine.deploy.hooks import KINDS, DuplicateHook, Hooks
-from engine.deploy.property import UNKNOWN_VALUE
+from engine.deploy.packages import ENV_VAR_MAPPINGS, INTERNAL, PackageRequest, asked_of, described_by
+from engine.deploy.property import UNKNOWN_VALUE, PropertyMap
 from engine.deploy.provider import ProviderError
 from engine.deploy.registry import SWITCH_TO_CLI
 from engine.deploy.transforms import Transforms
+from engine.deploy.urn import package_of
 from engine.deploy.wire import CHANNEL_OPTIONS as CHANNEL_OPTIONS
 from engine.deploy.wire import decode_struct, decode_value, encode_struct
 from engine.deploy.worker_pool import Refused, UpdateStopped, WorkerPool
+from engine.model.ids import random_uuid
 
 # No port reuse: two updates must never share one.
 _SERVER_OPTIONS = (*CHANNEL_OPTIONS, ("grpc.so_reuseport", 0))
@@ -42,6 +45,7 @@ _FEATURES = {
     "replacementTrigger": resource_pb2.RESOURCE_MONITOR_FEATURE_REPLACEMENT_TRIGGER,
     "resourceHooks": resource_pb2.RESOURCE_MONITOR_FEATURE_RESOURCE_HOOKS,
     "transforms": resource_pb2.RESOURCE_MONITOR_FEATURE_TRANSFORMS,
+    "parameterization": resource_pb2.RESOURCE_MONITOR_FEATURE_PARAMETERIZATION,
     "invokeTransforms": resource_pb2.RESOURCE_MONITOR_FEATURE_INVOKE_TRANSFORMS,
 }
 _SEVERITIES = {
@@ -112,11 +116,16 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
     async def RegisterResource(self, request: Any, context: Any) -> resource_pb2.RegisterResourceResponse:
         asked = self._component_providers.resolved(self._transforms.claimed(request))
         request = await _answer(context, self._transforms.resource(asked))
+        if request.envVarMappings and not _is_provider(request):
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, "envVarMappings can only be used with provider resources"
+            )
         if refused := _refused_options(request):
             await _refuse(context, f"resource {request.name} ({request.type}) uses {refused}")
+        plugin = await self._plugin(request, package_of(request.type), context)
         if request.remote:
-            return await self._construct(asked, request, context)
-        made = await _answer(context, self._deployment.register(_goal(request)))
+            return await self._construct(asked, request, plugin, context)
+        made = await _answer(context, self._deployment.register(_goal(request, plugin)))
         self._transforms.remember(made.urn, asked)
         self._component_providers.remember(made.urn, request)
         result = resource_pb2.Result.SUCCESS if made.succeeded else resource_pb2.Result.FAIL
@@ -132,9 +141,21 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
             unknown=made.unknown,
         )
 
-    async def _construct(self, asked: Any, request: Any, context: Any) -> resource_pb2.RegisterResourceResponse:
+    async def _plugin(self, request: Any, package: str, context: Any) -> PackageRequest:
+        """The package behind a request: the registered one it refers to, or the one it describes itself."""
+        if not request.packageRef:
+            return asked_of(package, request)
+        found = self._deployment.packages.find(request.packageRef)
+        if found is None:
+            await context.abort(grpc.StatusCode.UNKNOWN, f"unknown provider package '{request.packageRef}'")
+            raise AssertionError("abort returned")
+        return found
+
+    async def _construct(
+        self, asked: Any, request: Any, plugin: PackageRequest, context: Any
+    ) -> resource_pb2.RegisterResourceResponse:
         self._transforms.promise(asked)
-        made = await _answer(context, self._deployment.components.construct(request))
+        made = await _answer(context, self._deployment.components.construct(request, plugin))
         if made is None:
             goal = Goal(request.type, request.name, custom=False, parent=request.parent)
             return resource_pb2.RegisterResourceResponse(
@@ -158,9 +179,8 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         return empty_pb2.Empty()
 
     async def ReadResource(self, request: Any, context: Any) -> resource_pb2.ReadResourceResponse:
-        if request.packageRef:
-            await _refuse(context, f"resource {request.name} ({request.type}) uses a parameterized package")
-        made = await _answer(context, self._deployment.read(_read_goal(request), request.id))
+        plugin = await self._plugin(request, package_of(request.type), context)
+        made = await _answer(context, self._deployment.read(_read_goal(request, plugin), request.id))
         result = resource_pb2.Result.SUCCESS if made.succeeded else resource_pb2.Result.FAIL
         properties = encode_struct(
             made.outputs, keep_secrets=request.acceptSecrets, keep_resources=request.acceptResources
@@ -174,9 +194,8 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
             return await self._get_resource(str(args.get("urn", "")), request, context)
         request = await _answer(context, self._transforms.invoke(request))
         args = decode_struct(request.args)
-        if request.packageRef:
-            await _refuse(context, f"function {request.tok} uses a parameterized package")
-        call = self._deployment.functions.invoke(request.tok, args, request.provider, request.version)
+        plugin = await self._plugin(request, package_of(request.tok), context)
+        call = self._deployment.functions.invoke(request.tok, args, request.provider, plugin)
         value = await _answer(context, call)
         struct = encode_struct(value, keep_resources=request.acceptResources)
         return resource_pb2.ResourceInvokeResponse(**{"return": struct})
@@ -194,11 +213,10 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         await _refuse(context, "resource existence checks (`exists`)")
 
     async def Call(self, request: Any, context: Any) -> provider_pb2.CallResponse:
-        if request.packageRef:
-            await _refuse(context, f"method {request.tok} uses a parameterized package")
+        plugin = await self._plugin(request, package_of(request.tok), context)
         dependencies = {key: tuple(d.urns) for key, d in request.argDependencies.items()}
         args = decode_struct(request.args)
-        call = self._deployment.functions.call(request.tok, args, dependencies, request.provider, request.version)
+        call = self._deployment.functions.call(request.tok, args, dependencies, request.provider, plugin)
         result = await _answer(context, call)
         response = provider_pb2.CallResponse(
             failures=[provider_pb2.CheckFailure(property=f.property, reason=f.reason) for f in result.failures],
@@ -228,8 +246,13 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
     async def RegisterErrorHook(self, request: Any, context: Any) -> NoReturn:
         await _refuse(context, f"error hook {request.name}")
 
-    async def RegisterPackage(self, request: Any, context: Any) -> NoReturn:
-        await _refuse(context, f"parameterized package {request.name}")
+    async def RegisterPackage(self, request: Any, context: Any) -> resource_pb2.RegisterPackageResponse:
+        if request.HasField("extension"):
+            await _refuse(context, f"package {request.extension.name}, which extends {request.name} (`extension`)")
+        package = described_by(request)
+        if complaint := package.complaint():
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, complaint)
+        return resource_pb2.RegisterPackageResponse(ref=self._deployment.packages.register(package, random_uuid()))
 
     async def SignalAndWaitForShutdown(self, request: Any, context: Any) -> empty_pb2.Empty:
         self._all_registered.set()
@@ -288,10 +311,7 @@ def _is_provider(request: Any) -> bool:
 def _refused_options(request: Any) -> str:
     """The first option of a registration this engine does not implement; "" if there is none."""
     options = {
-        "packageRef": "a parameterized package",
         "state_migrations": "`state_migrations`",
-        "envVarMappings": "`env_var_mappings`",
-        "pluginDownloadURL": "`plugin_download_url`",
     }
     for field, name in options.items():
         if getattr(request, field):
@@ -301,15 +321,15 @@ def _refused_options(request: Any) -> str:
     return ""
 
 
-def _goal(request: Any) -> Goal:
+def _goal(request: Any, plugin: PackageRequest) -> Goal:
     return Goal(
         type=request.type,
         name=request.name,
         custom=request.custom,
-        properties=decode_struct(request.object),
+        properties=_properties(request, plugin),
         parent=request.parent,
         provider=request.provider,
-        version=request.version,
+        plugin=plugin,
         dependencies=sorted(request.dependencies),
         property_dependencies={k: sorted(v.urns) for k, v in request.propertyDependencies.items()},
         protect=request.protect,
@@ -332,7 +352,18 @@ def _hooks(binding: Any) -> dict[str, tuple[str, ...]]:
     return {kind: tuple(getattr(binding, field)) for field, kind in KINDS.items() if getattr(binding, field)}
 
 
-def _read_goal(request: Any) -> Goal:
+def _properties(request: Any, plugin: PackageRequest) -> PropertyMap:
+    """The inputs as the program gave them; those of a provider say its plugin as well."""
+    given = decode_struct(request.object)
+    if not _is_provider(request):
+        return given
+    own = plugin.inputs()
+    if request.envVarMappings:
+        own[INTERNAL] = {**own.get(INTERNAL, {}), ENV_VAR_MAPPINGS: dict(sorted(request.envVarMappings.items()))}
+    return {**given, **own}
+
+
+def _read_goal(request: Any, plugin: PackageRequest) -> Goal:
     return Goal(
         type=request.type,
         name=request.name,
@@ -340,7 +371,7 @@ def _read_goal(request: Any) -> Goal:
         properties=decode_struct(request.properties),
         parent=request.parent,
         provider=request.provider,
-        version=request.version,
+        plugin=plugin,
         dependencies=sorted(request.dependencies),
         additional_secret_outputs=tuple(request.additionalSecretOutputs),
     )

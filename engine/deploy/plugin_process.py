@@ -22,6 +22,7 @@ import grpc
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import analyzer_pb2_grpc, engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2_grpc
 
+from engine.deploy.packages import Parameterization
 from engine.deploy.provider import ProviderError
 from engine.deploy.wire import CHANNEL_OPTIONS
 
@@ -32,15 +33,6 @@ _IDLE_SECONDS = 300.0  # updates of one stack come in bursts; a plugin of a larg
 _LAST_WORDS = 20
 _STDOUT_STREAM, _STDERR_STREAM = 1, 2
 _SEVERITIES = {engine_pb2.INFO: "info", engine_pb2.WARNING: "warning", engine_pb2.ERROR: "error"}
-
-
-@dataclass(frozen=True)
-class Parameterization:
-    """What makes another package of a plugin, for example of a bridge to all providers of another tool."""
-
-    name: str
-    version: str
-    value: bytes
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from engine.deploy.dynamic import dynamic_command, dynamic_configuration
 from engine.deploy.hosting import Hosting
 from engine.deploy.installed_plugins import Plugins
 from engine.deploy.local_program import read_runtime
+from engine.deploy.packages import PackageRequest, mapped_environment
 from engine.deploy.plugin import PluginProvider
 from engine.deploy.plugin_process import PluginPool
 from engine.deploy.property import PropertyMap
@@ -82,21 +83,27 @@ class ProviderSources:
             return self._dynamic()
         has_builtin = self.choice is not ProviderChoice.PLUGIN and self.builtin.provides(package, "")
         if not has_builtin:
-            return self._plugin(package, version)
+            return self._plugin(PackageRequest(package, version))
         builtin = await self.builtin.load(package, version)
         if self.choice is ProviderChoice.BUILTIN or not self._plugins.has(package):
             return builtin
-        return SplitProvider(builtin, self._plugin(package, version), self.builtin)
+        return SplitProvider(builtin, self._plugin(PackageRequest(package, version)), self.builtin)
 
-    def _plugin(self, package: str, version: str) -> PluginProvider:
+    async def load_plugin(self, request: PackageRequest, mappings: Mapping[str, str]) -> Provider:
+        """See `PluginLoader.load_plugin`."""
+        return self._plugin(request, mappings)
+
+    def _plugin(self, request: PackageRequest, mappings: Mapping[str, str] | None = None) -> PluginProvider:
         builtin_only = self.choice is ProviderChoice.BUILTIN
-        command = None if builtin_only else self._plugins.command(package, version, self.environment, None)
+        environment = mapped_environment(self.environment, mappings or {})
+        command = None if builtin_only else self._plugins.command(request, environment)
         if command is None:
             raise ProviderError(
-                f"the embedded engine has no provider for '{package}' and no plugin pulumi-resource-{package} is on "
+                f"the embedded engine has no provider for '{request.name}' and no plugin "
+                f"pulumi-resource-{request.name} is on "
                 f"PATH or in {self._plugins.folder}: install the plugin, or {SWITCH_TO_CLI}"
             )
-        return PluginProvider(package, version, command, self.pool, folder=self.project_file.parent)
+        return PluginProvider(request.package, request.version, command, self.pool, folder=self.project_file.parent)
 
     def _dynamic(self) -> PluginProvider:
         runtime = read_runtime(self.project_file)

@@ -7,19 +7,19 @@ Which providers exist at all is a `ProviderSource`'s business. Source: pulumi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from engine.deploy.diff import diff_inputs
 from engine.deploy.hosting import HostedProvider, Hosting
+from engine.deploy.packages import INTERNAL, PackageRequest, Packages, env_var_mappings
 from engine.deploy.property import PropertyMap
 from engine.deploy.provider import CheckResult, DiffResult, Provider, ProviderError
 from engine.deploy.resource import ResourceState
 from engine.deploy.urn import make_reference, package_of, parse_reference
 
-INTERNAL = "__internal"
 _ENGINE_KEYS = frozenset({INTERNAL, "version", "pluginDownloadURL"})
 SWITCH_TO_CLI = "set STACKYARD_PULUMI=cli to run this stack with the official Pulumi CLI instead"
 
@@ -30,6 +30,19 @@ class ProviderLoader(Protocol):
     def provides(self, package: str, type_: str) -> bool: ...
 
     async def load(self, package: str, version: str) -> Provider: ...
+
+
+@runtime_checkable
+class PluginLoader(Protocol):
+    """A source that has plugins, which can be made other packages and started in other environments."""
+
+    async def load_plugin(self, request: PackageRequest, mappings: Mapping[str, str]) -> Provider:
+        """A new, unconfigured provider over a plugin.
+
+        Args:
+            mappings: new name → the name the plugin knows an environment variable by.
+        """
+        ...
 
 
 @dataclass
@@ -44,11 +57,13 @@ class ProviderRegistry:
 
     Attributes:
         hosting: the update, for providers in other processes.
+        packages: those the program has registered.
     """
 
     def __init__(self, source: ProviderLoader, known: Sequence[ResourceState], hosting: Hosting | None = None) -> None:
         self._source = source
         self.hosting = hosting
+        self.packages = Packages()
         self._known = {make_reference(s.urn, s.id): s for s in known if s.type.startswith("pulumi:providers:")}
         self._slots: dict[str, _Slot] = {}
         self._checked: dict[str, Provider] = {}
@@ -57,16 +72,18 @@ class ProviderRegistry:
 
     def provides(self, type_: str) -> bool:
         """Whether anybody provides this resource type."""
-        return self._source.provides(package_of(type_), type_)
+        package = package_of(type_)
+        plugin = self.packages.plugin_of(package)
+        return self._source.provides(plugin, type_ if plugin == package else "")
 
     async def check(self, urn: str, type_: str, olds: PropertyMap, news: PropertyMap) -> CheckResult:
         """Check a provider resource's inputs; the instance waits for `activate`."""
-        provider = await self._load(package_of(type_), str(news.get("version", "")))
+        provider = await self._load(package_of(type_), news)
         self._checked[urn] = provider
         result = await provider.check_config(urn, own_config(olds), own_config(news))
         kept = {k: v for k, v in news.items() if k in _ENGINE_KEYS and k != INTERNAL}
-        internal = {INTERNAL: {}} if "version" in news or INTERNAL in news else {}
-        return CheckResult({**internal, **result.inputs, **kept}, result.failures)
+        internal = {INTERNAL: news.get(INTERNAL, {})} if "version" in news or INTERNAL in news else {}
+        return CheckResult({**result.inputs, **kept, **internal}, result.failures)
 
     async def diff(self, urn: str, old: ResourceState, news: PropertyMap) -> DiffResult:
         """Compare a provider resource with its old state; a new version alone is an update."""
@@ -115,15 +132,31 @@ class ProviderRegistry:
                 f"the state names provider {urn} with an id it does not contain: run `refresh`, or repair the state "
                 "with `stack export`, an editor and `stack import`"
             )
-        provider = await self._load(package_of(state.type), str(state.inputs.get("version", "")))
+        provider = await self._load(package_of(state.type), state.inputs)
         return _Slot(provider, state.inputs)
 
-    async def _load(self, package: str, version: str) -> Provider:
-        provider = await self._source.load(package, version)
+    async def _load(self, package: str, inputs: PropertyMap) -> Provider:
+        request, mappings = PackageRequest.from_inputs(package, inputs), env_var_mappings(inputs)
+        if request.parameter is None and not mappings:
+            provider = await self._source.load(package, request.version)
+        else:
+            provider = await load_plugin(self._source, request, mappings)
         if self.hosting is not None and isinstance(provider, HostedProvider):
             provider.join(self.hosting)
         self._loaded.append(provider)
         return provider
+
+
+async def load_plugin(source: ProviderLoader, request: PackageRequest, mappings: Mapping[str, str]) -> Provider:
+    """A provider over a plugin.
+
+    Raises:
+        ProviderError: the source has no plugins.
+    """
+    if not isinstance(source, PluginLoader):
+        what = "parameterized" if request.parameter else "given other environment variables"
+        raise ProviderError(f"the provider for '{request.name}' here cannot be {what}: {SWITCH_TO_CLI}")
+    return await source.load_plugin(request, mappings)
 
 
 def own_config(inputs: PropertyMap) -> PropertyMap:

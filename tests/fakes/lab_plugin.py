@@ -27,12 +27,19 @@ def text(values, key, default=""):
 
 
 def measured(values, words):
-    return {{**values, "size": PropertyValue(float(len(words))), "pid": PropertyValue(float(os.getpid()))}}
+    facts = {{"size": float(len(words)), "pid": float(os.getpid()), "tone": os.environ.get("LAB_TONE", "")}}
+    return {{**values, **{{key: PropertyValue(fact) for key, fact in facts.items()}}}}
 
 
 class Lab(p.Provider):
     folder = None
     greeting = ""
+    stamp = ""
+
+    async def parameterize(self, request):
+        self.stamp = request.parameters.value.decode()
+        name = "another" if self.stamp == "wrong" else request.parameters.name
+        return p.ParameterizeResponse(name, request.parameters.version)
 
     async def check_config(self, request):
         failures = [] if "folder" in request.new_inputs else [p.CheckFailure("folder", "say where")]
@@ -71,7 +78,7 @@ class Lab(p.Provider):
         if words == "refuse":
             raise RuntimeError("the lab is closed")
         path = self.folder / f"{{request.name}}-{{len(list(self.folder.iterdir()))}}"
-        path.write_text(words)
+        path.write_text(self.stamp + words)
         return p.CreateResponse(str(path), measured(request.properties, words))
 
     async def update(self, request):
@@ -93,9 +100,10 @@ class Lab(p.Provider):
         Path(request.resource_id).unlink(missing_ok=True)
 
     async def invoke(self, request):
-        if request.tok != "lab:index:greet":
+        if not request.tok.endswith(":index:greet"):
             return p.InvokeResponse({{}}, [p.CheckFailure("tok", f"no function {{request.tok}}")])
-        return p.InvokeResponse({{"words": PropertyValue(f"{{self.greeting}} {{text(request.args, 'who')}}")}}, [])
+        words = f"{{self.stamp}}{{self.greeting}} {{text(request.args, 'who')}}"
+        return p.InvokeResponse({{"words": PropertyValue(words)}}, [])
 
 
 class Servicer(ProviderServicer):
