@@ -11,6 +11,7 @@ from typing import Protocol
 from engine.deploy.packages import PackageRequest
 from engine.deploy.property import PropertyMap, contains_secret
 from engine.deploy.provider import (
+    Autonaming,
     CheckFailure,
     CheckResult,
     CreateResult,
@@ -87,7 +88,13 @@ class BuiltinProvider:
         return DiffResult(False)
 
     async def check(
-        self, urn: str, type_: str, olds: PropertyMap, news: PropertyMap, random_seed: bytes
+        self,
+        urn: str,
+        type_: str,
+        olds: PropertyMap,
+        news: PropertyMap,
+        random_seed: bytes,
+        autonaming: Autonaming | None = None,
     ) -> CheckResult:
         wanted = _INPUTS[type_]
         failures = [CheckFailure(key, f'unknown property "{key}"') for key in sorted(news) if key != wanted]

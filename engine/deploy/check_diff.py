@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Coroutine, Sequence
 from typing import Any, TypeVar
 
+from engine.deploy.autonaming import Autonamer
 from engine.deploy.dependents import dependents_to_replace
 from engine.deploy.diff import apply_ignore_changes, diff_inputs
 from engine.deploy.goal import Goal
@@ -34,6 +35,7 @@ class CheckDiff:
         self._planning = planning
         self._registrations = registrations
         self.policies: PolicyReviewer | None = None  # who looks at what the program registers
+        self.autonamer: Autonamer | None = None  # what the configuration says of names
 
     async def check(self, urn: str, goal: Goal, old: ResourceState | None) -> PropertyMap:
         """The inputs as the provider and the policy packs want them; `old` is None where they start afresh.
@@ -78,7 +80,17 @@ class CheckDiff:
         if is_provider_type(goal.type):
             return await self._x.registry.check(urn, goal.type, olds, news)
         provider = await self._x.registry.get(goal.provider)
-        return await provider.check(urn, goal.type, olds, news, self._planning.seed(urn))
+        seed = self._planning.seed(urn)
+        autonaming = self.autonamer.autonaming(urn, seed) if self.autonamer is not None else None
+        result = await provider.check(urn, goal.type, olds, news, seed, autonaming)
+        if autonaming is not None and autonaming.warn and not result.follows_autonaming:
+            self._x.events.diagnostic(
+                "warning",
+                f"{urn} resource has a custom autonaming setting but the provider does not support autonaming "
+                "configuration, consider upgrading to a newer version",
+                urn=urn,
+            )
+        return result
 
     def _report_check_failures(self, urn: str, goal: Goal, news: PropertyMap, failures: Sequence[CheckFailure]) -> None:
         for failure in failures:

@@ -295,6 +295,9 @@ class Deployment:
     async def _identify(self, goal: Goal) -> tuple[Goal, str, ResourceState | None]:
         """The goal with its parent and provider filled in, its URN, and the old state it continues."""
         goal, urn = self.registrations.add(goal)
+        autonamer = self.check_diff.autonamer
+        if autonamer is not None and goal.custom and autonamer.deletes_first(urn):
+            goal = replace(goal, delete_before_replace=True)
         return await self._with_provider(urn, goal), urn, self.registrations.find_old(urn, goal)
 
     async def _with_provider(self, urn: str, goal: Goal) -> Goal:

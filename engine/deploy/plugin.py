@@ -34,6 +34,8 @@ from engine.deploy.property import (
     transform,
 )
 from engine.deploy.provider import (
+    Autonaming,
+    AutonamingMode,
     CallResult,
     CheckFailure,
     CheckResult,
@@ -49,6 +51,11 @@ from engine.deploy.secret_outputs import annotate
 from engine.deploy.transforms import output_dependencies
 from engine.deploy.wire import decode_struct, encode_struct
 
+_NAMINGS = {
+    AutonamingMode.PROPOSE: provider_pb2.CheckRequest.AutonamingOptions.PROPOSE,
+    AutonamingMode.ENFORCE: provider_pb2.CheckRequest.AutonamingOptions.ENFORCE,
+    AutonamingMode.DISABLE: provider_pb2.CheckRequest.AutonamingOptions.DISABLE,
+}
 _DETAILS = "grpc-status-details-bin"
 _CHANGES = {provider_pb2.DiffResponse.DIFF_NONE: False, provider_pb2.DiffResponse.DIFF_SOME: True}
 _KINDS = {
@@ -129,7 +136,13 @@ class PluginProvider:
         await self._session.configure(hashlib.sha256(text.encode()).hexdigest(), request)
 
     async def check(
-        self, urn: str, type_: str, olds: PropertyMap, news: PropertyMap, random_seed: bytes
+        self,
+        urn: str,
+        type_: str,
+        olds: PropertyMap,
+        news: PropertyMap,
+        random_seed: bytes,
+        autonaming: Autonaming | None = None,
     ) -> CheckResult:
         """See `Provider.check`."""
         if self._unknown:
@@ -137,11 +150,18 @@ class PluginProvider:
         request = provider_pb2.CheckRequest(
             **_identity(urn, type_), olds=self._struct(olds), news=self._struct(news), randomSeed=random_seed
         )
+        follows = self._session.abilities.autonaming
+        if autonaming is not None and follows:
+            request.autonaming.CopyFrom(
+                provider_pb2.CheckRequest.AutonamingOptions(
+                    proposed_name=autonaming.proposed_name, mode=_NAMINGS[autonaming.mode]
+                )
+            )
         try:
             response = await self._session.ask("Check", request)
         except Unimplemented:
-            return CheckResult(news)
-        return CheckResult(self._outputs(response.inputs, news), _failures(response))
+            return CheckResult(news, follows_autonaming=follows)
+        return CheckResult(self._outputs(response.inputs, news), _failures(response), follows)
 
     async def diff(
         self,

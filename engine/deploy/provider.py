@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Protocol, runtime_checkable
 
 from engine.deploy.property import PropertyMap
@@ -46,8 +46,32 @@ class CheckFailure:
 
 @dataclass(frozen=True)
 class CheckResult:
+    """`follows_autonaming`: False from a provider that does not know what it was told about names."""
+
     inputs: PropertyMap
     failures: Sequence[CheckFailure] = ()
+    follows_autonaming: bool = True
+
+
+class AutonamingMode(StrEnum):
+    """What a provider makes of a proposed name: it may change it; must not; or must not name anything."""
+
+    PROPOSE = "propose"
+    ENFORCE = "enforce"
+    DISABLE = "disable"
+
+
+@dataclass(frozen=True)
+class Autonaming:
+    """How a resource is to be named if the program does not say.
+
+    Attributes:
+        warn: a provider that does not follow it is worth a warning: somebody meant this resource.
+    """
+
+    proposed_name: str
+    mode: AutonamingMode
+    warn: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,11 +161,18 @@ class Provider(Protocol):
         ...
 
     async def check(
-        self, urn: str, type_: str, olds: PropertyMap, news: PropertyMap, random_seed: bytes
+        self,
+        urn: str,
+        type_: str,
+        olds: PropertyMap,
+        news: PropertyMap,
+        random_seed: bytes,
+        autonaming: Autonaming | None = None,
     ) -> CheckResult:
         """Check a resource's inputs and fill in defaults. `olds` are the old *inputs* ({} on create).
 
-        `random_seed` makes auto-names: the same seed gives the same name.
+        `random_seed` makes auto-names: the same seed gives the same name. `autonaming`: what the stack's configuration
+        says of them; a name that was made before stays.
         """
         ...
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, Protocol
 
+from engine.deploy.autonaming import AutonamingError, read_autonamer
 from engine.deploy.builtins import NoStackOutputs, StackOutputsReader, WithBuiltins
 from engine.deploy.callbacks import Callbacks
 from engine.deploy.deletes import generate_deletes, schedule_deletes
@@ -27,7 +28,7 @@ from engine.deploy.program import PrintingProgram, ProgramBailed, ProgramSource
 from engine.deploy.property import PropertyMap
 from engine.deploy.provider import Provider
 from engine.deploy.refresh import Refresher
-from engine.deploy.registry import SWITCH_TO_CLI, ProviderRegistry
+from engine.deploy.registry import ProviderRegistry
 from engine.deploy.resource import ResourceState
 from engine.deploy.settle import CannotSettle, Settler
 from engine.deploy.snapshot import Snapshot
@@ -232,8 +233,7 @@ class _Update:
         return self._finish()
 
     async def _phases(self, source: ProgramSource | None) -> None:
-        if refused := _refused_config(self._target.config):
-            self._workers.fail(f"{refused}: not supported by the embedded engine; {SWITCH_TO_CLI}")
+        if not self._read_autonaming():
             return
         if not await self._settle():
             return
@@ -252,6 +252,16 @@ class _Update:
             await self._run_program(source)
             self._miss_planned()
             await self._review_stack()
+
+    def _read_autonaming(self) -> bool:
+        if self._options.mode not in (UpdateMode.UP, UpdateMode.PREVIEW):
+            return True
+        try:
+            self._deployment.check_diff.autonamer = read_autonamer(self._target)
+        except AutonamingError as err:
+            self._workers.fail(f"getting autonaming config: {err}")
+            return False
+        return True
 
     @property
     def _going_on(self) -> bool:
@@ -283,7 +293,9 @@ class _Update:
             return
         known = self._known()
         missing = [*self._selection.missing_targets(known), *self._selection.missing_excludes(known)]
-        if self._report(missing):
+        # Where nobody asked for a refresh, a target may still be one that the program is about to declare.
+        asked_for = self._options.refresh or self._options.mode is UpdateMode.REFRESH
+        if asked_for and self._report(missing):
             return
         chosen = {s.urn for s in self._selection.refreshable(self._ledger.snapshot().resources)}
         resources = [s for s in candidates if s.urn in chosen]
@@ -460,8 +472,3 @@ class _Update:
         snapshot = self._base if self._dry_run else self._ledger.snapshot()
         plan = None if failed else self._planning.made
         return UpdateResult(snapshot, changes, not failed, message, tuple(self._events.diagnostics), outputs, plan)
-
-
-def _refused_config(config: Mapping[str, str]) -> str:
-    """Configuration of the engine itself that is not implemented: ignoring it would name resources differently."""
-    return "autonaming (`pulumi:autonaming`)" if "pulumi:autonaming" in config else ""

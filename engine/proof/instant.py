@@ -7,7 +7,15 @@ from collections.abc import Callable, Sequence
 import pulumi
 
 from engine.deploy.property import UNKNOWN, PropertyMap
-from engine.deploy.provider import CheckResult, CreateResult, DiffResult, Provider, ProviderError, ReadResult
+from engine.deploy.provider import (
+    Autonaming,
+    CheckResult,
+    CreateResult,
+    DiffResult,
+    Provider,
+    ProviderError,
+    ReadResult,
+)
 
 PACKAGE = "instant"
 THING = "instant:index:Thing"
@@ -48,7 +56,13 @@ class InstantProvider:
         return DiffResult(changes=olds != news)
 
     async def check(
-        self, urn: str, type_: str, olds: PropertyMap, news: PropertyMap, random_seed: bytes
+        self,
+        urn: str,
+        type_: str,
+        olds: PropertyMap,
+        news: PropertyMap,
+        random_seed: bytes,
+        autonaming: Autonaming | None = None,
     ) -> CheckResult:
         return CheckResult(news)
 

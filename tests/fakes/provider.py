@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from engine.deploy.diff import diff_inputs
 from engine.deploy.property import UNKNOWN, PropertyMap, Secret, contains_unknown, strip_secrets
 from engine.deploy.provider import (
+    Autonaming,
     CheckFailure,
     CheckResult,
     CreateResult,
@@ -62,6 +63,7 @@ class InMemoryCloud:
     crowd: tuple[int, asyncio.Event] | None = None
     created: int = 0
     can_look_up: bool = True
+    follows_autonaming: bool = True
 
     def fail(self, method: str, name: str, message: str = "the cloud said no") -> None:
         """The next such call fails and leaves nothing."""
@@ -117,13 +119,22 @@ class InMemoryProvider:
         return diff
 
     async def check(
-        self, urn: str, type_: str, olds: PropertyMap, news: PropertyMap, random_seed: bytes
+        self,
+        urn: str,
+        type_: str,
+        olds: PropertyMap,
+        news: PropertyMap,
+        random_seed: bytes,
+        autonaming: Autonaming | None = None,
     ) -> CheckResult:
         await self._enter("check", urn)
         if "forbidden" in news:
             return CheckResult(news, [CheckFailure("forbidden", "it is forbidden")])
-        name = olds.get("name") or f"{urn.rpartition('::')[2]}-{random_seed.hex()[:7]}"
-        return CheckResult({"name": name, **news})
+        made = autonaming.proposed_name if autonaming else f"{urn.rpartition('::')[2]}-{random_seed.hex()[:7]}"
+        name = olds.get("name") or made
+        if not news.get("name") and not name:
+            return CheckResult(news, [CheckFailure("name", "it has no name")])
+        return CheckResult({"name": name, **news}, follows_autonaming=self._cloud.follows_autonaming)
 
     async def diff(
         self,

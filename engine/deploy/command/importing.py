@@ -19,7 +19,15 @@ from engine.deploy.command.arguments import SWITCH, UsageError
 from engine.deploy.command.import_file import ImportRequest, ImportSpec, read_request
 from engine.deploy.command.session import CommandFailed, Session
 from engine.deploy.property import PropertyMap
-from engine.deploy.provider import CheckResult, DiffResult, PartialFailure, Provider, ProviderError, ReadResult
+from engine.deploy.provider import (
+    Autonaming,
+    CheckResult,
+    DiffResult,
+    PartialFailure,
+    Provider,
+    ProviderError,
+    ReadResult,
+)
 from engine.deploy.registry import own_config
 from engine.deploy.resource import ResourceState
 from engine.deploy.snapshot import Snapshot
@@ -353,13 +361,19 @@ class _MatchingProvider:
             self._warnings.append(f"{urn}: no input {unknown[0]!r} was read; there are {there}")
 
     async def check(
-        self, urn: str, type_: str, olds: PropertyMap, news: PropertyMap, random_seed: bytes
+        self,
+        urn: str,
+        type_: str,
+        olds: PropertyMap,
+        news: PropertyMap,
+        random_seed: bytes,
+        autonaming: Autonaming | None = None,
     ) -> CheckResult:
         """See `Provider.check`; imported inputs that fail are still imported (pulumi: step.go, ImportStep)."""
         if urn not in self._read:
-            return await self._inner.check(urn, type_, olds, news, random_seed)
+            return await self._inner.check(urn, type_, olds, news, random_seed, autonaming)
         inputs = self._read[urn]
-        result = await self._inner.check(urn, type_, inputs, inputs, random_seed)
+        result = await self._inner.check(urn, type_, inputs, inputs, random_seed, autonaming)
         self._warnings.extend(
             f"{urn}: an imported input failed to validate: {f.property + ': ' if f.property else ''}{f.reason}"
             for f in result.failures

@@ -23,6 +23,7 @@ from engine.deploy.property import (
     strip_secrets,
 )
 from engine.deploy.provider import (
+    Autonaming,
     CheckFailure,
     CheckResult,
     CreateResult,
@@ -150,10 +151,16 @@ class DigitalOceanProvider:
     # ------------------------------------------------------------------------------------------ plans: ask nothing
 
     async def check(
-        self, urn: str, type_: str, olds: PropertyMap, news: PropertyMap, random_seed: bytes
+        self,
+        urn: str,
+        type_: str,
+        olds: PropertyMap,
+        news: PropertyMap,
+        random_seed: bytes,
+        autonaming: Autonaming | None = None,
     ) -> CheckResult:
         kind = self._type(type_)
-        result = schema.check(kind.schema, urn, olds, news, random_seed)
+        result = schema.check(kind.schema, urn, olds, news, random_seed, autonaming)
         extra = [CheckFailure(name, reason) for name, reason in kind.check_extra(result.inputs)]
         return replace(result, failures=(*result.failures, *extra))
 

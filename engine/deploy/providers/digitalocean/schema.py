@@ -15,7 +15,7 @@ from ipaddress import IPv4Address, ip_network
 from typing import Any
 
 from engine.deploy.property import UNKNOWN, PropertyMap, PropertyValue, Secret, contains_secret, strip_secrets
-from engine.deploy.provider import CheckFailure, CheckResult
+from engine.deploy.provider import Autonaming, AutonamingMode, CheckFailure, CheckResult
 
 TIMEOUTS_KEY = "e2bfb730-ecaa-11e6-8f88-34363bc7c4c0"
 """Where the official provider keeps a resource's timeouts inside `__meta` (Terraform's SDK chose this UUID)."""
@@ -169,11 +169,23 @@ class _Check:
         self.failures.append(CheckFailure(path, reason))
 
 
-def check(schema: Schema, urn: str, olds: PropertyMap, news: PropertyMap, random_seed: bytes) -> CheckResult:
+def check(
+    schema: Schema,
+    urn: str,
+    olds: PropertyMap,
+    news: PropertyMap,
+    random_seed: bytes,
+    autonaming: Autonaming | None = None,
+) -> CheckResult:
     """Types coerced as the official provider does, defaults filled in and named in `__defaults`."""
     run = _Check()
     inputs = _check_object(run, "", schema.properties, news)
-    defaults = sorted(_fill_defaults(schema, urn, olds, inputs, random_seed))
+    if autonaming is not None and autonaming.mode is AutonamingMode.DISABLE:
+        _refuse_to_name(run, schema, olds, inputs)
+        if run.failures:
+            return CheckResult(inputs, tuple(run.failures))
+    name = autonaming.proposed_name if autonaming is not None else automatic_name(urn, random_seed)
+    defaults = sorted(_fill_defaults(schema, olds, inputs, name))
     inputs["__defaults"] = defaults
     for name, prop in schema.properties.items():
         if prop.required and inputs.get(name) is None:
@@ -181,14 +193,21 @@ def check(schema: Schema, urn: str, olds: PropertyMap, news: PropertyMap, random
     return CheckResult(inputs, tuple(run.failures))
 
 
-def _fill_defaults(schema: Schema, urn: str, olds: PropertyMap, inputs: PropertyMap, random_seed: bytes) -> list[str]:
+def _refuse_to_name(run: _Check, schema: Schema, olds: PropertyMap, inputs: PropertyMap) -> None:
+    kept = olds.get("__defaults") or ()
+    for name, prop in schema.properties.items():
+        if prop.automatic_name and inputs.get(name) is None and not (name in kept and name in olds):
+            run.fail(name, "automatic naming is disabled but no explicit name was provided")
+
+
+def _fill_defaults(schema: Schema, olds: PropertyMap, inputs: PropertyMap, automatic: str) -> list[str]:
     filled = []
     kept = olds.get("__defaults") or ()
     for name, prop in schema.properties.items():
         if inputs.get(name) is not None:
             continue
         if prop.automatic_name:
-            inputs[name] = olds[name] if name in kept and name in olds else automatic_name(urn, random_seed)
+            inputs[name] = olds[name] if name in kept and name in olds else automatic
             filled.append(name)
         elif prop.default_in_inputs:
             inputs[name] = prop.default

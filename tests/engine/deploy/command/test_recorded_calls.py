@@ -17,7 +17,7 @@ from pulumi import automation
 from pulumi.automation.errors import CommandError
 
 from engine.deploy.property import UNKNOWN, PropertyMap
-from engine.deploy.provider import CheckResult, CreateResult, Provider
+from engine.deploy.provider import Autonaming, CheckResult, CreateResult, Provider
 from tests.fakes.provider import InMemoryCloud, InMemoryProvider, Thing
 
 REFERENCE = Path(__file__).parents[4].parent / "shared" / "reference" / "pulumi"
@@ -41,7 +41,13 @@ class DropletProvider(InMemoryProvider):
         return CheckResult({"__internal": {}, **news})
 
     async def check(
-        self, urn: str, type_: str, olds: PropertyMap, news: PropertyMap, random_seed: bytes
+        self,
+        urn: str,
+        type_: str,
+        olds: PropertyMap,
+        news: PropertyMap,
+        random_seed: bytes,
+        autonaming: Autonaming | None = None,
     ) -> CheckResult:
         filled = {"__defaults": ["name", "resizeDisk"], "name": "w0-3f2d489", "resizeDisk": True}
         return CheckResult({**filled, **news})

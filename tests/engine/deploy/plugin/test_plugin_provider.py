@@ -97,6 +97,14 @@ def test_handshake_tells_the_engine_and_the_plugins_folder(lab: Callable[..., Fo
     assert told == {"root": str(folder.root / "bin"), "stale": True, "is_engine": True}
 
 
+def test_plugin_is_told_of_names(lab: Callable[..., Folder]) -> None:
+    folder = lab(PROGRAM, text="one")
+    folder.run("config", "set", "--path", "pulumi:autonaming.pattern", "${stack}-${name}", "--stack", "dev")
+    folder.up()
+    resources = json.loads(folder.state())["deployment"]["resources"]
+    assert [r["inputs"]["proposed"] for r in resources if r["type"] == "lab:index:Paper"] == ["dev-paper"]
+
+
 def test_messages_of_a_plugin_are_shown_of_the_resource_they_name(lab: Callable[..., Folder], tmp_path: Path) -> None:
     folder = lab(PROGRAM, text="loud")
     text = folder.up("--event-log", str(tmp_path / "events"))
