@@ -55,6 +55,22 @@ def test_what_vanished_is_made_again(scenario: Scenario) -> None:
     assert run.ops["a"] == ["refresh", "create"] and len(scenario.cloud.made("a")) == 1
 
 
+def test_new_target_is_made_also_where_another_resource_wants_to_be_read(scenario: Scenario) -> None:
+    scenario.providers = StaleProviders(scenario.cloud)
+    scenario.up(lambda: program(["a"]))
+
+    def grown() -> None:
+        program()
+        Thing("new")
+
+    urn = "urn:pulumi:dev::lab::fake:index:Thing::"
+    run = scenario.up(grown, targets=[f"{urn}new"])
+    assert run.result.succeeded, run.errors
+    assert run.ops["new"] == ["create"] and "refresh" not in run.ops["a"]
+    unknown = scenario.up(grown, targets=[f"{urn}never"])
+    assert not unknown.result.succeeded and "could not be found in the stack" in unknown.errors
+
+
 def test_destroy_and_preview_read_too(scenario: Scenario) -> None:
     scenario.providers = StaleProviders(scenario.cloud)
     scenario.up(program)
