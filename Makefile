@@ -44,7 +44,10 @@ integration: setup ## tests against real servers, which they install and start
 e2e: setup ## HTTP in, a serving model out; workers killed half-way
 	$(BIN)/pytest -q -m e2e tests
 
-test: check unit integration e2e ## all of it, fast layers first
+postgres: setup ## the tests that keep something in the database, end to end too, on PostgreSQL
+	STACKYARD_TEST_DATABASE=postgres $(BIN)/pytest -q tests
+
+test: check unit integration e2e postgres ## all of it, fast layers first
 
 conformance: setup ## both engines on the same stacks; needs the official pulumi on PATH
 	$(BIN)/pytest -q -rs tests/engine/automation/test_conformance.py
@@ -58,4 +61,4 @@ fuzz: setup ## the properties on thousands of examples, every kill place five ti
 bench: setup ## the numbers of benchmarks/README.md
 	$(BIN)/stackyard bench stacks
 
-.PHONY: help setup lock demo check unit integration e2e test conformance fuzz bench
+.PHONY: help setup lock demo check unit integration e2e postgres test conformance fuzz bench

@@ -23,6 +23,18 @@ KIND = os.environ.get("STACKYARD_TEST_DATABASE", "sqlite")
 if KIND not in ("sqlite", "postgres"):
     raise pytest.UsageError(f"STACKYARD_TEST_DATABASE={KIND}: it must be sqlite or postgres")
 
+CHOSEN = frozenset({"new_database_url", "new_bare_database_url"})
+"""Fixtures whose databases are of the kind this run is for; `store` and `database_url` are made from them."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A run for PostgreSQL leaves out the tests that would do the same again."""
+    if KIND == "sqlite":
+        return
+    kept = [item for item in items if CHOSEN & set(getattr(item, "fixturenames", ()))]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
+
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresCluster]:
