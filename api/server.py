@@ -14,6 +14,7 @@ from api.agent_logs import AgentLogs
 from api.app import create_app
 from api.checkpoints import checkpoints_at
 from api.deps import Deps
+from api.identity import build_identity
 from api.settings import Settings
 from engine.identity import installation_secret
 from engine.identity.keys import KeyHasher
@@ -28,16 +29,17 @@ GRACE_SECONDS = 3
 def build(settings: Settings, database: Database) -> Deps:
     """The real values behind the API of an installation."""
     secret = installation_secret.load_or_create(settings.data_dir, settings.secret_key)
-    sealer = Sealer(secret)
+    sealer, hasher, clock = Sealer(secret), KeyHasher(secret), SystemClock()
     return Deps(
         database=database,
-        hasher=KeyHasher(secret),
+        hasher=hasher,
         sealer=sealer,
-        clock=SystemClock(),
+        clock=clock,
         new_id=ids.new_id,
         public_url=settings.resolved_public_url,
         logs=AgentLogs(sealer),
         stacks=checkpoints_at(settings.resolved_backend_url),
+        identity=build_identity(settings, database, hasher, sealer, clock),
     )
 
 

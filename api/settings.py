@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from engine.model.errors import InvalidSpec
@@ -42,6 +42,20 @@ class Settings(BaseSettings):
     boot_timeout_seconds: float = Field(
         1200.0, gt=0, description="a replica not ready by then makes the deployment fail"
     )
+    sign_up: Literal["open", "invited", "closed"] = Field("open", description="who may make an account")
+    session_idle_hours: int = Field(168, ge=1, description="a browser session unused for this long is over")
+    session_days: int = Field(30, ge=1, description="a browser session lasts this long at most")
+    smtp_url: str = Field("", description="smtp://user:password@host:587 or smtps://…; empty: mails go to the terminal")
+    mail_from: str = Field("", description="the address mails come from; needed with smtp_url")
+    sms: Literal["console", "twilio"] = Field("console", description="how codes reach phones")
+    twilio_account_sid: str = ""
+    twilio_auth_token: SecretStr = SecretStr("")
+    twilio_from: str = Field("", description="a number (+1…) or a messaging service (MG…)")
+    twilio_url: str = Field("https://api.twilio.com", description="or a substitute's URL")
+    oidc_issuer: str = Field("", description="an OpenID provider's issuer URL; empty: no log-in elsewhere")
+    oidc_client_id: str = ""
+    oidc_client_secret: SecretStr = SecretStr("")
+    oidc_scopes: str = Field("openid email profile", description="space-separated; openid and email are needed")
     url: str = Field("", description="the installation that client commands talk to; empty: this one's public URL")
     api_key: str = Field("", description="the key that client commands present")
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 from sqlmodel import Session
 
 from engine.identity.keys import KeyHasher
+from engine.identity.outbox import Outbox
 from engine.identity.passwords import Passwords
 from engine.identity.sessions import Client, SessionPolicy
+from engine.identity.sms import SmsSender
 from engine.model.clock import Clock
 from engine.store import audit
 from engine.store.account_tables import UserRow
@@ -59,6 +61,8 @@ class Identity:
     passwords: Passwords
     policy: AccountPolicy
     public_url: str
+    outbox: Outbox
+    sms: SmsSender
     grant_promotion: GrantPromotion
 
     async def write(self, work: Callable[[Session], _T]) -> _T:

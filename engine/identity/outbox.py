@@ -22,7 +22,6 @@ PERIOD_SECONDS = 10.0
 _HOLD = timedelta(minutes=5)  # longer than a batch can take: no second process sends it meanwhile
 _WAITS = tuple(timedelta(seconds=s) for s in (15, 60, 300, 1800, 7200, 21600))
 """Then it is given up: what mails carry expires within two days."""
-_KEPT = timedelta(days=7)
 
 _log = structlog.get_logger("mail")
 
@@ -52,14 +51,17 @@ class Outbox:
             rows = mails.claim(session, self._clock.now(), _HOLD)
         return sum(self._deliver(row) for row in rows)
 
+    def nudge(self) -> None:
+        """`deliver`, for whoever just wrote a mail and cannot use a failure: the next round has it."""
+        try:
+            self.deliver()
+        except SQLAlchemyError as err:
+            _log.warning("mails wait: the database does not answer", error=str(err))
+
     async def run(self) -> None:
-        """Send what is due, for ever; forget what is too old."""
+        """Send what is due, for ever."""
         while True:
-            try:
-                await asyncio.to_thread(self.deliver)
-                await asyncio.to_thread(self._prune)
-            except SQLAlchemyError as err:
-                _log.warning("mails wait: the database does not answer", error=str(err))
+            await asyncio.to_thread(self.nudge)
             await self._clock.sleep(PERIOD_SECONDS)
 
     def _deliver(self, row: MailRow) -> bool:
@@ -79,7 +81,3 @@ class Outbox:
             mails.failed(session, row.id, err.message, again)
         said = "a mail was given up" if last else "a mail waits"
         _log.warning(said, mail=row.id, attempts=row.attempts, error=err.message)
-
-    def _prune(self) -> None:
-        with self._database.write() as session:
-            mails.prune(session, self._clock.now() - _KEPT)

@@ -20,6 +20,7 @@ from engine.store import changes, leases, orgs
 from engine.store.database import Database
 from engine.store.sealing import Sealer
 from engine.store.tables import DeploymentRow, OrgRow
+from tests.fakes.identity import Promotions, ReadableMail, ReadableSms, identity_for_tests
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 PUBLIC = "/api/v1/public"
@@ -82,6 +83,9 @@ class Api:
     stacks: FakeStacks
     hasher: KeyHasher
     headers: dict[str, str]
+    mail: ReadableMail
+    sms: ReadableSms
+    promotions: Promotions
 
     def call(self, method: str, path: str, **options: Any) -> Any:
         options.setdefault("headers", self.headers)
@@ -133,12 +137,14 @@ def api(store: Database) -> Iterator[Api]:
                 session,
                 OrgRow(id=org, name=org, tier="enterprise", credit_limit_microdollars=None, created_at=clock.now()),
             )
+    mail, sms, promotions = ReadableMail(), ReadableSms(), Promotions()
     deps = Deps(
         database=database, hasher=hasher, sealer=Sealer(SECRET), clock=clock, new_id=ids.new_id,
         public_url="http://yard.test", logs=logs, stacks=stacks,
+        identity=identity_for_tests(database, clock, mail=mail, sms=sms, promotions=promotions),
     )  # fmt: skip
     app = create_app(deps)
     with TestClient(app, raise_server_exceptions=False) as client:
-        built = Api(app, client, database, clock, logs, stacks, hasher, {})
+        built = Api(app, client, database, clock, logs, stacks, hasher, {}, mail, sms, promotions)
         built.headers = built.headers_of("org_1")
         yield built
