@@ -123,6 +123,11 @@ class _Import:
         self._providers = _MatchingProviders(providers, {p.urn: p.spec for p in self._planned})
         return self._providers
 
+    def finished(self, snapshot: Snapshot) -> Snapshot:
+        """What is stored: as after the CLI's `import`, no `importID` says where the resources came from."""
+        taken = {planned.urn for planned in self._planned}
+        return replace(snapshot, resources=[r.with_(import_id="") if r.urn in taken else r for r in snapshot.resources])
+
     async def newest_version(self, package: str) -> str:
         """The version of a package's provider where nobody asks for one."""
         if self._providers is None or not self._providers.provides(package, ""):

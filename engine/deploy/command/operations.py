@@ -87,6 +87,10 @@ class Work(Protocol):
         """The providers it wants instead of the command's own."""
         ...
 
+    def finished(self, snapshot: Snapshot) -> Snapshot:
+        """What to store of the update's result."""
+        ...
+
 
 def preview(session: Session) -> None:
     """`preview`: says what `up` would do; writes and locks nothing."""
@@ -169,7 +173,8 @@ def _update(session: Session, mode: UpdateMode, work: Work | None = None) -> Upd
         started = services.clock.now()
         try:
             result = _run(session, mode, stored, source, journal, lock, work=work, plan=plan)
-            raw = store.save(stored, result.snapshot, lock, codec=codec, salt=salt, announce=journal.announce)
+            snapshot = result.snapshot if work is None else work.finished(result.snapshot)
+            raw = store.save(stored, snapshot, lock, codec=codec, salt=salt, announce=journal.announce)
         except BaseException as err:
             _abandon(journal, err)
             raise

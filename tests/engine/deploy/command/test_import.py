@@ -62,6 +62,7 @@ def test_import_then_up_says_same(place: Any) -> None:
     assert "marked as protected" in done.stdout
     state = resources(stack)["web"]
     assert (state["id"], state["inputs"], state["protect"]) == (id, {"name": "x", "size": 3}, True)
+    assert "importID" not in state  # nor has the CLI's
     assert state["outputs"]["address"] == "10.0.0.1" and state["parent"].endswith("::golden-dev")
     assert set(place.cloud.methods("web")) <= {"read", "check"}
     assert stack.history()[0].kind == "resource-import"
