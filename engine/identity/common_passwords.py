@@ -25,6 +25,7 @@ _RUNS = ("01234567890123456789", "abcdefghijklmnopqrstuvwxyz", "qwertyuiopasdfgh
 _LONGEST_RUN = max(map(len, _RUNS))
 _LEET = str.maketrans("013457@$!", "oieastasi")
 _DECORATION = re.compile(r"[\W\d_]+")
+_ENDS = re.compile(r"^[\W\d_]+|[\W\d_]+$")
 
 
 def is_common(lowered: str) -> bool:
@@ -36,6 +37,7 @@ def _readings(lowered: str) -> Iterator[str]:
     """The letters that remain without decoration, as written and with look-alike digits read as letters."""
     yield _DECORATION.sub("", _without_runs(lowered))
     yield _DECORATION.sub("", lowered.translate(_LEET))
+    yield _DECORATION.sub("", _ENDS.sub("", lowered).translate(_LEET))
 
 
 def _without_runs(text: str) -> str:
