@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
+from engine.identity.grants import lacks
 from engine.model.access import Permission, Principal
 from engine.model.errors import Forbidden
 
@@ -127,7 +128,7 @@ def check(access: Access, caller: Principal, deployment_id: str | None = None) -
         return
     if needs.or_session and caller.session_id is not None and caller.permissions:
         return
-    raise Forbidden(_missing(needs.permission, caller, deployment_id), permission=needs.permission.value)
+    raise lacks(caller, needs.permission, deployment_id)
 
 
 def _check_level(level: Level, caller: Principal) -> None:
@@ -135,16 +136,3 @@ def _check_level(level: Level, caller: Principal) -> None:
         raise Forbidden("an API key cannot do this: sign in, and send the session's cookie", needs=level.value)
     if level is Level.OPERATOR and not caller.is_operator:
         raise Forbidden("only the operators of this installation may do this", needs=level.value)
-
-
-def _missing(permission: Permission, caller: Principal, deployment_id: str | None) -> str:
-    if caller.grants is None:
-        who = "this key" if caller.key_id else "your role"
-        return (
-            f"this needs the permission {permission.value} in organisation {caller.org_id}, which {who} does not have"
-        )
-    if deployment_id is None:
-        return f"this key is scoped to deployments: it cannot do what needs {permission.value} in the organisation"
-    if deployment_id not in caller.grants:
-        return f"this key is scoped and was not granted access to deployment {deployment_id}"
-    return f"this key's role on deployment {deployment_id} does not include {permission.value}"

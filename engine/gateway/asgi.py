@@ -25,6 +25,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "unauthenticated": 401,
     "insufficient_credit": 402,
     "budget_exceeded": 402,
+    "forbidden": 403,
     "not_found": 404,
     "method_not_allowed": 405,
     "conflict": 409,

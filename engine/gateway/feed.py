@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from datetime import datetime
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
 from engine.gateway.routes import KeyEntry, Route, RouteTable, Upstream
+from engine.identity.grants import powers_of, read_powers
 from engine.identity.keys import is_live
-from engine.model.access import Principal
 from engine.model.clock import Clock
 from engine.model.deployment import Phase, ReplicaPhase
-from engine.store import changes, deployments, keys
+from engine.store import changes, deployments, grants, keys, memberships, orgs
 from engine.store.database import Database
 from engine.store.sealing import CannotOpen, Sealer
-from engine.store.tables import ApiKeyRow, DeploymentRow
+from engine.store.tables import DeploymentRow
 
 POLL_SECONDS = 0.2
 """A revoked key is refused within a second everywhere; this leaves room for a slow commit and a slow read."""
@@ -26,6 +28,9 @@ SHORTEST_POLL_SECONDS = 0.02
 
 RELOAD_SECONDS = 60.0
 """A whole reload as often as this bounds what a bug in following the feed could cost."""
+
+NOTE_USES_SECONDS = 10.0
+"""How much of `last_used_at` a crash may cost; one short write at most this often, however many requests there are."""
 
 _BATCH = 1000
 
@@ -59,9 +64,9 @@ class RouteFeed:
         started = self._clock.monotonic()
         with self._database.read() as session:
             seq = changes.latest(session)
-            live = keys.all_active(session, self._clock.now())
+            entries = self._all_keys(session)
             routes = [self._route(row) for row in deployments.all_living(session)]
-        self._table.replace({row.key_hash: _key_entry(row) for row in live}, [route for route in routes if route])
+        self._table.replace(entries, [route for route in routes if route])
         self._seq = seq
         self._loaded_at = self._polled_at = started
 
@@ -102,6 +107,25 @@ class RouteFeed:
             except TimeoutError:
                 continue
 
+    async def note_uses(self) -> None:
+        """Write down which keys were used, in batches, until cancelled. Apart from `run`: a write may have to wait."""
+        while True:
+            await self._clock.sleep(NOTE_USES_SECONDS)
+            await self.flush_uses()
+
+    async def flush_uses(self) -> None:
+        """Write down which keys were used since the last time; kept for the next time if the store does not answer."""
+        if used := self._table.take_uses():
+            await asyncio.to_thread(self._write_uses, used)
+
+    def _write_uses(self, used: Mapping[str, datetime]) -> None:
+        try:
+            with self._database.write() as session:
+                keys.note_use(session, used)
+        except SQLAlchemyError as err:
+            self._table.put_back_uses(used)
+            self._log.warning("the use of keys is not written down yet", error=str(err.__cause__ or err))
+
     async def fresh(self) -> None:
         """Return after a look at the store that began after this call (or failed: then the table stays as it was)."""
         future = asyncio.get_running_loop().create_future()
@@ -112,10 +136,12 @@ class RouteFeed:
     def _apply(self, session: Session, kind: str, key: str) -> None:
         if kind == changes.KEY:
             row = keys.get(session, key)
-            if row is None or not is_live(row.expires_at, row.revoked_at, self._clock.now()):
+            live = row is not None and is_live(row.expires_at, row.revoked_at, self._clock.now())
+            powers = read_powers(session, row) if row is not None and live else None
+            if row is None or powers is None:
                 self._table.drop_key(key)
             else:
-                self._table.put_key(row.key_hash, _key_entry(row))
+                self._table.put_key(row.key_hash, KeyEntry(row.id, powers, row.expires_at))
         elif kind == changes.DEPLOYMENT:
             deployment = deployments.get(session, key)
             route = None if deployment is None or deployment.deleted_at else self._route(deployment)
@@ -124,6 +150,17 @@ class RouteFeed:
                 self._table.drop_route(key)
             else:
                 self._table.put_route(route)
+
+    def _all_keys(self, session: Session) -> dict[str, KeyEntry]:
+        """Every key that opens something, by its hash; four reads, however many keys there are."""
+        roles, granted, personal = memberships.roles(session), grants.everything(session), orgs.personal(session)
+        entries: dict[str, KeyEntry] = {}
+        for row in keys.all_active(session, self._clock.now()):
+            is_personal = row.created_by is not None and personal.get(row.org_id) == row.created_by
+            maker = roles.get(row.created_by or "", {})
+            if powers := powers_of(row, maker, granted.get(row.id, {}), is_personal=is_personal):
+                entries[row.key_hash] = KeyEntry(row.id, powers, row.expires_at)
+        return entries
 
     def _route(self, row: DeploymentRow) -> Route | None:
         """The row as a route; None (and a line in the log) when it cannot be read: the others go on being served."""
@@ -153,7 +190,3 @@ class RouteFeed:
         if known is None or known[0] != row.worker_token_sealed:
             known = self._tokens[row.id] = (row.worker_token_sealed, self._sealer.open(row.worker_token_sealed))
         return known[1]
-
-
-def _key_entry(row: ApiKeyRow) -> KeyEntry:
-    return KeyEntry(Principal(row.org_id, row.id), row.expires_at)

@@ -16,7 +16,8 @@ from engine.gateway.asgi import ClientGone, Headers, Message, Receive, Scope, Se
 from engine.gateway.feed import RouteFeed
 from engine.gateway.inference import Call, Inference, parse_path
 from engine.gateway.metrics import GatewayMetrics
-from engine.model.errors import NotFound, StackyardError
+from engine.gateway.routes import NoRoute
+from engine.model.errors import StackyardError
 
 NewId = Callable[[str], str]
 
@@ -37,7 +38,6 @@ class FrontDoor:
         self._feed = feed
         self._metrics = metrics
         self._new_id = new_id
-        self._following: asyncio.Task[None] | None = None
         self._log = structlog.get_logger("gateway")
         metrics.gauge("routes_age_seconds", "Since the routes last agreed with the store", lambda: feed.age_seconds)
 
@@ -54,12 +54,13 @@ class FrontDoor:
         await self._api.open()
         await self._inference.open()
         await asyncio.to_thread(self._feed.load)
-        self._following = asyncio.create_task(self._feed.run())
+        loops = [asyncio.create_task(self._feed.run()), asyncio.create_task(self._feed.note_uses())]
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        self._following.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._following
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        await self._feed.flush_uses()
         await self._inference.close()
         await self._api.close()
         await send({"type": "lifespan.shutdown.complete"})
@@ -89,7 +90,7 @@ class FrontDoor:
         else:
             try:
                 await self._inference.answer(call, scope, receive, send, request_id)
-            except NotFound:
+            except NoRoute:
                 # deployments that are gone have no route; the API knows them and says 404 or 409
                 await self._api.answer(scope, receive, send, request_id)
 

@@ -146,8 +146,9 @@ class Inference:
 
     def _admit(self, call: Call, scope: Scope) -> Route:
         secret = bearer_secret((asgi.header(scope, b"authorization") or b"").decode("latin-1"))
-        principal = self._table.principal(self._hasher.hash(secret) if secret else None, self._clock.now())
-        return self._table.admit(principal, call.deployment_id, org_id=call.org_id)
+        key_hash = self._hasher.hash(secret) if secret else None
+        principal = self._table.principal(key_hash, self._clock.now(), call.org_id)
+        return self._table.admit(principal, call.deployment_id)
 
     async def _forward(self, call: Call, scope: Scope, headers: Headers, body: bytes, send: Send) -> None:
         """Try replicas until one begins to answer, then pass its answer on."""

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from engine.model.access import Principal
+from engine.identity.grants import KeyPowers, lacks
+from engine.model.access import Permission, Principal
 from engine.model.deployment import Phase
 from engine.model.errors import Conflict, NotFound, StackyardError, Unauthenticated, Unavailable
 
@@ -17,11 +18,16 @@ RETRY_AFTER_SECONDS = 2
 """What a client is told to wait when no replica is ready: about one health check."""
 
 
+class NoRoute(NotFound):
+    """No deployment of this tenant is known here: it never was, or it is gone. The API knows which."""
+
+
 @dataclass(frozen=True)
 class KeyEntry:
-    """One live key."""
+    """One live key, and whom it speaks for."""
 
-    principal: Principal
+    key_id: str
+    powers: KeyPowers
     expires_at: datetime | None
 
 
@@ -58,15 +64,16 @@ class RouteTable:
         self._keys: dict[str, KeyEntry] = {}
         self._hash_of: dict[str, str] = {}
         self._routes: dict[str, Route] = {}
+        self._used: dict[str, datetime] = {}
 
     def replace(self, keys: Mapping[str, KeyEntry], routes: Iterable[Route]) -> None:
         """Forget everything and know this."""
-        self._hash_of = {entry.principal.key_id: key_hash for key_hash, entry in keys.items()}
+        self._hash_of = {entry.key_id: key_hash for key_hash, entry in keys.items()}
         self._keys = dict(keys)
         self._routes = {route.deployment_id: route for route in routes}
 
     def put_key(self, key_hash: str, entry: KeyEntry) -> None:
-        self._hash_of[entry.principal.key_id] = key_hash
+        self._hash_of[entry.key_id] = key_hash
         self._keys[key_hash] = entry
 
     def drop_key(self, key_id: str) -> None:
@@ -86,34 +93,50 @@ class RouteTable:
         """Live keys and known deployments; for metrics."""
         return len(self._keys), len(self._routes)
 
-    def principal(self, key_hash: str | None, now: datetime) -> Principal:
-        """Who holds this key.
+    def take_uses(self) -> dict[str, datetime]:
+        """Key → when it was last used, of those used since the last call."""
+        used, self._used = self._used, {}
+        return used
+
+    def put_back_uses(self, used: Mapping[str, datetime]) -> None:
+        """Remember again what `take_uses` gave; later uses stay."""
+        self._used = {**used, **self._used}
+
+    def principal(self, key_hash: str | None, now: datetime, org_id: str | None = None) -> Principal:
+        """Who holds this key, in its own organisation or in the one named.
 
         Raises:
             Unauthenticated: no key, or one that is unknown, revoked or expired: the three look the same.
+            NotFound: the key does not speak for anybody in that organisation.
         """
         entry = self._keys.get(key_hash) if key_hash else None
         if entry is None or (entry.expires_at is not None and entry.expires_at <= now):
             raise Unauthenticated(
-                "the API key is unknown, revoked or expired" if key_hash
+                "the API key is unknown, revoked or expired, or its maker left the organisation" if key_hash
                 else "send an API key as `Authorization: Bearer sk_…`"
             )  # fmt: skip
-        return entry.principal
+        self._used[entry.key_id] = now
+        principal = entry.powers.principal
+        if org_id is None or org_id == principal.org_id:
+            return principal
+        if elsewhere := entry.powers.elsewhere.get(org_id):
+            return elsewhere
+        raise NotFound(f"no organisation {org_id}")
 
-    def admit(self, principal: Principal, deployment_id: str, *, org_id: str | None = None) -> Route:
+    def admit(self, principal: Principal, deployment_id: str) -> Route:
         """The route of a deployment that this caller may call and that can answer now.
 
-        Args:
-            org_id: tenant named in the path, if it was.
-
         Raises:
-            NotFound: no such deployment here, or it belongs to another tenant.
+            NoRoute: no such deployment here, or it belongs to another tenant.
+            Forbidden: the caller may not call models, or is scoped and was not granted this deployment.
             Conflict: it is in a phase that does not serve; `status` names it.
             Unavailable: it serves, but no replica is ready at this moment.
         """
         route = self._routes.get(deployment_id)
-        if route is None or route.org_id != principal.org_id or org_id not in (None, route.org_id):
-            raise NotFound(f"no deployment {deployment_id}")
+        if route is None or route.org_id != principal.org_id:
+            raise NoRoute(f"no deployment {deployment_id}")
+        if not principal.may(Permission.DEPLOYMENT_INVOKE, deployment_id):
+            raise lacks(principal, Permission.DEPLOYMENT_INVOKE, deployment_id)
         if refusal := not_serving(route):
             raise refusal
         return route

@@ -17,6 +17,7 @@ from engine.model.access import (
     Role,
     permissions_of_key,
 )
+from engine.model.errors import Forbidden
 from engine.store import grants, memberships, orgs
 from engine.store.tables import ApiKeyRow
 
@@ -71,6 +72,22 @@ def scopes_of(row: ApiKeyRow) -> frozenset[Permission] | None:
     if row.scopes is None:
         return None
     return frozenset(Permission(scope) for scope in row.scopes if scope in set(Permission))
+
+
+def lacks(caller: Principal, permission: Permission, deployment_id: str | None = None) -> Forbidden:
+    """The refusal of a caller without a permission, for whoever raises it."""
+    return Forbidden(_what_is_missing(caller, permission, deployment_id), permission=permission.value)
+
+
+def _what_is_missing(caller: Principal, permission: Permission, deployment_id: str | None) -> str:
+    if caller.grants is None:
+        who = "this key" if caller.key_id else "your role"
+        return f"this needs the permission {permission} in organisation {caller.org_id}, which {who} does not have"
+    if deployment_id is None:
+        return f"this key is scoped to deployments: it cannot do what needs {permission} in the whole organisation"
+    if deployment_id not in caller.grants:
+        return f"this key is scoped and was not granted access to deployment {deployment_id}"
+    return f"this needs the permission {permission}, which this key does not have on deployment {deployment_id}"
 
 
 def _principal(

@@ -49,8 +49,7 @@ def copy(session: Session, *, from_key: str, to_key: str, now: datetime) -> None
 
 def of_key(session: Session, key_id: str) -> dict[str, GrantRole]:
     """Deployment → role, for one key."""
-    rows = session.exec(select(KeyGrantRow).where(KeyGrantRow.key_id == key_id))
-    return {row.deployment_id: GrantRole(row.role) for row in rows}
+    return _by_key(session.exec(select(KeyGrantRow).where(KeyGrantRow.key_id == key_id)).all()).get(key_id, {})
 
 
 def of_org(session: Session, org_id: str) -> dict[str, dict[str, GrantRole]]:
@@ -75,7 +74,8 @@ def list_for_deployment(session: Session, deployment_id: str) -> Sequence[tuple[
 def _by_key(rows: Sequence[KeyGrantRow]) -> dict[str, dict[str, GrantRole]]:
     found: dict[str, dict[str, GrantRole]] = {}
     for row in rows:
-        found.setdefault(row.key_id, {})[row.deployment_id] = GrantRole(row.role)
+        if row.role in set(GrantRole):  # one of a later version gives nothing here, and stops no other
+            found.setdefault(row.key_id, {})[row.deployment_id] = GrantRole(row.role)
     return found
 
 

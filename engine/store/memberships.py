@@ -89,5 +89,6 @@ def count_owners(session: Session, org_id: str) -> int:
 def _by_user(rows: Sequence[MembershipRow]) -> dict[str, dict[str, Role]]:
     found: dict[str, dict[str, Role]] = {}
     for row in rows:
-        found.setdefault(row.user_id, {})[row.org_id] = Role(row.role)
+        if row.role in set(Role):  # one of a later version gives nothing here, and stops no other
+            found.setdefault(row.user_id, {})[row.org_id] = Role(row.role)
     return found
