@@ -149,7 +149,7 @@ class CheckDiff:
             StepFailed: a provider could not say.
         """
         return await self._asking(
-            urn, dependents_to_replace(self._x.registry, self._registrations.olds_in_order, old, done)
+            urn, dependents_to_replace(self._x.registry, self._registrations.current_olds(), old, done)
         )
 
     async def _asking(self, urn: str, work: Coroutine[Any, Any, _T]) -> _T:

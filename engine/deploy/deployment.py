@@ -22,6 +22,7 @@ from engine.deploy.plan import PlanViolation
 from engine.deploy.planning import Planning
 from engine.deploy.property import PropertyMap
 from engine.deploy.provider import DiffResult
+from engine.deploy.refresh import Refresher
 from engine.deploy.registrations import Registrations
 from engine.deploy.registry import SWITCH_TO_CLI
 from engine.deploy.resource import ResourceState
@@ -89,6 +90,8 @@ class Deployment:
         self.registrations = Registrations(target, execution)
         self.check_diff = CheckDiff(execution, self.registrations, planning)
         self._default_providers = DefaultProviders(target, execution, workers, self._register_provider)
+        self.refresher: Refresher | None = None  # set: what the program registers is read from the cloud first
+        self.refreshing_only = False  # and nothing else is done to it
         self.functions = Functions(execution, workers, self._default_providers, self.registrations)
         self.packages = execution.registry.packages
         self.components = Components(execution, workers, self._default_providers)
@@ -165,7 +168,11 @@ class Deployment:
         return hashed
 
     async def _realise(self, urn: str, goal: Goal, old: ResourceState | None) -> Registered:
-        if self._destroying and self._is_left_for_deletion(urn, goal):
+        if self.refresher is not None:
+            old = await self._refreshed(self.refresher, urn, goal, old)
+            if self.refreshing_only and self._is_left_as_it_is(urn, goal):
+                return self._leave_refreshed(urn, goal, old)
+        if self._destroying and self._is_left_as_it_is(urn, goal):
             return await self._leave_for_deletion(urn, goal, old)
         condemned = self._condemned.get(urn) or (self._condemned.get(old.urn) if old else None)
         if not condemned and self._selection.narrows and not self._selection.includes(goal.new_state(urn, {}, old)):
@@ -225,7 +232,33 @@ class Deployment:
         self.registrations.made[urn] = self.registrations.made[old.urn] = made
         return Registered(old.urn, old.id, old.outputs)
 
-    def _is_left_for_deletion(self, urn: str, goal: Goal) -> bool:
+    async def _refreshed(
+        self, refresher: Refresher, urn: str, goal: Goal, old: ResourceState | None
+    ) -> ResourceState | None:
+        """The old state as the cloud has it now."""
+        if old is None or not goal.custom or is_provider_type(goal.type) or not self._selection.includes(old):
+            return old
+        new = await refresher.refresh(old, goal.new_state(urn, old.inputs, old))
+        self.registrations.refreshed(old, new)
+        return new
+
+    def _leave_refreshed(self, urn: str, goal: Goal, old: ResourceState | None) -> Registered:
+        """A refresh makes nothing; what is not there is unknown to the program.
+
+        Source: pulumi `step_generator.go`, refreshMode.
+        """
+        self._operated.add(urn)
+        if old is None:
+            new = goal.new_state(urn, goal.properties, None)
+            step = Step(Op.SAME, urn, new, new)
+            self.executor.skip(step)
+            self.registrations.made[urn] = step
+            self._skipped.add(urn)
+            return Registered(urn, "", {}, unknown=True)
+        self.registrations.made[urn] = Step(Op.SAME, urn, old, old)
+        return Registered(urn, old.id, old.outputs)
+
+    def _is_left_as_it_is(self, urn: str, goal: Goal) -> bool:
         if goal.custom and not is_provider_type(goal.type):
             return True
         return not self._skipped.isdisjoint(references(goal.new_state(urn, {}, None)))

@@ -28,8 +28,11 @@ class Refresher:
         self._executor = executor
         self._slots = asyncio.Semaphore(max(1, parallel))
 
-    async def refresh(self, state: ResourceState) -> None:
-        """Refresh one resource.
+    async def refresh(self, state: ResourceState, wanted: ResourceState | None = None) -> ResourceState | None:
+        """Refresh one resource; returns what it became (None: it is gone).
+
+        Args:
+            wanted: the resource as the program registers it, which then gives its provider and options.
 
         Raises:
             StepFailed: the provider could not say; the state stays as it was.
@@ -38,12 +41,13 @@ class Refresher:
             step = Step(Op.REFRESH, state.urn, state, state, logical=False)
             self._x.events.before(step)
             try:
-                new, diff = await self.read(state)
+                new, diff = await self.read(state, wanted)
             except ProviderError as err:
                 self._x.events.diagnostic("error", str(err), urn=state.urn)
                 self._x.events.failed(step, partial=False, steps_done=self._executor.steps_done)
                 raise StepFailed(str(err)) from err
             self._record(step, state, new, diff)
+            return new
 
     def _record(self, step: Step, old: ResourceState, new: ResourceState | None, diff: DiffResult) -> None:
         if new != old:
@@ -56,14 +60,17 @@ class Refresher:
         if self._counting:
             self._executor.count(op, old.urn)
 
-    async def read(self, old: ResourceState) -> tuple[ResourceState | None, DiffResult]:
+    async def read(
+        self, old: ResourceState, wanted: ResourceState | None = None
+    ) -> tuple[ResourceState | None, DiffResult]:
         """The state as the cloud has it (None: gone), and how it differs from what the program last asked."""
+        wanted = wanted or old
         if not old.custom or is_provider_type(old.type) or old.pending_replacement:
             return old, DiffResult(False)
-        provider = await self._x.registry.get(old.provider)
+        provider = await self._x.registry.get(wanted.provider)
         errors: tuple[str, ...] = ()
         try:
-            result = await provider.read(old.urn, old.type, old.id, old.inputs, old.outputs)
+            result = await provider.read(wanted.urn, old.type, old.id, old.inputs, old.outputs)
         except PartialFailure as err:
             errors = tuple(err.reasons)
             result = ReadResult(err.id, err.outputs, old.inputs if err.inputs is None else err.inputs)
@@ -72,21 +79,23 @@ class Refresher:
             )
         if not result.id:
             return None, DiffResult(True)
-        new = self._state(old, result, errors)
+        new = self._state(old, wanted, result, errors)
         if old.external:
             return new, DiffResult(old.outputs != new.outputs)
         diff = await ask_diff(provider, new.urn, new, old.inputs, old.ignore_changes)
         return new, invert(diff)
 
-    def _state(self, old: ResourceState, result: ReadResult, errors: tuple[str, ...]) -> ResourceState:
-        new = old.with_(
+    def _state(
+        self, old: ResourceState, wanted: ResourceState, result: ReadResult, errors: tuple[str, ...]
+    ) -> ResourceState:
+        new = wanted.with_(
             id=result.id,
             inputs=annotate(result.inputs, old.inputs),
-            outputs=annotate(mark_secrets(old, result.outputs), old.outputs),
+            outputs=annotate(mark_secrets(wanted, result.outputs), old.outputs),
             init_errors=errors,
             refresh_before_update=result.refresh_before_update,
         )
         if new.inputs == old.inputs and new.outputs == old.outputs:
             is_same = list(old.init_errors) == list(errors) and old.refresh_before_update == new.refresh_before_update
-            return old if is_same else new
+            return old if is_same and wanted is old else new
         return new.with_(modified=rfc3339(self._x.clock.now()))

@@ -35,12 +35,25 @@ class Registrations:
         self.seen: set[str] = set()
         self.root = ""
         self._aliases: dict[str, list[str]] = {}
+        self._refreshed: dict[int, ResourceState | None] = {}  # id() of a state in `olds_in_order` → what it is now
         self._claimed: dict[str, str] = {}  # former URN → who took it over by an alias
 
     def start(self) -> None:
         """Take the resources as they are now for the old state of everything to come."""
         self.olds_in_order = list(self._x.ledger.snapshot().resources)
         self.olds = {s.urn: s for s in self.olds_in_order if not s.delete}
+
+    def refreshed(self, old: ResourceState, new: ResourceState | None) -> None:
+        """Take what a resource became for its old state; None: it is gone."""
+        self._refreshed[id(old)] = new
+        self.olds.pop(old.urn, None)
+        if new is not None:
+            self.olds[new.urn] = new
+
+    def current_olds(self) -> list[ResourceState]:
+        """The old states in the order of the checkpoint, as the last refresh found them."""
+        states = (self._refreshed.get(id(s), s) for s in self.olds_in_order)
+        return [s for s in states if s is not None]
 
     @property
     def registered(self) -> set[str]:

@@ -56,6 +56,14 @@ class UpdateMode(StrEnum):
     DESTROY = "destroy"
 
 
+_OPERATIONS = {
+    UpdateMode.PREVIEW: "preview",
+    UpdateMode.UP: "update",
+    UpdateMode.REFRESH: "refresh",
+    UpdateMode.DESTROY: "destroy",
+}
+
+
 @dataclass(frozen=True)
 class UpdateOptions:
     """The flags of one update. Flags that are not here are refused by name in `command/`.
@@ -64,6 +72,8 @@ class UpdateOptions:
         targets, excludes: URNs, `*` and `**` stand for parts of one; only what matches, or what does not, is touched.
         replace_targets: URNs of resources to replace though nothing differs; narrows nothing.
         target_dependents, exclude_dependents: also what depends on the targets, or on the excluded.
+        dry_run: only say what would be done, as every preview does; so for a refresh or a destroy.
+        run_program: with `refresh`: read resources as the program registers them, with the providers it configures.
         plan: what the update may do, as an earlier preview made it; whatever is not in it fails.
         generate_plan: whether the result is to have such a plan.
     """
@@ -78,6 +88,8 @@ class UpdateOptions:
     replace_targets: tuple[str, ...] = ()
     target_dependents: bool = False
     exclude_dependents: bool = False
+    dry_run: bool = False
+    run_program: bool = False
     plan: Plan | None = None
     generate_plan: bool = False
 
@@ -179,7 +191,7 @@ class _Update:
         self._options = options
         self._base = base
         self._cancellation = cancellation
-        self._dry_run = options.mode is UpdateMode.PREVIEW
+        self._dry_run = options.dry_run or options.mode is UpdateMode.PREVIEW
         self._events = EngineEvents(events, clock, planning=self._dry_run)
         self._ledger = Ledger(base, journal, fence, dry_run=self._dry_run)
         self._hosting = Hosting(target, self._events, self._dry_run, options.parallel)
@@ -238,11 +250,14 @@ class _Update:
         if not await self._settle():
             return
         self._deployment.registrations.start()
-        if self._options.refresh or self._options.mode is UpdateMode.REFRESH:
+        refreshing = self._options.mode is UpdateMode.REFRESH
+        if source is not None and (refreshing or (self._options.refresh and self._options.run_program)):
+            self._deployment.refresher, self._deployment.refreshing_only = self._refresher, refreshing
+        elif self._options.refresh or refreshing:
             await self._refresh(self._ledger.snapshot().resources)
         else:
             await self._refresh([s for s in self._base.resources if s.refresh_before_update])
-        if self._options.mode is UpdateMode.REFRESH or not self._going_on:
+        if (refreshing and source is None) or not self._going_on:
             return
         if self._report(self._selection.missing_replace_targets(self._known())):
             return
@@ -302,6 +317,11 @@ class _Update:
         await self._workers.run_all([partial(self._refresh_one, s) for s in resources])
         self._deployment.registrations.start()
 
+    async def _refresh_the_rest(self) -> None:
+        """Refresh what the program did not register."""
+        registered = self._deployment.registrations.registered
+        await self._refresh([s for s in self._ledger.snapshot().resources if s.urn not in registered or s.delete])
+
     def _known(self) -> set[str]:
         """Every URN of the stack and of the program so far."""
         return {s.urn for s in self._base.resources} | self._deployment.registrations.registered
@@ -333,7 +353,7 @@ class _Update:
         try:
             await self._program_registered(running, server)
             if self._going_on and not self._program_failed:
-                await self._delete()
+                await (self._refresh_the_rest() if self._options.mode is UpdateMode.REFRESH else self._delete())
             server.let_program_end()
             self._take_program_error(await self._program_end(source, running))
         except ProgramBailed:
@@ -465,7 +485,8 @@ class _Update:
             if not self._program_failed or self._cancelled:
                 self._events.diagnostic("error", message)
         elif self._options.expect_no_changes and set(changes) - {"same"}:
-            failed, message = True, "error: no changes were expected but changes were proposed"
+            what = _OPERATIONS[self._options.mode]
+            failed, message = True, f"error: no changes were expected for {what} but changes were proposed"
             self._events.diagnostic("error", message)
         self._events.summary(changes)
         self._events.cancel()

@@ -218,8 +218,8 @@ class Scenario:
     def preview(self, program: Program, **options: Any) -> Run:
         return self._run(UpdateMode.PREVIEW, program, **options)
 
-    def refresh(self, **options: Any) -> Run:
-        return self._run(UpdateMode.REFRESH, None, **options)
+    def refresh(self, program: Program | None = None, **options: Any) -> Run:
+        return self._run(UpdateMode.REFRESH, program, **options)
 
     def destroy(self, program: Program | None = None, **options: Any) -> Run:
         return self._run(UpdateMode.DESTROY, program, **options)
@@ -255,7 +255,7 @@ class Scenario:
             cancellation=self.cancel,
             stacks=self.stacks,
         )
-        check_run(mode, base, journal.entries, result)
+        check_run(UpdateMode.PREVIEW if options.get("dry_run") else mode, base, journal.entries, result)
         self.snapshot = result.snapshot
         return Run(result, sink.events, journal.entries)
 

@@ -45,9 +45,10 @@ class Consent:
             UsageError: no flag consents and there is nobody to ask.
         """
         if not self._given and self._session.terminal is None and not self._session.arguments.has("preview-only"):
-            raise UsageError(
-                "--yes or --skip-preview must be passed in to proceed when running in non-interactive mode"
-            )
+            flags = "--yes or --skip-preview"
+            if self._mode in (UpdateMode.REFRESH, UpdateMode.DESTROY):
+                flags = f"{flags} or --preview-only"
+            raise UsageError(f"{flags} must be passed in to proceed when running in non-interactive mode")
 
     def ask(self) -> None:
         """Ask until the answer is yes or no.
@@ -59,9 +60,12 @@ class Consent:
         if self._given or terminal is None:
             return
         choices = "yes/no/details" if self._events else "yes/no"
+        question = f"Do you want to perform this {self._kind}?"
+        if self._mode is UpdateMode.REFRESH:
+            question += "\nNo resources will be modified as part of this refresh; just your stack's state will be.\n"
         while True:
             try:
-                answer = terminal.ask(f"Do you want to perform this {self._kind}? {choices}: ").strip().lower()
+                answer = terminal.ask(f"{question} {choices}: ").strip().lower()
             except (EOFError, KeyboardInterrupt) as err:
                 self._session.console.out(f"\nconfirmation cancelled, not proceeding with the {self._kind}")
                 raise CommandFailed("confirmation cancelled") from err

@@ -14,7 +14,7 @@ from engine.deploy.analyzers import Analyzers, read_policy_packs
 from engine.deploy.backend.stack_journal import StackJournal
 from engine.deploy.checkpoint import COMPATIBLE_VERSION, CheckpointCodec
 from engine.deploy.command import pending, plans
-from engine.deploy.command.arguments import SWITCH, UsageError
+from engine.deploy.command.arguments import UsageError
 from engine.deploy.command.configuration import put_given
 from engine.deploy.command.consent import Consent, EventTap
 from engine.deploy.command.deployments import running_key
@@ -201,24 +201,19 @@ def _preview_of(
     *,
     generate_plan: bool,
 ) -> Plan | None:
-    """Show what an update would do. That of a destroy is a preview of no program: everything is to be deleted.
+    """Show what an update would do.
 
     Returns: the plan of it, if it is wanted.
     """
-    if mode is UpdateMode.REFRESH:
-        session.console.out(
-            "A refresh has no preview here: it changes nothing in the cloud, only what the stack knows of it."
-        )
-        return None
     source = _program(session, mode) if work is None else work.source(stored.snapshot)
     result = _run(
         session,
-        UpdateMode.PREVIEW,
+        mode,
         stored,
         source,
         _NoJournal(),
         fence,
-        showing=mode,
+        dry_run=True,
         tap=consent.keep,
         work=work,
         plan=plan,
@@ -241,14 +236,19 @@ def _abandon(journal: StackJournal, err: BaseException) -> None:
 def _program(session: Session, mode: UpdateMode) -> ProgramSource | None:
     """The program behind `--client` or in the project's folder; refresh and destroy work without it, as officially."""
     arguments = session.arguments
-    if arguments.text("run-program", "false") != "false" and mode in (UpdateMode.REFRESH, UpdateMode.DESTROY):
-        raise UsageError(f"--run-program: {SWITCH}")
-    if mode in (UpdateMode.REFRESH, UpdateMode.DESTROY):
+    if mode in (UpdateMode.REFRESH, UpdateMode.DESTROY) and not _runs_program(session):
         return None
     if not arguments.text("client"):
         project = read_local_project(session.project.path)
         return LocalProgram(project, session.env, deadline_seconds=session.services.program_deadline_seconds)
     return session.services.programs(arguments.text("client"), session.project.path.parent)
+
+
+def _runs_program(session: Session) -> bool:
+    """Whether a refresh or destroy runs the program: `--run-program`, or its variable."""
+    if "run-program" in session.arguments.flags:
+        return session.arguments.has("run-program")
+    return session.env.get("PULUMI_RUN_PROGRAM", "") in ("1", "true")
 
 
 def _policies(session: Session, target: UpdateTarget) -> Analyzers | None:
@@ -280,7 +280,7 @@ def _run(
     journal: Journal,
     fence: Fence,
     *,
-    showing: UpdateMode | None = None,
+    dry_run: bool = False,
     tap: EventTap = lambda event: None,
     work: Work | None = None,
     plan: Plan | None = None,
@@ -289,7 +289,7 @@ def _run(
     """Run one update on the engine's loop.
 
     Args:
-        showing: what the display calls it, where that is not `mode` (the preview of a destroy).
+        dry_run: only show what it would do.
         tap: told every event.
         work: whose `source` it is, if not the project's.
         plan: what the update is held to; generate_plan: whether the result is to have one.
@@ -303,13 +303,16 @@ def _run(
         secret_keys=frozenset(key for key, entry in entries.items() if entry.secret),
         directory=program_folder(session.project.path),
     )
-    options = replace(_options(session, mode), plan=plan, generate_plan=generate_plan)
+    planning = dry_run or mode is UpdateMode.PREVIEW
+    options = replace(_options(session, mode), dry_run=dry_run, plan=plan, generate_plan=generate_plan)
+    if dry_run and not arguments.has("preview-only"):
+        options = replace(options, expect_no_changes=False)  # of the update itself, as officially
     if arguments.has("exclude-protected"):
         options = replace(options, targets=unprotected(stored.snapshot))
     providers: ProviderSource = _providers(session, target)
     if work is not None:
         options, providers = replace(options, targets=work.targets), work.providers(providers)
-    display = choose_display(session, showing or mode, planning=mode is UpdateMode.PREVIEW)
+    display = choose_display(session, mode, planning=planning)
     cancellation = UpdateCancellation(fence)
 
     policies = _policies(session, target)
@@ -332,7 +335,7 @@ def _run(
             )
 
     key = running_key(session, session.stack)
-    if mode is UpdateMode.PREVIEW:
+    if planning:
         key = f"{key} (preview)"  # ^C stops it; `pulumi cancel` is for updates
     services.loop.enter(key, cancellation)
     display.start()
@@ -351,6 +354,7 @@ def _options(session: Session, mode: UpdateMode) -> UpdateOptions:
         parallel=arguments.number("parallel", _DEFAULT_PARALLEL) or _DEFAULT_PARALLEL,
         continue_on_error=arguments.has("continue-on-error"),
         refresh=arguments.has("refresh"),
+        run_program=_runs_program(session),
         expect_no_changes=arguments.has("expect-no-changes"),
         targets=(*arguments.flags.get("target", ()), *both),
         excludes=tuple(arguments.flags.get("exclude", ())),

@@ -173,7 +173,6 @@ def test_tags(place: Any) -> None:
         (["preview", "--import-file", "f"], "--import-file"),
         (["config", "env", "add", "e"], "pulumi config"),
         (["new", "python"], "pulumi new"),
-        (["destroy", "--yes", "--run-program=true"], "--run-program"),
         (["stack", "init", "b", "--secrets-provider", "awskms://k"], "awskms"),
     ],
 )

@@ -72,3 +72,11 @@ def test_failing_program_destroys_nothing(scenario: Scenario) -> None:
     scenario.up(program())
     run = scenario.destroy(failing)
     assert not run.result.succeeded and "a bad program" in run.errors and len(scenario.cloud.things) == 2
+
+
+def test_preview_of_a_destroy_with_the_program_does_nothing(scenario: Scenario) -> None:
+    before = scenario.up(program("a")).result.snapshot
+    run = scenario.destroy(program("ab"), dry_run=True)
+    assert run.result.succeeded, run.errors
+    assert run.result.resource_changes["delete"] == 4
+    assert run.result.snapshot == before and len(scenario.cloud.things) == 1
