@@ -4,24 +4,43 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import structlog
+
+from engine.deploy.backend.blobs import BackendError
+from engine.deploy.backend.open import open_backend
+from engine.deploy.backend.stacks import Backend
+from engine.model.errors import Unavailable
 from engine.model.stack import PROJECT
+
+_log = structlog.get_logger("api")
 
 HIDDEN = "[secret]"
 _SPECIAL_KEY = "4dabf18193072939515e22adb298388d"  # marks special values in Pulumi's JSON
 _SECRET_KIND = "1b47061264138c4ac30d75fd1eb44270"  # resource.SecretSig; assets and archives have other kinds
 
 
-class FileCheckpoints:
-    """Checkpoints of a `file://` backend: `.pulumi/stacks/<project>/<stack>.json`, or the same gzipped."""
+class Checkpoints:
+    """The checkpoints of one installation's stacks, on any backend its workers can use.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder / ".pulumi" / "stacks" / PROJECT
+    Args:
+        environment: what the clients of S3 and PostgreSQL read.
+    """
+
+    def __init__(self, backend_url: str, environment: Mapping[str, str]) -> None:
+        self._url = backend_url
+        self._environment = environment
+        self._backend: Backend | None = None
 
     def resources(self, stack: str) -> list[dict[str, Any]] | None:
-        """See `StackStates.resources`."""
+        """See `StackStates.resources`.
+
+        Raises:
+            Unavailable: the backend does not answer.
+        """
         text = self._read(stack)
         if text is None:
             return None
@@ -29,26 +48,16 @@ class FileCheckpoints:
         return list(latest.get("resources") or [])
 
     def _read(self, stack: str) -> bytes | None:
-        plain = self._folder / f"{stack}.json"
-        packed = self._folder / f"{stack}.json.gz"
-        if plain.exists():
-            return plain.read_bytes()
-        return gzip.decompress(packed.read_bytes()) if packed.exists() else None
-
-
-class NoCheckpoints:
-    """For backends this process cannot read: a stack is then shown by its recorded outputs alone."""
-
-    def resources(self, stack: str) -> list[dict[str, Any]] | None:
-        """See `StackStates.resources`."""
-        return None
-
-
-def checkpoints_at(backend_url: str) -> FileCheckpoints | NoCheckpoints:
-    """The reader for a Pulumi backend URL."""
-    if backend_url.startswith("file://"):
-        return FileCheckpoints(Path(backend_url.removeprefix("file://")).expanduser())
-    return NoCheckpoints()
+        key = f"stacks/{PROJECT}/{stack}.json"
+        try:
+            self._backend = self._backend or open_backend(self._url, Path.cwd(), self._environment)
+            if blob := self._backend.blobs.get(key):
+                return blob.data
+            packed = self._backend.blobs.get(f"{key}.gz")
+        except BackendError as err:
+            _log.warning("the state backend does not answer", error=str(err))
+            raise Unavailable("the backend of the stacks does not answer; try again in a few seconds") from err
+        return gzip.decompress(packed.data) if packed else None
 
 
 def hide_secrets(value: Any) -> Any:

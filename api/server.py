@@ -12,7 +12,7 @@ import uvicorn
 from api import process
 from api.agent_logs import AgentLogs
 from api.app import create_app
-from api.checkpoints import checkpoints_at
+from api.checkpoints import Checkpoints
 from api.deps import Deps
 from api.identity import build_identity
 from api.settings import Settings
@@ -38,7 +38,7 @@ def build(settings: Settings, database: Database) -> Deps:
         new_id=ids.new_id,
         public_url=settings.resolved_public_url,
         logs=AgentLogs(sealer),
-        stacks=checkpoints_at(settings.resolved_backend_url),
+        stacks=Checkpoints(settings.resolved_backend_url, dict(os.environ)),
         identity=build_identity(settings, database, hasher, sealer, clock),
     )
 

@@ -1,20 +1,16 @@
-"""Logs are read from the agent over TLS that trusts one certificate only; checkpoints from where Pulumi puts them."""
+"""Logs are read from the agent over TLS that trusts one certificate only."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
 from api.agent_logs import AgentLogs
-from api.checkpoints import FileCheckpoints, NoCheckpoints, checkpoints_at
 from engine.identity.worker_identity import new_worker_identity
 from engine.model.clock import SystemClock
 from engine.model.deployment import Replica
@@ -102,22 +98,3 @@ async def test_a_replica_that_trickles_is_given_up_and_frees_its_place() -> None
             await logs.tail(row_of(made), replica_of(made), 2)
     finally:
         made.close()
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_checkpoint_is_read_from_a_file_backend(tmp_path: Path, packed: bool) -> None:
-    folder = tmp_path / ".pulumi" / "stacks" / "stackyard"
-    folder.mkdir(parents=True)
-    text = json.dumps(
-        {"version": 3, "checkpoint": {"stack": "dep-x", "latest": {"resources": [{"urn": "u"}]}}}
-    ).encode()
-    path = folder / ("dep-x.json.gz" if packed else "dep-x.json")
-    path.write_bytes(gzip.compress(text) if packed else text)
-    reader = checkpoints_at(f"file://{tmp_path}")
-    assert isinstance(reader, FileCheckpoints)
-    assert reader.resources("dep-x") == [{"urn": "u"}] and reader.resources("dep-y") is None
-
-
-def test_other_backends_are_not_read() -> None:
-    reader = checkpoints_at("s3://bucket")
-    assert isinstance(reader, NoCheckpoints) and reader.resources("dep-x") is None
