@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from engine.deploy.command.display import OP_PREFIXES, OP_STYLES, ProgressDisplay, Row, is_default_provider, top_key
-from engine.deploy.command.output_text import outputs_text
 from engine.deploy.property import SECRET_SIGNATURE, SIGNATURE, UNKNOWN_VALUE
 
 _ABSENT = object()
@@ -101,7 +100,7 @@ class DiffDisplay(ProgressDisplay):
         metadata = root.metadata if root is not None else {}
         new = (metadata.get("new") or {}).get("outputs") or {}
         old = (metadata.get("old") or {}).get("outputs") if metadata.get("op") != "create" else None
-        if text := outputs_text(old, new):
+        if text := self._outputs_text(old, new):
             self._say("    --outputs:--")
             self._say(self._shortened(text))
 

@@ -6,7 +6,7 @@ Reads engine events only. Source: pulumi `pkg/backend/display/{progress,rows,eve
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,7 +66,9 @@ OP_STYLES: Mapping[str, str] = {
 """Colours as the official engine's (pulumi: deploy/step.go, Color), by rich's names."""
 OP_PREFIXES: Mapping[str, str] = {op: words[0] for op, words in _OPS.items()}
 _LONG_TEXT = re.compile(r'"((?:[^"\\]|\\.){1000})(?:[^"\\]|\\.)+"')
-_SEVERITY_STYLES = {"error": "red", "warning": "yellow"}
+SEVERITY_STYLES: Mapping[str, str] = {"error": "red", "warning": "yellow"}
+HEADLINE = "bold bright_magenta"
+"""Of headings, as the official engine's."""
 
 
 @dataclass(frozen=True)
@@ -147,13 +149,16 @@ class ProgressDisplay:
         """Print lines; `style` is for displays with colours."""
         self._console.out(text)
 
+    def _say_parts(self, *parts: tuple[str, str]) -> None:
+        """Print one line of texts, each with its style."""
+        self._say("".join(text for text, _ in parts))
+
     def emit(self, event: Mapping[str, Any]) -> None:
         """Print what an event changes."""
         if self._showing.secrets:
             event = revealed(event)
         if prelude := event.get("preludeEvent"):
-            self._configuration(prelude)
-            self._say()
+            self._begin(prelude)
         elif metadata := (event.get("resourcePreEvent") or {}).get("metadata"):
             self._before(metadata)
         elif metadata := (event.get("resOutputsEvent") or {}).get("metadata"):
@@ -167,9 +172,13 @@ class ProgressDisplay:
         elif summary := event.get("summaryEvent"):
             self._end(summary)
 
+    def _begin(self, prelude: Mapping[str, Any]) -> None:
+        self._configuration(prelude)
+        self._say()
+
     def _configuration(self, prelude: Mapping[str, Any]) -> None:
         if self._showing.config:
-            self._say("Configuration:", "bright_black")
+            self._say("Configuration:", HEADLINE)
             for key, text in sorted((prelude.get("config") or {}).items()):
                 self._say(f"    {key}: {text}")
 
@@ -293,13 +302,15 @@ class ProgressDisplay:
         rows = [row for row in self._rows.values() if row.messages]
         if not rows:
             return
-        self._say("Diagnostics:", "bold")
+        self._say("Diagnostics:", HEADLINE)
         for row in rows:
-            self._say(f"  {row.urn}:" if self._showing.urns else f"  {row.type} ({row.name}):")
+            self._say(f"  {row.urn}:" if self._showing.urns else f"  {row.type} ({row.name}):", "bright_blue")
             for severity, message in row.messages:
-                prefix = f"{severity}: " if severity in ("error", "warning") else ""
-                for line in (prefix + message).rstrip("\n").split("\n"):
-                    self._say(f"    {line}", _SEVERITY_STYLES.get(severity, ""))
+                prefix = f"{severity}: " if severity in SEVERITY_STYLES else ""
+                first, *more = message.rstrip("\n").split("\n")
+                self._say_parts(("    ", ""), (prefix, SEVERITY_STYLES.get(severity, "")), (first, ""))
+                for line in more:
+                    self._say(f"    {line}")
             self._say()
 
     def _print_outputs(self) -> None:
@@ -307,16 +318,24 @@ class ProgressDisplay:
         metadata = root.metadata if root is not None else {}
         new = (metadata.get("new") or {}).get("outputs") or {}
         old = (metadata.get("old") or {}).get("outputs") if metadata.get("op") != "create" else None
-        if text := outputs_text(old, new):
-            self._say("Outputs:", "bold")
+        if text := self._outputs_text(old, new):
+            self._say("Outputs:", HEADLINE)
             self._say(self._shortened(text))
             self._say()
+
+    def _outputs_text(self, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> str:
+        """What is printed of the outputs; a preview leaves out those that stay."""
+        if self._planning and old is not None and not self._showing.sames:
+            same = {key for key in new if key in old and old[key] == new[key]}
+            old = {key: value for key, value in old.items() if key not in same}
+            new = {key: value for key, value in new.items() if key not in same}
+        return outputs_text(old, new)
 
     def _print_summary(self, summary: Mapping[str, Any]) -> None:
         changes = {op: int(count) for op, count in (summary.get("resourceChanges") or {}).items() if count}
         failed = sum(1 for row in self._rows.values() if row.failed or any(s == "error" for s, _ in row.messages))
         counted = [op for op in _OPS if op in changes and op not in _UNCOUNTED]
-        self._say("Resources:", "bold")
+        self._say("Resources:", HEADLINE)
         for op in counted:
             words = f"to {_OPS[op][1]}" if self._planning else _OPS[op][3]
             self._say(f"    {_OPS[op][0]}{changes[op]} {words}", OP_STYLES.get(op, ""))
@@ -329,7 +348,7 @@ class ProgressDisplay:
             self._say(f"    {failed} errored", "red")
         self._say()
         if not self._planning:
-            self._say(f"Duration: {summary.get('durationSeconds', 0)}s")
+            self._say_parts(("Duration:", HEADLINE), (f" {summary.get('durationSeconds', 0)}s", ""))
             self._say()
 
 
@@ -358,16 +377,29 @@ def _changed_keys(metadata: Mapping[str, Any]) -> str:
         return ""
     kinds: dict[str, list[str]] = {"+": [], "-": [], "~": []}
     detailed = metadata.get("detailedDiff") or {}
+    if not detailed and metadata.get("op") != "same":
+        kinds = _changed_inputs(old.get("inputs") or {}, new.get("inputs") or {}, metadata.get("diffs") or ())
     for path, change in sorted(detailed.items()):
         key, whole = top_key(path), path == top_key(path)
         sign = _KIND_SIGNS.get(change.get("diffKind", ""), "~") if whole else "~"
         if not any(key in keys for keys in kinds.values()):
             kinds[sign].append(key)
-    if not detailed:
-        kinds["~"] = sorted(metadata.get("diffs") or ())
     if bool(old.get("protect")) != bool(new.get("protect")):
         kinds["~"].append("protect")
     return "".join(f"{sign}{','.join(keys)}" for sign, keys in kinds.items() if keys)
+
+
+def _changed_inputs(old: Mapping[str, Any], new: Mapping[str, Any], named: Collection[str]) -> dict[str, list[str]]:
+    """What differs where the provider names no details; of what it names, that, as it can know better."""
+    absent = object()
+    keys = sorted(k for k in {*old, *new} if not k.startswith("__") and old.get(k, absent) != new.get(k, absent))
+    if named:
+        keys = [k for k in keys if k in named] or sorted(named)
+    return {
+        "+": [k for k in keys if k not in old and k in new],
+        "-": [k for k in keys if k in old and k not in new],
+        "~": [k for k in keys if (k in old) == (k in new)],
+    }
 
 
 def top_key(path: str) -> str:

@@ -15,7 +15,16 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.deploy.command.console import Console
-from engine.deploy.command.display import OP_PREFIXES, OP_STYLES, ProgressDisplay, Row, Showing, seconds_text
+from engine.deploy.command.display import (
+    HEADLINE,
+    OP_PREFIXES,
+    OP_STYLES,
+    SEVERITY_STYLES,
+    ProgressDisplay,
+    Row,
+    Showing,
+    seconds_text,
+)
 from engine.deploy.update import UpdateMode
 from engine.model.clock import Clock
 
@@ -49,7 +58,7 @@ class TreeDisplay(ProgressDisplay):
 
     def start(self) -> None:
         """Print the heading and begin to draw."""
-        self._say(self._header, "bold magenta")
+        self._say(self._header, HEADLINE)
         self._live.start()
 
     def emit(self, event: Mapping[str, Any]) -> None:
@@ -68,6 +77,12 @@ class TreeDisplay(ProgressDisplay):
     def _say(self, text: str = "", style: str = "") -> None:
         self._screen.print(Text(text, style=style), soft_wrap=True)
 
+    def _say_parts(self, *parts: tuple[str, str]) -> None:
+        self._screen.print(Text.assemble(*parts), soft_wrap=True)
+
+    def _begin(self, prelude: Mapping[str, Any]) -> None:
+        self._configuration(prelude)
+
     def _print(self, row: Row) -> None:
         row.shown = True
 
@@ -83,21 +98,26 @@ class TreeDisplay(ProgressDisplay):
     def _status(self, row: Row) -> str:
         if self._is_root(row) and row.op == "delete" and row.finished is not None and not self._planning:
             return f"deleted ({seconds_text(row.finished - row.started)})"
-        return super()._status(row)
+        status = super()._status(row)
+        running = row.finished is None and not self._planning and not self._done and not row.failed
+        return f"{status}{self._dots()}" if status and running else status
+
+    def _dots(self) -> str:
+        return "." * (int(self._clock.monotonic()) % 3 + 1)
 
     def _elapsed(self, row: Row) -> str:
         return f"{int(self._clock.monotonic() - row.started)}s"
 
     def _draw(self) -> Table:
-        table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, header_style="bold blue", pad_edge=False)
-        table.add_column("", no_wrap=True, min_width=2)
+        table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, pad_edge=False)
+        table.add_column("", no_wrap=True, min_width=3)
         if self._showing.urns:
-            table.add_column("URN", no_wrap=True, overflow="ellipsis")
+            table.add_column(_title("URN"), no_wrap=True, overflow="ellipsis")
         else:
-            table.add_column("Type", no_wrap=True, overflow="ellipsis")
-            table.add_column("Name", no_wrap=True, overflow="ellipsis")
-        table.add_column("Plan" if self._planning else "Status", no_wrap=True)
-        table.add_column("Info", no_wrap=True, overflow="ellipsis")
+            table.add_column(_title("Type"), no_wrap=True, overflow="ellipsis")
+            table.add_column(_title("Name"), no_wrap=True, overflow="ellipsis")
+        table.add_column(_title("Plan" if self._planning else "Status"), no_wrap=True)
+        table.add_column(_title("Info"), no_wrap=True, overflow="ellipsis")
         with self._guard:
             for row, guides in self._lines():
                 table.add_row(*self._cells(row, guides))
@@ -106,11 +126,11 @@ class TreeDisplay(ProgressDisplay):
     def _cells(self, row: Row, guides: str) -> tuple[Text, ...]:
         style = "red" if row.failed else OP_STYLES.get(row.op, "")
         return (
-            Text(self._prefix(row).rstrip() or " ", style=style),
+            Text(f" {self._prefix(row)}", style=style),
             Text.assemble((guides, "dim"), row.urn if self._showing.urns else row.type),
             *([] if self._showing.urns else [Text(row.name)]),
             Text(self._status(row), style=f"bold {style}" if row.failed else style),
-            Text(self._info(row), style=_info_style(row)),
+            _styled_info(self._info(row)),
         )
 
     def _before(self, metadata: Mapping[str, Any]) -> None:
@@ -155,6 +175,12 @@ def _descend(children: Mapping[str, list[Row]], parent: str, lead: str, *, is_ro
         yield from _descend(children, row.urn, below, is_root=False)
 
 
-def _info_style(row: Row) -> str:
-    severities = {severity for severity, _ in row.messages}
-    return "red" if "error" in severities else "yellow" if "warning" in severities else ""
+def _title(text: str) -> Text:
+    return Text(text, style="underline bright_blue")
+
+
+def _styled_info(info: str) -> Text:
+    text = Text(info)
+    for severity, style in SEVERITY_STYLES.items():
+        text.highlight_regex(rf"{severity}s?", style)
+    return text
