@@ -95,4 +95,5 @@ def _principal(
 ) -> Principal:
     allowed = permissions_of_key(of_maker, scopes_of(row))
     on = {dep: PERMISSIONS_OF_GRANT[role] & allowed for dep, role in granted.items()} if row.is_scoped else None
-    return Principal(org_id, row.id, row.created_by, permissions=allowed, grants=on)
+    lineage = row.lineage or row.id
+    return Principal(org_id, row.id, row.created_by, permissions=allowed, grants=on, key_lineage=lineage)

@@ -46,7 +46,7 @@ class KeyHasher:
 
     def hash(self, secret: str) -> str:
         """HMAC-SHA256 of a key as hexadecimal text, [64]; equal keys have equal hashes, so it can be looked up."""
-        return hmac.new(self._hmac_key, secret.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
+        return hmac.digest(self._hmac_key, secret.encode("utf-8", "surrogateescape"), "sha256").hex()
 
 
 def is_live(expires_at: datetime | None, revoked_at: datetime | None, now: datetime) -> bool:

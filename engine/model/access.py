@@ -89,6 +89,8 @@ class Principal:
         permissions: what the caller may do with everything of the organisation.
         grants: deployment → what a *scoped* key may do with it; None: the caller is not scoped to deployments.
             A scoped key sees and calls the granted deployments only, whatever `permissions` says.
+        key_lineage: the first of the keys that the presented one was rotated from, itself if it is the first: a key's
+            budgets count under this id, so that rotating one does not empty what it used.
         is_operator: the account runs this installation (tiers, prices, all tenants).
     """
 
@@ -98,6 +100,7 @@ class Principal:
     session_id: str | None = None
     permissions: frozenset[Permission] = ALL_PERMISSIONS
     grants: Mapping[str, frozenset[Permission]] | None = field(default=None)
+    key_lineage: str | None = None
     is_operator: bool = False
 
     def may(self, permission: Permission, deployment_id: str | None = None) -> bool:

@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import update
 from sqlmodel import Session, col, or_, select
 
+from engine.model.errors import NotFound
 from engine.store import changes
 from engine.store.tables import ApiKeyRow
 
@@ -53,6 +54,41 @@ def note_use(session: Session, used: Mapping[str, datetime]) -> None:
 
 def get(session: Session, key_id: str) -> ApiKeyRow | None:
     return session.get(ApiKeyRow, key_id)
+
+
+def one(session: Session, key_id: str, *, org_id: str) -> ApiKeyRow:
+    """A key of this tenant.
+
+    Raises:
+        NotFound: there is none, or it is another tenant's.
+    """
+    row = session.get(ApiKeyRow, key_id)
+    if row is None or row.org_id != org_id:
+        raise NotFound(f"no key {key_id}")
+    return row
+
+
+def successor(session: Session, key_id: str, now: datetime) -> ApiKeyRow | None:
+    """The live key that this one was rotated into."""
+    unexpired = or_(col(ApiKeyRow.expires_at).is_(None), col(ApiKeyRow.expires_at) > now)
+    query = select(ApiKeyRow).where(ApiKeyRow.replaces == key_id, col(ApiKeyRow.revoked_at).is_(None), unexpired)
+    return session.exec(query).first()
+
+
+def expire(session: Session, row: ApiKeyRow, at: datetime, now: datetime) -> None:
+    """Let a key end at `at`, unless it ends before."""
+    row.expires_at = at if row.expires_at is None else min(row.expires_at, at)
+    session.add(row)
+    session.flush()
+    changes.record(session, changes.KEY, row.id, now)
+
+
+def scope(session: Session, row: ApiKeyRow, now: datetime) -> None:
+    """Limit a key to the deployments it is granted, for good."""
+    row.is_scoped = True
+    session.add(row)
+    session.flush()
+    changes.record(session, changes.KEY, row.id, now)
 
 
 def by_hash(session: Session, key_hash: str) -> ApiKeyRow | None:

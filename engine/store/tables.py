@@ -81,6 +81,7 @@ class ApiKeyRow(SQLModel, table=True):
     scopes: list[str] | None = Field(default=None, sa_column=Column(JSON(none_as_null=True)))  # None: all permissions
     is_scoped: bool = False  # to the deployments it was granted, and nothing else
     replaces: str | None = None  # the key that this one was rotated from
+    lineage: str | None = None  # the first key of that chain, whose budgets hold for all of them; None: this one
     created_at: datetime = time_column(nullable=False)
     expires_at: datetime | None = time_column()
     revoked_at: datetime | None = time_column()
@@ -103,6 +104,8 @@ class DeploymentRow(SQLModel, table=True):
     created_at: datetime = time_column(nullable=False)
     updated_at: datetime = time_column(nullable=False)
     delete_requested_at: datetime | None = time_column()
+    suspended_at: datetime | None = time_column()  # since then it runs nothing, whatever the spec says
+    suspended_reason: str = ""  # a sentence; "" while it is not suspended
     request_digest: str | None = None  # of the body that made it with an Idempotency-Key; edits leave it
     # identity of its workers: written once, at creation
     worker_token_sealed: str = Field(sa_column=Column(Text, nullable=False))
@@ -117,7 +120,6 @@ class DeploymentRow(SQLModel, table=True):
     conditions: list[dict[str, Any]] = json_column(list)
     deleted_at: datetime | None = time_column()
     # reconciling
-    requeue_at: datetime | None = time_column(index=True)
     failures: int = 0
     last_failure_at: datetime | None = time_column()
 

@@ -59,12 +59,14 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_key_grants_key_id'), ['key_id'], unique=False)
 
     with op.batch_alter_table('api_keys', schema=None) as batch_op:
+        batch_op.add_column(sa.Column('lineage', sqlmodel.sql.sqltypes.AutoString(), nullable=True))
         batch_op.create_index(batch_op.f('ix_api_keys_created_by'), ['created_by'], unique=False)
 
 
 def downgrade() -> None:
     with op.batch_alter_table('api_keys', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_api_keys_created_by'))
+        batch_op.drop_column('lineage')
 
     with op.batch_alter_table('key_grants', schema=None) as batch_op:
         batch_op.drop_index(batch_op.f('ix_key_grants_key_id'))
