@@ -19,6 +19,7 @@ COLLECTIONS = {
     "certificates": ("certificate", "certificates", "id"),
     "load_balancers": ("load_balancer", "load_balancers", "id"),
     "clusters": ("kubernetes_cluster", "kubernetes_clusters", "id"),
+    "keys": ("key", "keys", "access_key"),  # of Spaces
 }
 """Last word of the path → key of one, key of the listing, field of the id."""
 
@@ -86,7 +87,7 @@ class Collections:
             case ["POST", "kubernetes", "clusters", cluster, "upgrade"]:
                 self.members["clusters"][cluster]["version"] = body["version"]
                 return 202, None
-            case [_, "kubernetes", *rest]:
+            case [_, "kubernetes" | "spaces", *rest]:
                 parts = rest
             case ["GET", "volumes" | "droplets" as kind, id, "snapshots"]:
                 found = [s for s in self.members["snapshots"].values() if s["resource_id"] == id]
@@ -312,6 +313,7 @@ _DEFAULTS: dict[str, Json] = {
     "reserved_ips": {"droplet": None, "locked": False},
     "projects": {**_ABOUT_PROJECT, "is_default": False},
     "domains": {"ttl": 1800, "zone_file": None},
+    "keys": {"grants": [], "secret_key": "secret", "created_at": "2026-11-21T10:48:00Z"},
     "certificates": {
         "state": "pending", "not_after": "2027-02-21T10:48:00Z", "created_at": "2026-11-21T10:48:00Z", "dns_names": [],
         "sha1_fingerprint": "dfcc9f57d86bf58e321c2c6c31c7a971be244ac7",

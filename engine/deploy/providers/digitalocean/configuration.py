@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from engine.deploy.property import UNKNOWN, PropertyMap, PropertyValue, Secret, strip_secrets
 from engine.deploy.provider import CheckFailure, CheckResult, DiffKind, DiffResult, PropertyDiff
+from engine.deploy.providers.digitalocean import spaces_api
 from engine.deploy.providers.digitalocean.api import DEFAULT_ENDPOINT
 
 KNOWN_INPUTS = frozenset(
@@ -79,3 +80,18 @@ def endpoint(inputs: PropertyMap, configured: str, environment: Mapping[str, str
     """The API's address: of the inputs, of the composition root, of the environment, or DigitalOcean's own."""
     given = strip_secrets(inputs.get("apiEndpoint"))
     return str(given or configured or environment.get("DIGITALOCEAN_API_URL") or DEFAULT_ENDPOINT)
+
+
+def spaces_key(inputs: PropertyMap, environment: Mapping[str, str]) -> tuple[str, str]:
+    """Access key and secret for Spaces, of the inputs or of the environment; "" for what is not there."""
+    access, secret = strip_secrets(inputs.get("spacesAccessId")), strip_secrets(inputs.get("spacesSecretKey"))
+    return (
+        str(access or environment.get("SPACES_ACCESS_KEY_ID") or ""),
+        str(secret or environment.get("SPACES_SECRET_ACCESS_KEY") or ""),
+    )
+
+
+def spaces_endpoint(inputs: PropertyMap, environment: Mapping[str, str]) -> str:
+    """The address of Spaces, with `{{.Region}}` where a region's slug goes."""
+    given = strip_secrets(inputs.get("spacesEndpoint"))
+    return str(given or environment.get("SPACES_ENDPOINT_URL") or spaces_api.DEFAULT_ENDPOINT)

@@ -76,7 +76,7 @@ class Firewall(OrdinaryType):
 
     async def read(self, cloud: Cloud, id: str, known: PropertyMap) -> Values | None:
         answer = await cloud.get(f"/v2/firewalls/{id}")
-        return None if answer is None else _values(answer["firewall"])
+        return None if answer is None else firewall_values(answer["firewall"])
 
     async def update(
         self, cloud: Cloud, id: str, old: PropertyMap, new: PropertyMap, changed: frozenset[str]
@@ -115,7 +115,8 @@ def _api_rule(rule: PropertyMap, prefix: str) -> dict[str, Any]:
     return {"protocol": rule["protocol"], **ports, f"{prefix}s": targets}
 
 
-def _values(firewall: Mapping[str, Any]) -> Values:
+def firewall_values(firewall: Mapping[str, Any]) -> Values:
+    """Outputs from the API's description."""
     return {
         "name": firewall["name"],
         "dropletIds": list(firewall.get("droplet_ids") or []),

@@ -16,14 +16,20 @@ from urllib.parse import quote
 from engine.deploy.property import PropertyMap
 from engine.deploy.providers.digitalocean import records
 from engine.deploy.providers.digitalocean.certificate import certificate_named, certificate_values
+from engine.deploy.providers.digitalocean.firewall import firewall_values
+from engine.deploy.providers.digitalocean.kubernetes_api import cluster_values, credentials
+from engine.deploy.providers.digitalocean.load_balancer_api import values_of
 from engine.deploy.providers.digitalocean.project import project_values
 from engine.deploy.providers.digitalocean.project_members import members
 from engine.deploy.providers.digitalocean.queries import QueryFault, Record, select
 from engine.deploy.providers.digitalocean.reserved_ip_actions import get_reserved_ip
 from engine.deploy.providers.digitalocean.resource_type import Cloud, TypeFailure
+from engine.deploy.providers.digitalocean.spaces_key import key_values
 from engine.deploy.providers.digitalocean.vpc import vpc_values
 
 Lookup = Callable[[Cloud, PropertyMap], Awaitable[PropertyMap]]
+NEWER_PLUGINS = ("amdGpuDraDriver", "nfsCsiPlugin", "nvidiaGpuDraDriver")
+"""Components of clusters that the SDK reads and the API document does not know."""
 IMAGE_SOURCES = {"all": {}, "distributions": {"type": "distribution"}, "applications": {"type": "application"}}
 
 
@@ -55,6 +61,10 @@ def functions() -> dict[str, Lookup]:
         "getDropletSnapshot": get_droplet_snapshot,
         "getVolumeSnapshot": get_volume_snapshot,
         "getKubernetesVersions": get_kubernetes_versions,
+        "getKubernetesCluster": get_kubernetes_cluster,
+        "getLoadBalancer": get_load_balancer,
+        "getFirewall": get_firewall,
+        "getSpacesKey": get_spaces_key,
     }
     return {f"digitalocean:index/{name}:{name}": function for name, function in named.items()}
 
@@ -64,52 +74,53 @@ def functions() -> dict[str, Lookup]:
 
 async def get_sizes(cloud: Cloud, args: PropertyMap) -> PropertyMap:
     sizes = [records.size_record(s) for s in await cloud.pages("/v2/sizes", "sizes")]
-    return _listing("sizes", records.SIZE_FIELDS, sizes, args)
+    return listing("sizes", records.SIZE_FIELDS, sizes, args)
 
 
 async def get_regions(cloud: Cloud, args: PropertyMap) -> PropertyMap:
     regions = [records.region_record(r) for r in await cloud.pages("/v2/regions", "regions")]
-    return _listing("regions", records.REGION_FIELDS, regions, args)
+    return listing("regions", records.REGION_FIELDS, regions, args)
 
 
 async def get_images(cloud: Cloud, args: PropertyMap) -> PropertyMap:
     images = [records.image_record(i) for i in await cloud.pages("/v2/images", "images")]
-    return _listing("images", records.IMAGE_FIELDS, images, args)
+    return listing("images", records.IMAGE_FIELDS, images, args)
 
 
 async def get_droplets(cloud: Cloud, args: PropertyMap) -> PropertyMap:
     droplets = [records.droplet_record(d) for d in await _droplets(cloud, bool(args.get("gpus")))]
-    return {"gpus": args.get("gpus"), **_listing("droplets", records.DROPLET_FIELDS, droplets, args)}
+    return {"gpus": args.get("gpus"), **listing("droplets", records.DROPLET_FIELDS, droplets, args)}
 
 
 async def get_ssh_keys(cloud: Cloud, args: PropertyMap) -> PropertyMap:
     keys = [records.ssh_key_record(k) for k in await cloud.pages("/v2/account/keys", "ssh_keys")]
-    return _listing("sshKeys", records.SSH_KEY_FIELDS, keys, args)
+    return listing("sshKeys", records.SSH_KEY_FIELDS, keys, args)
 
 
 async def get_tags(cloud: Cloud, args: PropertyMap) -> PropertyMap:
     tags = [records.tag_record(t) for t in await cloud.pages("/v2/tags", "tags")]
-    return _listing("tags", records.TAG_FIELDS, tags, args)
+    return listing("tags", records.TAG_FIELDS, tags, args)
 
 
 async def get_projects(cloud: Cloud, args: PropertyMap) -> PropertyMap:
     found = [await _project_record(cloud, p) for p in await cloud.pages("/v2/projects", "projects")]
-    return _listing("projects", records.PROJECT_FIELDS, found, args)
+    return listing("projects", records.PROJECT_FIELDS, found, args)
 
 
 async def get_domains(cloud: Cloud, args: PropertyMap) -> PropertyMap:
     domains = [records.domain_record(d) for d in await cloud.pages("/v2/domains", "domains")]
-    return _listing("domains", records.DOMAIN_FIELDS, domains, args)
+    return listing("domains", records.DOMAIN_FIELDS, domains, args)
 
 
 async def get_records(cloud: Cloud, args: PropertyMap) -> PropertyMap:
-    domain = _needed(args, "domain")
+    domain = needed(args, "domain")
     found = await cloud.pages(f"/v2/domains/{domain}/records", "domain_records")
     listed = [records.dns_record(r, domain) for r in found]
-    return {"domain": domain, **_listing("records", records.DNS_FIELDS, listed, args)}
+    return {"domain": domain, **listing("records", records.DNS_FIELDS, listed, args)}
 
 
-def _listing(name: str, fields: Mapping[str, type], found: list[Record], args: PropertyMap) -> PropertyMap:
+def listing(name: str, fields: Mapping[str, type], found: list[Record], args: PropertyMap) -> PropertyMap:
+    """The answer of a listing function: what passes the filters, sorted."""
     try:
         kept = select(fields, found, args.get("filters") or [], args.get("sorts") or [])
     except QueryFault as err:
@@ -130,7 +141,8 @@ def _camel(value: Any) -> Any:
     return [_camel(v) for v in value] if isinstance(value, list) else value
 
 
-def _needed(args: PropertyMap, name: str) -> str:
+def needed(args: PropertyMap, name: str) -> str:
+    """An argument that has to be given."""
     if not args.get(name):
         raise TypeFailure(f"missing required argument {name!r}")
     return str(args[name])
@@ -157,7 +169,7 @@ def _only(noun: str, what: str, found: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 async def get_region(cloud: Cloud, args: PropertyMap) -> PropertyMap:
-    slug = _needed(args, "slug")
+    slug = needed(args, "slug")
     for region in await cloud.pages("/v2/regions", "regions"):
         if region["slug"] == slug:
             return {"id": slug, **_camel(records.region_record(region))}
@@ -199,7 +211,7 @@ async def _droplets(cloud: Cloud, gpus: bool) -> list[dict[str, Any]]:
 
 
 async def get_ssh_key(cloud: Cloud, args: PropertyMap) -> PropertyMap:
-    name = _needed(args, "name")
+    name = needed(args, "name")
     keys = await cloud.pages("/v2/account/keys", "ssh_keys")
     found: PropertyMap = _camel(
         records.ssh_key_record(_only("ssh key", f"name {name}", [k for k in keys if k["name"] == name]))
@@ -208,7 +220,7 @@ async def get_ssh_key(cloud: Cloud, args: PropertyMap) -> PropertyMap:
 
 
 async def get_tag(cloud: Cloud, args: PropertyMap) -> PropertyMap:
-    name = _needed(args, "name")
+    name = needed(args, "name")
     tag = await _get(cloud, f"/v2/tags/{quote(name, safe=':')}", "tag", f"name {name}")
     return {"id": tag["name"], **_camel(records.tag_record(tag))}
 
@@ -229,7 +241,7 @@ async def get_vpc(cloud: Cloud, args: PropertyMap) -> PropertyMap:
 
 
 async def get_volume(cloud: Cloud, args: PropertyMap) -> PropertyMap:
-    name = _needed(args, "name")
+    name = needed(args, "name")
     region = {"region": str(args["region"]).lower()} if args.get("region") else {}
     volumes = await cloud.pages("/v2/volumes", "volumes", name=name, **region)
     volume = _only("volume", f"name {name}", [v for v in volumes if v["name"] == name])
@@ -279,7 +291,7 @@ async def get_account(cloud: Cloud, args: PropertyMap) -> PropertyMap:
 
 
 async def get_domain(cloud: Cloud, args: PropertyMap) -> PropertyMap:
-    name = _needed(args, "name")
+    name = needed(args, "name")
     domain = await _get(cloud, f"/v2/domains/{name}", "domain", f"name {name}")
     return {
         "id": domain["name"],
@@ -291,7 +303,7 @@ async def get_domain(cloud: Cloud, args: PropertyMap) -> PropertyMap:
 
 
 async def get_record(cloud: Cloud, args: PropertyMap) -> PropertyMap:
-    domain, name = _needed(args, "domain"), _needed(args, "name")
+    domain, name = needed(args, "domain"), needed(args, "name")
     found = await cloud.pages(f"/v2/domains/{domain}/records", "domain_records")
     record = records.dns_record(_only("record", f"name {name}", [r for r in found if r["name"] == name]), domain)
     data = record.pop("value")
@@ -299,7 +311,7 @@ async def get_record(cloud: Cloud, args: PropertyMap) -> PropertyMap:
 
 
 async def get_reserved_ip_result(cloud: Cloud, args: PropertyMap) -> PropertyMap:
-    ip = _needed(args, "ipAddress")
+    ip = needed(args, "ipAddress")
     reserved = await get_reserved_ip(cloud, ip)
     if reserved is None:
         raise TypeFailure(f"reserved ip not found: {ip}")
@@ -313,7 +325,7 @@ async def get_reserved_ip_result(cloud: Cloud, args: PropertyMap) -> PropertyMap
 
 
 async def get_certificate(cloud: Cloud, args: PropertyMap) -> PropertyMap:
-    name = _needed(args, "name")
+    name = needed(args, "name")
     certificate = await certificate_named(cloud, name)
     if certificate is None:
         raise TypeFailure(f"certificate not found: {name}")
@@ -375,6 +387,70 @@ async def get_kubernetes_versions(cloud: Cloud, args: PropertyMap) -> PropertyMa
         "validVersions": valid,
         "latestVersion": valid[0] if valid else "",
     }
+
+
+async def get_kubernetes_cluster(cloud: Cloud, args: PropertyMap) -> PropertyMap:
+    name = needed(args, "name")
+    clusters = await cloud.pages("/v2/kubernetes/clusters", "kubernetes_clusters")
+    cluster = next((c for c in clusters if c["name"] == name), None)
+    if cluster is None:
+        raise TypeFailure(f"Unable to find cluster with name: {name}")
+    values = cluster_values(cluster, args)
+    pool, urn = values.pop("nodePool"), values.pop("clusterUrn")
+    for setting in ("registryIntegration", "destroyAllAssociatedResources"):
+        del values[setting]
+    firewall, policy = values.pop("controlPlaneFirewall"), values.pop("maintenancePolicy")
+    return {
+        **dict.fromkeys(NEWER_PLUGINS),
+        **values,
+        "id": str(cluster["id"]),
+        "urn": urn,
+        "tags": sorted(values["tags"]),
+        "clusterAutoscalerConfigurations": values["clusterAutoscalerConfigurations"] or [],
+        "controlPlaneFirewalls": [firewall] if firewall else [],
+        "maintenancePolicies": [policy] if policy else [],
+        "nodePools": [{"gpuPartitionMode": "", **pool}] if pool else [],
+        "kubeConfigs": await credentials(cloud, cluster, args),
+    }
+
+
+async def get_load_balancer(cloud: Cloud, args: PropertyMap) -> PropertyMap:
+    way = _one_way(args, "id", "name")
+    if way == "id":
+        lb = await _get(cloud, f"/v2/load_balancers/{args['id']}", "load_balancer", f"id {args['id']}")
+    else:
+        found = await cloud.pages("/v2/load_balancers", "load_balancers")
+        lb = _only("load balancer", f"name {args['name']}", [b for b in found if b["name"] == args["name"]])
+    values = await values_of(cloud, lb, {})
+    for name in ("networkStack", "tlsCipherPolicy"):
+        del values[name]
+    lists = {"healthcheck": "healthchecks", "firewall": "firewalls", "stickySessions": "stickySessions"}
+    for name, plural in lists.items():
+        value = values.pop(name)
+        values[plural] = [value] if value else []
+    settings = values.pop("glbSettings")
+    if settings:
+        settings["cdns"] = [cdn] if (cdn := settings.pop("cdn")) else []
+    return {
+        **values,
+        "id": str(lb["id"]),
+        "size": lb.get("size") if not lb.get("size_unit") else "",
+        "sizeUnit": lb.get("size_unit") or 0,
+        "network": lb.get("network") or "",
+        "ipv6": lb.get("ipv6") or "",
+        "glbSettings": [settings] if settings else [],
+    }
+
+
+async def get_firewall(cloud: Cloud, args: PropertyMap) -> PropertyMap:
+    id = needed(args, "firewallId")
+    firewall = await _get(cloud, f"/v2/firewalls/{id}", "firewall", f"id {id}")
+    return {"id": id, "firewallId": id, **firewall_values(firewall)}
+
+
+async def get_spaces_key(cloud: Cloud, args: PropertyMap) -> PropertyMap:
+    id = needed(args, "accessKey")
+    return {"id": id, **key_values(await _get(cloud, f"/v2/spaces/keys/{id}", "key", f"access key {id}"))}
 
 
 async def _get(cloud: Cloud, path: str, key: str, what: str) -> dict[str, Any]:

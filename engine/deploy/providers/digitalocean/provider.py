@@ -32,7 +32,7 @@ from engine.deploy.provider import (
     ProviderError,
     ReadResult,
 )
-from engine.deploy.providers.digitalocean import configuration, differences, lookups, schema
+from engine.deploy.providers.digitalocean import configuration, differences, lookups, schema, spaces_lookups
 from engine.deploy.providers.digitalocean.api import (
     RETRY_WAITS_SECONDS,
     ApiError,
@@ -55,6 +55,12 @@ from engine.deploy.providers.digitalocean.reserved_ip import ReservedIp
 from engine.deploy.providers.digitalocean.reserved_ip_assignment import ReservedIpAssignment
 from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, ResourceType, TypeFailure, Values
 from engine.deploy.providers.digitalocean.schema import Kind, Property
+from engine.deploy.providers.digitalocean.spaces_api import SpacesAccess
+from engine.deploy.providers.digitalocean.spaces_bucket import SpacesBucket
+from engine.deploy.providers.digitalocean.spaces_bucket_cors import SpacesBucketCorsConfiguration
+from engine.deploy.providers.digitalocean.spaces_bucket_object import SpacesBucketObject
+from engine.deploy.providers.digitalocean.spaces_bucket_policy import SpacesBucketPolicy
+from engine.deploy.providers.digitalocean.spaces_key import SpacesKey
 from engine.deploy.providers.digitalocean.ssh_key import SshKey
 from engine.deploy.providers.digitalocean.tag import Tag
 from engine.deploy.providers.digitalocean.volume import Volume
@@ -76,7 +82,8 @@ def resource_types() -> dict[str, ResourceType]:
     types: Sequence[ResourceType] = (
         Droplet(), SshKey(), Firewall(), Tag(), Vpc(), Volume(), VolumeAttachment(), ReservedIp(),
         ReservedIpAssignment(), Project(), ProjectResources(), Domain(), DnsRecord(), Certificate(), DropletSnapshot(),
-        VolumeSnapshot(), LoadBalancer(), KubernetesCluster(), KubernetesNodePool(),
+        VolumeSnapshot(), LoadBalancer(), KubernetesCluster(), KubernetesNodePool(), SpacesKey(), SpacesBucket(),
+        SpacesBucketObject(), SpacesBucketCorsConfiguration(), SpacesBucketPolicy(),
     )  # fmt: skip
     return {type_.token: type_ for type_ in types}
 
@@ -118,8 +125,10 @@ class DigitalOceanProvider:
         self._clients = clients or self._own_clients or HttpClients(transport)
         self._polling = polling or Polling()
         self._types = resource_types()
-        self._functions = lookups.functions()
+        self._spaces_functions = spaces_lookups.functions()
+        self._functions = lookups.functions() | self._spaces_functions
         self._api: DigitalOceanApi | None = None
+        self._spaces: SpacesAccess | None = None
 
     # ------------------------------------------------------------------------------------------ the provider itself
 
@@ -137,6 +146,10 @@ class DigitalOceanProvider:
             user_agent=user_agent(),
             retry_waits_seconds=waits,
         )
+        access_key, secret_key = configuration.spaces_key(inputs, self._environment)
+        spaces = configuration.spaces_endpoint(inputs, self._environment)
+        known = (spaces, access_key, secret_key, self._clock, self._clients, user_agent(), waits)
+        self._spaces = SpacesAccess(*known) if access_key and secret_key else None
 
     async def check_config(self, urn: str, olds: PropertyMap, news: PropertyMap) -> CheckResult:
         return configuration.check_config(news)
@@ -189,7 +202,7 @@ class DigitalOceanProvider:
             return CreateResult("", _preview(kind, inputs))
         plain = strip_secrets(inputs)
         meta = schema.state_meta(kind.schema, create=timeout_seconds)
-        cloud = self._cloud(timeout_seconds or kind.create_seconds, Priority.CREATE)
+        cloud = self._cloud(timeout_seconds or kind.create_seconds, Priority.CREATE, kind.needs_token)
         try:
             id, values = await kind.create(cloud, plain)
         except HalfDone as err:
@@ -202,7 +215,7 @@ class DigitalOceanProvider:
 
     async def read(self, urn: str, type_: str, id: str, inputs: PropertyMap, outputs: PropertyMap) -> ReadResult:
         kind = self._type(type_)
-        cloud = self._cloud(READ_SECONDS, Priority.READ)
+        cloud = self._cloud(READ_SECONDS, Priority.READ, kind.needs_token)
         # After a crash inside a create only the inputs are known; what the cloud does not tell comes from them.
         last = {**(schema.stored_inputs(kind.schema, inputs) if inputs else {}), **strip_secrets(outputs)}
         try:
@@ -236,7 +249,7 @@ class DigitalOceanProvider:
         old = strip_secrets(old_outputs)
         new = _stored_after(kind, old, new_inputs)
         meta = _meta_after(kind, old_outputs, timeout_seconds)
-        cloud = self._cloud(timeout_seconds or UPDATE_SECONDS, Priority.CREATE)
+        cloud = self._cloud(timeout_seconds or UPDATE_SECONDS, Priority.CREATE, kind.needs_token)
         try:
             values = await kind.update(cloud, id, old, new, frozenset(found.changed_keys))
         except HalfDone as err:
@@ -250,7 +263,7 @@ class DigitalOceanProvider:
         self, urn: str, type_: str, id: str, inputs: PropertyMap, outputs: PropertyMap, timeout_seconds: float
     ) -> None:
         kind = self._type(type_)
-        cloud = self._cloud(timeout_seconds or kind.delete_seconds, Priority.DELETE)
+        cloud = self._cloud(timeout_seconds or kind.delete_seconds, Priority.DELETE, kind.needs_token)
         try:
             await kind.delete(cloud, id, strip_secrets(outputs))
         except (ApiError, TypeFailure) as err:
@@ -259,7 +272,8 @@ class DigitalOceanProvider:
     async def lookup(self, urn: str, type_: str, inputs: PropertyMap) -> str | None:
         kind = self._type(type_)
         try:
-            return await kind.lookup(self._cloud(READ_SECONDS, Priority.READ), strip_secrets(inputs))
+            cloud = self._cloud(READ_SECONDS, Priority.READ, kind.needs_token)
+            return await kind.lookup(cloud, strip_secrets(inputs))
         except (ApiError, TypeFailure) as err:
             raise ProviderError(f"looking for {urn}: {err}") from err
 
@@ -273,7 +287,8 @@ class DigitalOceanProvider:
         if contains_unknown(args):
             raise ProviderError(f"function {token} is called with a value that is not known yet")
         try:
-            return await self._functions[token](self._cloud(READ_SECONDS, Priority.READ), strip_secrets(args))
+            cloud = self._cloud(READ_SECONDS, Priority.READ, token not in self._spaces_functions)
+            return await self._functions[token](cloud, strip_secrets(args))
         except (ApiError, TypeFailure) as err:
             raise ProviderError(f"invoking {token}: {_one_error(str(err))}") from err
 
@@ -288,16 +303,17 @@ class DigitalOceanProvider:
         return self._types[type_]
 
     async def _salvage(self, kind: ResourceType, id: str, known: PropertyMap) -> Values:
-        return await _salvage(kind, self._cloud(SALVAGE_SECONDS, Priority.READ), id, known)
+        cloud = self._cloud(SALVAGE_SECONDS, Priority.READ, kind.needs_token)
+        return await _salvage(kind, cloud, id, known)
 
-    def _cloud(self, seconds: float, priority: Priority) -> Cloud:
+    def _cloud(self, seconds: float, priority: Priority, needs_token: bool) -> Cloud:
         if self._api is None:
             raise ProviderError(f"the {PACKAGE} provider is used before it was configured")
-        if not self._api.has_token:
+        if needs_token and not self._api.has_token:
             raise ProviderError(
                 "no DigitalOcean token: set DIGITALOCEAN_TOKEN in the environment, or the provider's `token`"
             )
-        return Cloud(self._api, self._polling, self._clock.monotonic() + seconds, priority)
+        return Cloud(self._api, self._polling, self._clock.monotonic() + seconds, priority, self._spaces)
 
 
 def _waits(retries: int) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ from engine.deploy.provider import DiffKind
 from engine.deploy.providers.digitalocean.api import ApiError, DigitalOceanApi
 from engine.deploy.providers.digitalocean.polling import Polling, Waiter
 from engine.deploy.providers.digitalocean.schema import Schema
+from engine.deploy.providers.digitalocean.spaces_api import Region, SpacesAccess
 from engine.model.budget import Priority
 
 Values = dict[str, Any]
@@ -42,6 +43,20 @@ class Cloud:
     polling: Polling
     deadline: float
     priority: Priority
+    spaces_access: SpacesAccess | None = None
+
+    def spaces(self, region: str) -> Region:
+        """Spaces of a region.
+
+        Raises:
+            TypeFailure: there are no keys to it.
+        """
+        if self.spaces_access is None:
+            raise TypeFailure(
+                "Spaces credentials not configured: set SPACES_ACCESS_KEY_ID and SPACES_SECRET_ACCESS_KEY in the "
+                "environment, or the provider's `spacesAccessId` and `spacesSecretKey`"
+            )
+        return Region(self.spaces_access, region.lower(), self.polling, self.deadline)
 
     async def get(self, path: str) -> dict[str, Any] | None:
         """A thing, or None where there is none (404)."""
@@ -87,13 +102,15 @@ class Cloud:
 
 
 class ResourceType(Protocol):
-    """One resource type. Attributes: `token`, its Pulumi type; `noun`, its name in messages ("droplet")."""
+    """One resource type. Attributes: `token`, its Pulumi type; `noun`, its name in messages ("droplet");
+    `needs_token`: it asks DigitalOcean's own API, not only Spaces."""
 
     token: str
     noun: str
     schema: Schema
     create_seconds: float
     delete_seconds: float
+    needs_token: bool
 
     def check_extra(self, inputs: PropertyMap) -> list[tuple[str, str]]:
         """Rules across properties: (property, what is wrong). Values may be secret or unknown."""
@@ -160,6 +177,8 @@ class ResourceType(Protocol):
 
 class OrdinaryType:
     """What most types answer to a plan's questions; a type overrides where it differs."""
+
+    needs_token = True
 
     def check_extra(self, inputs: PropertyMap) -> list[tuple[str, str]]:
         """No rules across properties."""

@@ -17,6 +17,8 @@ from tests.fakes.digitalocean import FakeDigitalOcean
 SDK = Path(str(find_spec("pulumi_digitalocean").origin)).parent  # type: ignore[union-attr]
 DROPLET = "digitalocean:index/droplet:Droplet"
 MACHINE = {"image": "ubuntu-24-04-x64", "size": "s-1vcpu-1gb", "region": "nyc3"}
+SSH = {"protocol": "tcp", "portRange": "22", "sourceAddresses": ["0.0.0.0/0"]}
+RULE = {"entryProtocol": "http", "entryPort": 80, "targetProtocol": "http", "targetPort": 8080}
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl a@b"
 
 
@@ -38,6 +40,20 @@ async def account(desk: Any, cloud: FakeDigitalOcean) -> FakeDigitalOcean:
         "project:Project": {"name": "p"},
         "droplet:Droplet": {**MACHINE, "name": "web", "tags": ["a"]},
         "certificate:Certificate": {"name": "c", "type": "lets_encrypt", "domains": ["example.com"]},
+        "spacesKey:SpacesKey": {"name": "s", "grants": [{"bucket": "b", "permission": "read"}]},
+        "firewall:Firewall": {"name": "f", "tags": ["a"], "inboundRules": [SSH]},
+        "loadBalancer:LoadBalancer": {
+            "name": "lb",
+            "region": "nyc3",
+            "forwardingRules": [RULE],
+            "healthcheck": {"protocol": "tcp", "port": 80},
+        },
+        "kubernetesCluster:KubernetesCluster": {
+            "name": "k",
+            "region": "nyc3",
+            "version": "1.32.5-do.0",
+            "nodePool": {"name": "first", "size": "s-2vcpu-4gb", "nodeCount": 2},
+        },
     }
     for type_, inputs in made.items():
         await desk.create(f"digitalocean:index/{type_}", inputs)
@@ -64,6 +80,10 @@ def arguments(name: str, cloud: FakeDigitalOcean) -> dict[str, Any]:
         "getRecord": {"domain": "example.com", "name": "www"},
         "getReservedIp": {"ipAddress": next(iter(cloud.more.members["reserved_ips"]))},
         "getCertificate": {"name": "c"},
+        "getFirewall": {"firewallId": next(iter(cloud.firewalls))},
+        "getLoadBalancer": {"name": "lb"},
+        "getKubernetesCluster": {"name": "k"},
+        "getSpacesKey": {"accessKey": next(iter(cloud.more.members["keys"]))},
         "getDropletSnapshot": {"name": "ds"},
         "getVolumeSnapshot": {"nameRegex": "^v"},
     }.get(name, {})

@@ -26,6 +26,7 @@ INPUTS: dict[str, PropertyMap] = {
     "Project": {"name": "p", "environment": "staging"},
     "Domain": {"name": "example.com", "ipAddress": "1.2.3.4"},
     "Certificate": {"name": "c", "type": "lets_encrypt", "domains": ["example.com"]},
+    "SpacesKey": {"name": "s", "grants": [{"bucket": "b", "permission": "read"}]},
     "LoadBalancer": {"name": "lb", "region": "nyc3", "forwardingRules": [RULE]},
     "KubernetesCluster": {"name": "k", "region": "nyc3", "version": "1.32.5-do.0", "nodePool": POOL, "tags": OWNED},
 }
@@ -57,11 +58,16 @@ CHANGES: dict[str, PropertyMap] = {
     "DnsRecord": {"value": "other.example.com."},
     "VolumeSnapshot": {"tags": ["b"]},
     "ProjectResources": {"resources": ["do:volume:v"]},
+    "SpacesKey": {"name": "s2", "grants": [{"bucket": "", "permission": "fullaccess"}]},
     "LoadBalancer": {"size": "lb-medium", "forwardingRules": [RULE, {**RULE, "entryPort": 81}]},
     "KubernetesCluster": {"version": "1.33.1-do.0", "nodePool": {**POOL, "nodeCount": 3}, "autoUpgrade": True},
     "KubernetesNodePool": {"nodeCount": 2, "labels": {"a": "c"}},
 }
 ALL = [*INPUTS, *OF_A_PARENT]
+NOT_FOUND_AGAIN = ("ReservedIp", "SpacesKey")
+"""One has no name to find it by, the other a secret that is told once."""
+IN_SPACES = {"SpacesBucket", "SpacesBucketObject", "SpacesBucketCorsConfiguration", "SpacesBucketPolicy"}
+"""Their tests are in `test_digitalocean_spaces.py`."""
 TOKENS = {token.rsplit(":", 1)[1]: token for token in resource_types()}
 
 
@@ -80,7 +86,7 @@ async def diff(desk: Any, kind: str, created: Any, old: PropertyMap, new: Proper
 
 
 def test_every_further_type_is_covered_here() -> None:
-    assert {*ALL, "Droplet", "SshKey", "Firewall", "Tag"} == set(TOKENS)
+    assert {*ALL, *IN_SPACES, "Droplet", "SshKey", "Firewall", "Tag"} == set(TOKENS)
 
 
 def test_the_support_table_names_every_type_and_function() -> None:
@@ -117,7 +123,7 @@ async def test_it_is_made_read_changed_and_deleted(desk: Any, cloud: FakeDigital
     )
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ALL if kind != "ReservedIp"])
+@pytest.mark.parametrize("kind", [kind for kind in ALL if kind not in NOT_FOUND_AGAIN])
 async def test_a_pending_create_is_found_by_what_the_program_said(
     desk: Any, cloud: FakeDigitalOcean, kind: str
 ) -> None:
@@ -131,7 +137,7 @@ async def test_a_pending_create_is_found_by_what_the_program_said(
 
 
 @pytest.mark.parametrize("status", [0, 500])
-@pytest.mark.parametrize("kind", [kind for kind in ALL if kind != "ReservedIp"])
+@pytest.mark.parametrize("kind", [kind for kind in ALL if kind not in NOT_FOUND_AGAIN])
 async def test_a_lost_answer_makes_exactly_one(desk: Any, cloud: FakeDigitalOcean, kind: str, status: int) -> None:
     type_, program = TOKENS[kind], await inputs_of(desk, kind)
     before = len(cloud.seen("POST"))
@@ -142,6 +148,15 @@ async def test_a_lost_answer_makes_exactly_one(desk: Any, cloud: FakeDigitalOcea
     if kind not in ("VolumeAttachment", "ReservedIpAssignment", "ProjectResources"):  # asking these twice does no harm
         assert len(asked) == 1
     assert (await desk.provider.read("u", type_, created.id, {**program}, created.outputs)).id == created.id
+
+
+async def test_a_lost_spaces_key_is_left_to_the_user(desk: Any, cloud: FakeDigitalOcean) -> None:
+    cloud.faults = [Fault("POST", "/v2/spaces/keys", 0, after_effect=True)]
+    with pytest.raises(ProviderError, match=r"its secret is lost: delete it \(key-\d+\)"):
+        await desk.create(TOKENS["SpacesKey"], INPUTS["SpacesKey"])
+    assert len(cloud.seen("POST")) == 1
+    with pytest.raises(ProviderError, match="cannot be imported"):
+        await desk.provider.read("u", TOKENS["SpacesKey"], "key-1", {}, {})
 
 
 async def test_a_lost_reserved_ip_is_left_to_the_user(desk: Any, cloud: FakeDigitalOcean) -> None:
