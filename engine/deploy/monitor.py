@@ -44,6 +44,7 @@ _FEATURES = {
     "replaceWith": resource_pb2.RESOURCE_MONITOR_FEATURE_REPLACE_WITH,
     "replacementTrigger": resource_pb2.RESOURCE_MONITOR_FEATURE_REPLACEMENT_TRIGGER,
     "resourceHooks": resource_pb2.RESOURCE_MONITOR_FEATURE_RESOURCE_HOOKS,
+    "errorHooks": resource_pb2.RESOURCE_MONITOR_FEATURE_ERROR_HOOKS,
     "transforms": resource_pb2.RESOURCE_MONITOR_FEATURE_TRANSFORMS,
     "parameterization": resource_pb2.RESOURCE_MONITOR_FEATURE_PARAMETERIZATION,
     "invokeTransforms": resource_pb2.RESOURCE_MONITOR_FEATURE_INVOKE_TRANSFORMS,
@@ -243,8 +244,12 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
             await context.abort(grpc.StatusCode.ALREADY_EXISTS, str(err))
         return empty_pb2.Empty()
 
-    async def RegisterErrorHook(self, request: Any, context: Any) -> NoReturn:
-        await _refuse(context, f"error hook {request.name}")
+    async def RegisterErrorHook(self, request: Any, context: Any) -> empty_pb2.Empty:
+        try:
+            self._hooks.register_for_errors(request)
+        except DuplicateHook as err:
+            await context.abort(grpc.StatusCode.ALREADY_EXISTS, str(err))
+        return empty_pb2.Empty()
 
     async def RegisterPackage(self, request: Any, context: Any) -> resource_pb2.RegisterPackageResponse:
         if request.HasField("extension"):
@@ -316,8 +321,6 @@ def _refused_options(request: Any) -> str:
     for field, name in options.items():
         if getattr(request, field):
             return name
-    if request.hooks.on_error:
-        return "error hooks (`on_error`)"
     return ""
 
 

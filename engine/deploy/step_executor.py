@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
 
 from engine.deploy.events import EngineEvents
-from engine.deploy.hooks import Hooks
+from engine.deploy.hooks import HookFailed, Hooks
 from engine.deploy.ledger import Ledger
 from engine.deploy.property import UNKNOWN_VALUE, PropertyMap
-from engine.deploy.provider import PartialFailure, ProviderError, ReadResult
+from engine.deploy.provider import PartialFailure, Provider, ProviderError, ReadResult
 from engine.deploy.registry import ProviderRegistry, provider_outputs
 from engine.deploy.resource import ResourceState
 from engine.deploy.secret_outputs import mark_secrets
@@ -30,6 +32,7 @@ from engine.model.ids import random_uuid
 _DELETES = frozenset({Op.DELETE, Op.DELETE_REPLACED})
 _CREATES = frozenset({Op.CREATE, Op.CREATE_REPLACEMENT})
 _READS = frozenset({Op.READ, Op.READ_REPLACEMENT})
+_T = TypeVar("_T")
 _IMPORTS = frozenset({Op.IMPORT, Op.IMPORT_REPLACEMENT})
 
 
@@ -101,12 +104,12 @@ class StepExecutor:
             await x.hooks.before(step)
             new = await self._apply(step)
         except ProviderError as err:
-            partial = self._partial(step, err) if isinstance(err, PartialFailure) else None
-            if partial is not None:
-                x.ledger.succeed(step.op, number or x.ledger.next_step(), step.old, partial.new)
+            half = self._half_done(step, err) if isinstance(err, PartialFailure) else None
+            if half is not None:
+                x.ledger.succeed(step.op, number or x.ledger.next_step(), step.old, half.new)
             elif number is not None:
                 x.ledger.fail(step.op, number, step.old, step.new)
-            raise self._failed(partial or step, str(err), partial=partial is not None) from err
+            raise self._failed(half or step, str(err), partial=half is not None) from err
         except StaleLease:
             raise
         except Exception as err:  # a provider's bug: how far it got is unknown, so the step stays pending
@@ -130,7 +133,7 @@ class StepExecutor:
         self._x.events.failed(step, partial=partial, steps_done=self.steps_done)
         return StepFailed(message)
 
-    def _partial(self, step: Step, err: PartialFailure) -> Step | None:
+    def _half_done(self, step: Step, err: PartialFailure) -> Step | None:
         """The step as far as it got; None where a half-done step leaves the old state, as a delete does."""
         old, new = step.old, step.new
         if new is None or self._x.dry_run:
@@ -174,7 +177,7 @@ class StepExecutor:
         if step.op is Op.SAME:
             return self._same(step, new)
         if step.op in _CREATES:
-            return await self._create(new)
+            return await self._create(step, new)
         if step.op in _READS:
             return await self._read(step, new)
         if step.op in _IMPORTS:
@@ -189,7 +192,43 @@ class StepExecutor:
             self._x.registry.activate(new.urn, old.id, new.inputs)
         return new.with_(id=old.id, outputs=old.outputs, created=old.created, modified=old.modified)
 
-    async def _create(self, new: ResourceState) -> ResourceState:
+    async def _try(
+        self,
+        step: Step,
+        operation: Callable[[], Coroutine[Any, Any, _T]],
+        before_next: Callable[[PartialFailure], Coroutine[Any, Any, None]] | None = None,
+    ) -> _T:
+        """Do a provider's operation, and again as long as the program's error hooks say so."""
+        errors: list[str] = []
+        while True:
+            try:
+                return await operation()
+            except ProviderError as err:
+                errors.insert(0, str(err))
+                if not await self._wants_another_try(step, errors, err):
+                    raise
+                if isinstance(err, PartialFailure) and before_next is not None:
+                    await before_next(err)
+
+    async def _wants_another_try(self, step: Step, errors: Sequence[str], err: ProviderError) -> bool:
+        try:
+            return await self._x.hooks.wants_another_try(step, errors)
+        except HookFailed as failure:
+            if not isinstance(err, PartialFailure):
+                raise
+            half = PartialFailure(str(failure), id=err.id, outputs=err.outputs, inputs=err.inputs)
+            half.reasons = err.reasons
+            raise half from failure
+
+    async def _remove_half_made(self, provider: Provider, new: ResourceState, err: PartialFailure) -> None:
+        """A create that is tried again must not leave what it made before: nobody would know of it."""
+        timeout = new.custom_timeouts.get("delete", 0)
+        try:
+            await provider.delete(new.urn, new.type, err.id, new.inputs, err.outputs, timeout)
+        except ProviderError as failure:
+            raise err from failure
+
+    async def _create(self, step: Step, new: ResourceState) -> ResourceState:
         id, outputs, stale = "", new.outputs, False
         if is_provider_type(new.type):
             id = UNKNOWN_VALUE if self._x.dry_run else random_uuid()
@@ -198,7 +237,8 @@ class StepExecutor:
         elif new.custom:
             provider = await self._x.registry.get(new.provider)
             timeout = new.custom_timeouts.get("create", 0)
-            result = await provider.create(new.urn, new.type, new.inputs, timeout, self._x.dry_run)
+            create = partial(provider.create, new.urn, new.type, new.inputs, timeout, self._x.dry_run)
+            result = await self._try(step, create, partial(self._remove_half_made, provider, new))
             if not result.id and not self._x.dry_run:
                 raise ProviderError("provider did not return an ID from Create")
             id, outputs, stale = result.id, result.outputs, result.refresh_before_update
@@ -216,7 +256,8 @@ class StepExecutor:
             self._x.registry.activate(new.urn, old.id, new.inputs)
         elif new.custom:
             provider = await self._x.registry.get(new.provider)
-            outputs = await provider.update(
+            update = partial(
+                provider.update,
                 new.urn,
                 new.type,
                 old.id,
@@ -227,6 +268,7 @@ class StepExecutor:
                 new.ignore_changes,
                 self._x.dry_run,
             )
+            outputs = await self._try(step, update)
         state = new.with_(id=old.id, outputs=mark_secrets(new, outputs), created=old.created)
         return state.with_(modified=self._now() if new.custom else old.modified)
 
@@ -270,7 +312,8 @@ class StepExecutor:
         if not self._x.dry_run and self._deletes_something(step):
             provider = await self._x.registry.get(old.provider)
             timeout = old.custom_timeouts.get("delete", 0)
-            await provider.delete(old.urn, old.type, old.id, old.inputs, old.outputs, timeout)
+            delete = partial(provider.delete, old.urn, old.type, old.id, old.inputs, old.outputs, timeout)
+            await self._try(step, delete)
         return old.with_(pending_replacement=True) if step.pending_replacement else None
 
     def _now(self) -> str:
