@@ -64,6 +64,8 @@ ACCESS: Mapping[str, Access] = MappingProxyType(
         "resend_verification": Level.PUBLIC,
         "forgot_password": Level.PUBLIC,
         "reset_password": Level.PUBLIC,
+        "begin_oidc": Level.PUBLIC,
+        "finish_oidc": Level.PUBLIC,
         "get_account": Level.SESSION,
         "patch_account": Level.SESSION,
         "list_sessions": Level.SESSION,

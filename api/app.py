@@ -10,7 +10,7 @@ from api.access import check_routes
 from api.deps import Deps, authorise
 from api.metrics import ApiMetrics
 from api.middleware import Counted, JsonByDefault
-from api.routers import account, auth, deployments, health, inference, insight, keys, scaling
+from api.routers import account, auth, deployments, health, inference, insight, keys, oidc, scaling
 from api.schemas.errors import ErrorAnswer
 
 PUBLIC = "/api/v1/public"
@@ -47,6 +47,7 @@ def create_app(deps: Deps) -> FastAPI:
     ):
         app.include_router(router, prefix=PUBLIC)
     app.include_router(auth.router)
+    app.include_router(oidc.router)
     app.include_router(account.router)
     app.include_router(health.router)
     routes = list(iter_route_contexts(app.routes))

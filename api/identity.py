@@ -1,4 +1,4 @@
-"""Builds what accounts need from the settings: senders of mail and text messages, policies. Used by API and worker."""
+"""Builds what accounts need from the settings: the OpenID provider, the sender of text messages, policies."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 import structlog
 from sqlmodel import Session
 
+from api.outbox import build_outbox
 from api.settings import Settings
 from engine.identity.context import AccountPolicy, Identity, SignUp
 from engine.identity.keys import KeyHasher
-from engine.identity.mail import ConsoleMail, MailSender, SmtpMail, SmtpServer
-from engine.identity.outbox import Outbox
+from engine.identity.oidc import CALLBACK, OidcClient, OidcProvider
 from engine.identity.passwords import Passwords
 from engine.identity.sessions import SessionPolicy
 from engine.identity.sms import ConsoleSms, SmsSender, TwilioSms
@@ -38,7 +38,7 @@ def build_identity(settings: Settings, database: Database, hasher: KeyHasher, se
         passwords=Passwords(),
         policy=AccountPolicy(
             sign_up=SignUp(settings.sign_up),
-            verified_email_needed=bool(settings.smtp_url),
+            verified_email_needed=bool(settings.smtp_url.get_secret_value()),
             sessions=SessionPolicy(
                 idle=timedelta(hours=settings.session_idle_hours), longest=timedelta(days=settings.session_days)
             ),
@@ -46,21 +46,9 @@ def build_identity(settings: Settings, database: Database, hasher: KeyHasher, se
         public_url=settings.resolved_public_url,
         outbox=build_outbox(settings, database, sealer, clock),
         sms=_sms_sender(settings),
+        oidc=_oidc_provider(settings, clock),
         grant_promotion=_grant_promotion,
     )
-
-
-def build_outbox(settings: Settings, database: Database, sealer: Sealer, clock: Clock) -> Outbox:
-    """The mails that wait, and what sends them."""
-    return Outbox(database, sealer, _mail_sender(settings), clock)
-
-
-def _mail_sender(settings: Settings) -> MailSender:
-    if not settings.smtp_url:
-        return ConsoleMail(sys.stderr)
-    if "@" not in settings.mail_from:
-        raise InvalidSpec("STACKYARD_MAIL_FROM: mail needs the address it comes from, as `Yard <yard@example.com>`")
-    return SmtpMail(SmtpServer.of_url(settings.smtp_url), settings.mail_from)
 
 
 def _sms_sender(settings: Settings) -> SmsSender:
@@ -73,6 +61,16 @@ def _sms_sender(settings: Settings) -> SmsSender:
         settings.twilio_account_sid, settings.twilio_auth_token.get_secret_value(), settings.twilio_from,
         settings.twilio_url,
     )  # fmt: skip
+
+
+def _oidc_provider(settings: Settings, clock: Clock) -> OidcProvider | None:
+    if not settings.oidc_issuer:
+        return None
+    client = OidcClient(
+        settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret.get_secret_value(),
+        settings.resolved_public_url + CALLBACK, settings.oidc_scopes,
+    )  # fmt: skip
+    return OidcProvider(client, clock)
 
 
 def _grant_promotion(session: Session, org_id: str, phone_hash: str, now: datetime) -> None:

@@ -45,7 +45,9 @@ class Settings(BaseSettings):
     sign_up: Literal["open", "invited", "closed"] = Field("open", description="who may make an account")
     session_idle_hours: int = Field(168, ge=1, description="a browser session unused for this long is over")
     session_days: int = Field(30, ge=1, description="a browser session lasts this long at most")
-    smtp_url: str = Field("", description="smtp://user:password@host:587 or smtps://…; empty: mails go to the terminal")
+    smtp_url: SecretStr = Field(
+        SecretStr(""), description="smtp://user:password@host:587 or smtps://…; empty: mails go to the terminal"
+    )
     mail_from: str = Field("", description="the address mails come from; needed with smtp_url")
     sms: Literal["console", "twilio"] = Field("console", description="how codes reach phones")
     twilio_account_sid: str = ""

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from sqlmodel import Session
 
 from engine.identity.keys import KeyHasher
+from engine.identity.oidc import OidcProvider
 from engine.identity.outbox import Outbox
 from engine.identity.passwords import Passwords
 from engine.identity.sessions import Client, SessionPolicy
@@ -63,6 +64,7 @@ class Identity:
     public_url: str
     outbox: Outbox
     sms: SmsSender
+    oidc: OidcProvider | None
     grant_promotion: GrantPromotion
 
     async def write(self, work: Callable[[Session], _T]) -> _T:

@@ -93,6 +93,7 @@ def identity_for_tests(
         "policy": policy or AccountPolicy(),
         "outbox": Outbox(database, sealer, mail or ReadableMail(), clock),
         "sms": sms or ReadableSms(),
+        "oidc": None,
         "grant_promotion": (promotions or Promotions()).grant,
     }
     return Identity(database=database, clock=clock, public_url=public_url, **(parts | changed))
