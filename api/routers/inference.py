@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body
 from api.deps import CallerArg, DepsArg
 from api.schemas.deployments import status_of
 from engine.gateway.routes import RETRY_AFTER_SECONDS, SERVING
-from engine.model.errors import Conflict, Unavailable
+from engine.model.errors import Conflict, InsufficientCredit, Unavailable
 from engine.store.deployments import owned
 
 router = APIRouter(prefix="/deployments/{deployment_id}", tags=["inference"])
@@ -52,6 +52,8 @@ def refuse(deployment_id: str, caller: CallerArg, deps: DepsArg) -> None:
     with deps.database.read() as session:
         row = owned(session, deployment_id, caller.org_id)
     status = status_of(row)
+    if row.suspended_reason:
+        raise InsufficientCredit(f"deployment {deployment_id} is suspended: {row.suspended_reason}")
     if status not in SERVING:
         reason = f": {row.phase_reason}" if row.phase_reason else ""
         raise Conflict(

@@ -183,12 +183,12 @@ def ready_replicas(row: DeploymentRow) -> int:
 def deployment_view(row: DeploymentRow, public_url: str) -> DeploymentView:
     """A row as its owner sees it."""
     spec = deployments.spec_of(row)
-    billed = 0 if row.delete_requested_at else spec.replicas
+    billed = 0 if row.delete_requested_at or row.suspended_at else spec.replicas
     return DeploymentView(
         id=row.id,
         name=row.name,
         status=status_of(row),
-        status_reason=row.phase_reason,
+        status_reason=row.suspended_reason or row.phase_reason,
         conditions=[Condition.model_validate(c) for c in row.conditions],
         model_id=spec.model_id,
         gpu_type=spec.gpu_type,

@@ -183,6 +183,7 @@ class RouteFeed:
             upstreams=tuple(Upstream(r["name"], r["endpoint"].rstrip("/")) for r in ready),
             fingerprint=row.worker_fingerprint,
             token=self._token(row),
+            suspended_reason=row.suspended_reason,
         )
 
     def _token(self, row: DeploymentRow) -> str:

@@ -9,7 +9,7 @@ from datetime import datetime
 from engine.identity.grants import KeyPowers, lacks
 from engine.model.access import Permission, Principal
 from engine.model.deployment import Phase
-from engine.model.errors import Conflict, NotFound, StackyardError, Unauthenticated, Unavailable
+from engine.model.errors import Conflict, InsufficientCredit, NotFound, StackyardError, Unauthenticated, Unavailable
 
 SERVING = frozenset({Phase.ACTIVE, Phase.SCALING, Phase.DEGRADED})
 """Phases in which ready replicas are called."""
@@ -45,6 +45,7 @@ class Route:
 
     Attributes:
         phase: place in the life cycle; `teardown` from the moment a delete was accepted.
+        suspended_reason: why it runs nothing for now; "" while it is not suspended.
         token: what its agents demand; fingerprint: SHA-256 of their certificate, hexadecimal.
     """
 
@@ -55,6 +56,7 @@ class Route:
     upstreams: tuple[Upstream, ...]
     fingerprint: str
     token: str = field(repr=False)
+    suspended_reason: str = ""
 
 
 class RouteTable:
@@ -144,6 +146,8 @@ class RouteTable:
 
 def not_serving(route: Route) -> StackyardError | None:
     """Why a deployment cannot answer now; None when it can."""
+    if route.suspended_reason:
+        return InsufficientCredit(f"deployment {route.deployment_id} is suspended: {route.suspended_reason}")
     if route.phase not in SERVING:
         reason = f": {route.reason}" if route.reason else ""
         return Conflict(

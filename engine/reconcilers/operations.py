@@ -143,7 +143,7 @@ class DeploymentOperations:
             installation = orgs.installation(session)
         if installation is None:
             raise NotFound("this database has no installation row: start `stackyard serve` once")
-        spec = deployments.spec_of(row)
+        spec = deployments.running_spec_of(row)
         return Workload(
             deployment_id=row.id,
             org_id=row.org_id,

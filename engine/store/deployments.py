@@ -145,6 +145,39 @@ def update_spec(
     return session.get(DeploymentRow, deployment_id, populate_existing=True)
 
 
+def suspend(session: Session, deployment_id: str, reason: str, now: datetime) -> bool:
+    """Let a deployment run nothing until `resume`; its spec stays. Billing ends at this moment.
+
+    Returns:
+        False when it is gone, being deleted, or suspended already.
+    """
+    is_running = and_(col(DeploymentRow.suspended_at).is_(None), col(DeploymentRow.delete_requested_at).is_(None))
+    return _set_suspended(session, deployment_id, is_running, now, suspended_at=now, suspended_reason=reason)
+
+
+def resume(session: Session, deployment_id: str, now: datetime) -> bool:
+    """Let a suspended deployment run again what its spec says; False when it was not suspended, or is being deleted."""
+    is_suspended = and_(col(DeploymentRow.suspended_at).is_not(None), col(DeploymentRow.delete_requested_at).is_(None))
+    return _set_suspended(session, deployment_id, is_suspended, now, suspended_at=None, suspended_reason="")
+
+
+def _set_suspended(session: Session, deployment_id: str, guard: Any, now: datetime, **values: Any) -> bool:
+    """An edit like any other: it raises the generation, and billing follows it."""
+    values |= {"generation": col(DeploymentRow.generation) + 1, "spec_changed_at": now, "updated_at": now}
+    changed = update(DeploymentRow).where(col(DeploymentRow.id) == deployment_id, guard).values(**values)
+    if session.connection().execute(changed).rowcount == 0:
+        return False
+    session.expire_all()
+    changes.record(session, changes.DEPLOYMENT, deployment_id, now)
+    return True
+
+
+def living_of_org(session: Session, org_id: str) -> Sequence[DeploymentRow]:
+    """A tenant's deployments that are not gone, oldest first."""
+    query = select(DeploymentRow).where(DeploymentRow.org_id == org_id, col(DeploymentRow.deleted_at).is_(None))
+    return session.exec(query.order_by(col(DeploymentRow.created_at), col(DeploymentRow.id))).all()
+
+
 def request_delete(session: Session, deployment_id: str, now: datetime) -> DeploymentRow | None:
     """Accept a DELETE (again: no change); None when there is no such deployment. Billing ends at this moment."""
     row = session.get(DeploymentRow, deployment_id, populate_existing=True)
@@ -200,7 +233,7 @@ def record_status(session: Session, row: DeploymentRow, values: dict[str, Any], 
 def _visible(name: str, before: Any, after: Any) -> bool:
     if name == "replicas":
         return _without_measuring(before) != _without_measuring(after)
-    return name not in ("requeue_at", "failures", "last_failure_at")
+    return name not in ("failures", "last_failure_at")
 
 
 def _without_measuring(replicas: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -210,6 +243,12 @@ def _without_measuring(replicas: Sequence[dict[str, Any]]) -> list[dict[str, Any
 def spec_of(row: DeploymentRow) -> DeploymentSpec:
     """The row's spec as its type."""
     return DeploymentSpec.model_validate(row.spec)
+
+
+def running_spec_of(row: DeploymentRow) -> DeploymentSpec:
+    """What its stack is to be: the spec, with no replica while it is suspended."""
+    spec = spec_of(row)
+    return spec.model_copy(update={"replicas": 0}) if row.suspended_at else spec
 
 
 def phase_of(row: DeploymentRow) -> Phase:

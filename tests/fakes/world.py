@@ -38,6 +38,7 @@ from engine.reconcilers.deployments.snapshot import (
     VerifyGone,
     Wait,
 )
+from engine.store.deployments import REPLACING_FIELDS
 from tests.fakes.clock import START
 
 SPEC = DeploymentSpec(name="chat", model_id="m", gpu_type="h100", region="nyc2")
@@ -74,6 +75,7 @@ class World:
     leftovers: int = 0
     spec: DeploymentSpec = SPEC
     _ids: int = 0
+    _suspended: int = 0
 
     def __post_init__(self) -> None:
         self.snapshot = Snapshot(
@@ -94,14 +96,26 @@ class World:
         s = self.snapshot
         if s.delete_requested_at is not None:
             return
-        replaced = bool({"gpu_type", "model_id", "region", "preset"} & fields.keys())
+        edited = s.spec.model_copy(update=fields)
+        replaced = any(getattr(edited, name) != getattr(s.spec, name) for name in REPLACING_FIELDS)
         self.snapshot = replace(
             s,
-            spec=s.spec.model_copy(update=fields),
+            spec=edited,
             generation=s.generation + 1,
             revision=s.revision + replaced,
-            spec_changed_at=self.now,
+            spec_changed_at=self.now if replaced or edited.replicas != s.spec.replicas else s.spec_changed_at,
         )
+
+    def suspend(self, reason: str) -> None:
+        """Let it run nothing; `resume` gives it its replicas back."""
+        self._suspended = self.snapshot.spec.replicas
+        self.edit(replicas=0)
+        self.snapshot = replace(self.snapshot, suspended_reason=reason)
+
+    def resume(self) -> None:
+        """Let it run again what its spec says."""
+        self.edit(replicas=self._suspended)
+        self.snapshot = replace(self.snapshot, suspended_reason="")
 
     def delete(self) -> None:
         """Accept a DELETE."""

@@ -146,7 +146,11 @@ def _next_phase(
     if behind:
         return _step(s.phase, Phase.SCALING), f"bringing the stack to generation {s.generation}"
     if ready >= s.spec.replicas:
-        return _step(s.phase, Phase.ACTIVE if s.spec.replicas else Phase.ASLEEP), ""
+        return (
+            (_step(s.phase, Phase.ACTIVE), "")
+            if s.spec.replicas
+            else (_step(s.phase, Phase.ASLEEP), s.suspended_reason)
+        )
     return _phase_while_not_ready(s, replicas, ready, now, policy)
 
 

@@ -32,7 +32,7 @@ def observe(session: Session, deployment_id: str) -> Observation | None:
     open_update = updates.open_for_stack(session, stack_name(deployment_id))
     snapshot = Snapshot(
         deployment_id=row.id,
-        spec=deployments.spec_of(row),
+        spec=deployments.running_spec_of(row),
         generation=row.generation,
         revision=row.revision,
         phase=Phase(row.phase),
@@ -41,6 +41,7 @@ def observe(session: Session, deployment_id: str) -> Observation | None:
         observed_generation=row.observed_generation,
         replicas=tuple(Replica.model_validate(r) for r in row.replicas),
         conditions=tuple(Condition.model_validate(c) for c in row.conditions),
+        suspended_reason=row.suspended_reason,
         spec_changed_at=row.spec_changed_at,
         delete_requested_at=row.delete_requested_at,
         open_update=_view(open_update) if open_update else None,

@@ -43,6 +43,8 @@ class Snapshot:
     """One deployment, read in one transaction.
 
     Attributes:
+        spec: what its stack is to be: without replicas while it is suspended.
+        suspended_reason: why it runs nothing; "" while it is not suspended.
         open_update: the operation that is queued or running on its stack.
         last_update: the operation that ended last.
         last_up: the last `up` that succeeded: its outputs say which replicas exist.
@@ -62,6 +64,7 @@ class Snapshot:
     observed_generation: int = 0
     replicas: tuple[Replica, ...] = ()
     conditions: tuple[Condition, ...] = ()
+    suspended_reason: str = ""
     spec_changed_at: datetime | None = None
     delete_requested_at: datetime | None = None
     open_update: UpdateView | None = None

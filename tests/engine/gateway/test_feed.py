@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from engine.gateway.feed import RouteFeed
-from engine.gateway.routes import RouteTable
+from engine.gateway.routes import RouteTable, not_serving
 from engine.identity.keys import KeyHasher
 from engine.model.clock import SystemClock
-from engine.model.errors import Unauthenticated
+from engine.model.errors import InsufficientCredit, Unauthenticated
 from engine.store import changes, deployments, keys, orgs
 from engine.store.database import Database
 from engine.store.sealing import Sealer
@@ -92,3 +92,19 @@ def test_row_that_became_unreadable_loses_its_route(database: Database, add: Any
         changes.record(session, changes.DEPLOYMENT, "dep_1", NOW)
     feed.poll()
     assert table.route("dep_1") is None
+
+
+def test_suspended_deployment_answers_with_what_to_do(database: Database, add: Any) -> None:
+    table, feed_clock = RouteTable(), SystemClock()
+    feed = RouteFeed(database, table, Sealer(SECRET), feed_clock)
+    add("dep_1", replicas=[{"phase": "ready", "name": "r1-0", "endpoint": "https://127.0.0.2:8443"}])
+    feed.load()
+    route = table.route("dep_1")
+    assert route is not None and not_serving(route) is None
+    with database.write() as session:
+        deployments.suspend(session, "dep_1", "the balance is used up: make a deposit", NOW)
+    feed.poll()
+    route = table.route("dep_1")
+    assert route is not None
+    refusal = not_serving(route)
+    assert isinstance(refusal, InsufficientCredit) and "make a deposit" in refusal.message

@@ -11,7 +11,7 @@ from engine.store import changes, deployments, keys, orgs, updates, usage
 from engine.store.database import Database
 from engine.store.deployments import Recorded
 from engine.store.sealing import CannotOpen, Sealer
-from engine.store.tables import ApiKeyRow, UpdateRow, UsageIntervalRow
+from engine.store.tables import ApiKeyRow, DeploymentRow, UpdateRow, UsageIntervalRow
 from tests.fakes.clock import START
 from tests.fakes.rows import SPEC, deployment_row, org_row
 
@@ -204,3 +204,23 @@ def test_sealed_text_opens_with_its_key_only() -> None:
         sealer.open("plain")
     with pytest.raises(ValueError, match="16 bytes"):
         Sealer(b"short")
+
+
+def test_suspension_is_an_edit_that_keeps_the_spec(store: Database) -> None:
+    with store.write() as session:
+        deployments.insert(session, deployment_row(START, "dep_1"))
+        spec = deployments.spec_of(session.get_one(DeploymentRow, "dep_1"))
+        assert deployments.suspend(session, "dep_1", "no money", START + SECOND)
+        assert not deployments.suspend(session, "dep_1", "again", START + 2 * SECOND), "the first reason stays"
+        row = session.get_one(DeploymentRow, "dep_1")
+        assert (row.generation, row.suspended_reason, row.spec_changed_at) == (2, "no money", START + SECOND)
+        assert deployments.running_spec_of(row).replicas == 0 and deployments.spec_of(row) == spec
+        assert [r.id for r in deployments.living_of_org(session, "org_1")] == ["dep_1"]
+    with store.write() as session:
+        assert deployments.resume(session, "dep_1", START + 3 * SECOND)
+        assert not deployments.resume(session, "dep_1", START + 3 * SECOND)
+        row = session.get_one(DeploymentRow, "dep_1")
+        assert (row.generation, row.suspended_at, row.suspended_reason) == (3, None, "")
+        assert deployments.running_spec_of(row) == spec
+        deployments.request_delete(session, "dep_1", START + 4 * SECOND)
+        assert not deployments.suspend(session, "dep_1", "late", START + 5 * SECOND)

@@ -417,3 +417,27 @@ def test_closing_uses_the_time_of_acceptance_however_late_it_is_seen() -> None:
     accepted_at = world.now
     world.now += 30 * SECOND
     assert CloseUsage("r1-0", accepted_at) in world.look()
+
+
+def test_suspended_it_runs_nothing_says_why_and_comes_back() -> None:
+    world = active(replicas=2)
+    world.suspend("your balance is used up")
+    suspended_at = world.now
+    world.run(seconds=20)
+    assert not world.machines and world.snapshot.replicas == ()
+    assert (world.snapshot.phase, world.snapshot.phase_reason) == (P.ASLEEP, "your balance is used up")
+    assert [end for _, _, end in world.intervals] == [suspended_at] * 2, "billing ends with the suspension"
+    world.resume()
+    world.run(seconds=20)
+    assert (world.snapshot.phase, world.snapshot.phase_reason, len(world.machines)) == (P.ACTIVE, "", 2)
+
+
+def test_suspended_before_it_ever_ran_it_makes_no_machine() -> None:
+    world = World()
+    world.suspend("your balance is used up")
+    world.run(seconds=20)
+    assert (world.snapshot.phase, world.machines, world.intervals) == (P.ASLEEP, {}, [])
+    world.suspend("still")
+    world.delete()
+    world.run(seconds=20)
+    assert world.snapshot.phase is P.INACTIVE
