@@ -19,6 +19,7 @@ from engine.deploy.deployment import Deployment
 from engine.deploy.events import EngineEvents
 from engine.deploy.goal import AliasSpec, Goal
 from engine.deploy.hooks import KINDS, DuplicateHook, Hooks
+from engine.deploy.inheritance import Inheritance
 from engine.deploy.packages import ENV_VAR_MAPPINGS, INTERNAL, PackageRequest, asked_of, described_by
 from engine.deploy.property import UNKNOWN_VALUE, PropertyMap
 from engine.deploy.provider import ProviderError
@@ -105,6 +106,7 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         self._transforms = transforms
         self._hooks = hooks
         self._component_providers = ComponentProviders()
+        self._inheritance = Inheritance()
         self._all_registered = all_registered
         self._may_end = may_end
 
@@ -115,7 +117,7 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         return resource_pb2.SupportsFeatureResponse(hasSupport=request.id in _FEATURES)
 
     async def RegisterResource(self, request: Any, context: Any) -> resource_pb2.RegisterResourceResponse:
-        asked = self._component_providers.resolved(self._transforms.claimed(request))
+        asked = self._component_providers.resolved(self._inheritance.resolved(self._transforms.claimed(request)))
         request = await _answer(context, self._transforms.resource(asked))
         if request.envVarMappings and not _is_provider(request):
             await context.abort(
@@ -129,6 +131,7 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         made = await _answer(context, self._deployment.register(_goal(request, plugin)))
         self._transforms.remember(made.urn, asked)
         self._component_providers.remember(made.urn, request)
+        self._inheritance.remember(made.urn, request)
         result = resource_pb2.Result.SUCCESS if made.succeeded else resource_pb2.Result.FAIL
         if not made.succeeded and not request.supportsResultReporting:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "resource monitor shut down")

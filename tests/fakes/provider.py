@@ -64,6 +64,7 @@ class InMemoryCloud:
     created: int = 0
     can_look_up: bool = True
     follows_autonaming: bool = True
+    timeouts: dict[tuple[str, str], float] = field(default_factory=dict)  # (method, resource name) → seconds asked
 
     def fail(self, method: str, name: str, message: str = "the cloud said no") -> None:
         """The next such call fails and leaves nothing."""
@@ -164,6 +165,7 @@ class InMemoryProvider:
         if preview:
             return CreateResult("", {**inputs, "address": UNKNOWN})
         assert not contains_unknown(inputs), "an unknown reached a create"
+        self._note_timeout("create", urn, timeout_seconds)
         self._cloud.running += 1
         self._cloud.most_running = max(self._cloud.most_running, self._cloud.running)
         try:
@@ -212,6 +214,7 @@ class InMemoryProvider:
     ) -> PropertyMap:
         if preview:
             return {**old_outputs, **new_inputs}
+        self._note_timeout("update", urn, timeout_seconds)
         await self._enter("update", urn, id)
         thing = self._cloud.things[id]
         thing.properties = strip_secrets(new_inputs)
@@ -223,6 +226,7 @@ class InMemoryProvider:
     async def delete(
         self, urn: str, type_: str, id: str, inputs: PropertyMap, outputs: PropertyMap, timeout_seconds: float
     ) -> None:
+        self._note_timeout("delete", urn, timeout_seconds)
         await self._enter("delete", urn, id)
         self._cloud.things.pop(id, None)
         await self._enter("deleted", urn, id)
@@ -243,6 +247,9 @@ class InMemoryProvider:
 
     async def close(self) -> None:
         self.closed = True
+
+    def _note_timeout(self, method: str, urn: str, seconds: float) -> None:
+        self._cloud.timeouts[method, urn.rpartition("::")[2]] = seconds
 
     async def _enter(self, method: str, urn: str, id: str = "") -> None:
         name = urn.rpartition("::")[2]
