@@ -12,6 +12,7 @@ from datetime import timedelta
 
 import structlog
 
+from api.outbox import build_outbox
 from api.settings import Settings
 from api.stack_driver import build_driver, cloud_token, ensure_installation, passphrase, shared_budget, stack_settings
 from engine.controller.controller import Controller, ControllerSettings
@@ -94,11 +95,13 @@ class _Worker:
         clients = HttpClients()
         try:
             leading = asyncio.create_task(lead_when_possible(self._leader_parts(sealer, controller, budget, clients)))
+            mailing = asyncio.create_task(build_outbox(self._settings, self._database, sealer, self._clock).run())
             _log.info("worker started", executor=self._executor_id)
             died = await _until_stopped(controller, leading)
-            leading.cancel()
-            with suppress(asyncio.CancelledError):
-                await leading
+            for loop in (leading, mailing):
+                loop.cancel()
+                with suppress(asyncio.CancelledError):
+                    await loop
             return died
         finally:
             await clients.close()

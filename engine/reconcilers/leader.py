@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from engine.controller.controller import Controller
 from engine.controller.keeper import LeaseKeeper
+from engine.identity import forgetting
 from engine.model.clock import Clock
 from engine.model.errors import StaleLease
 from engine.model.fence import Fence
@@ -142,3 +143,4 @@ def prune(database: Database, now: datetime) -> None:
         changes.prune(session, now - KEEP_CHANGES)
         updates.prune(session, now - KEEP_FAILURES)
         leases.prune_executors(session, now - KEEP_EXECUTORS)
+        forgetting.prune(session, now)
