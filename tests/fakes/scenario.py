@@ -20,7 +20,7 @@ import pulumi
 from pulumi.automation._server import LanguageServer
 from pulumi.runtime.proto import language_pb2_grpc
 
-from engine.deploy.journal import JournalEntry, Replay, replay
+from engine.deploy.journal import Journal, JournalEntry, Replay, replay
 from engine.deploy.program import ProgramSource
 from engine.deploy.resource import ResourceState
 from engine.deploy.snapshot import Snapshot
@@ -90,12 +90,15 @@ class ListJournal:
     entries: list[JournalEntry] = field(default_factory=list)
     fail_at: int = -1
     error: BaseException | None = None
+    disk: Journal | None = None
 
     def append(self, entry: JournalEntry) -> None:
         if self.error is not None and len(self.entries) == self.fail_at:
             raise self.error
         assert entry.sequence == len(self.entries), "a gap in the journal"
         self.entries.append(entry)
+        if self.disk is not None:
+            self.disk.append(entry)
 
 
 @dataclass
@@ -211,6 +214,7 @@ class Scenario:
     providers: Any = None
     stacks: Any = None
     last_entries: list[JournalEntry] = field(default_factory=list)
+    disk: Journal | None = None  # written as well, after the list
 
     def up(self, program: Program, **options: Any) -> Run:
         return self._run(UpdateMode.UP, program, **options)
@@ -240,7 +244,7 @@ class Scenario:
         journal, sink = ListJournal(), ListSink()
         if self.journal_error:
             journal.fail_at, journal.error = self.journal_error
-        self.last_entries = journal.entries
+        self.last_entries, journal.disk = journal.entries, self.disk
         target = UpdateTarget(self.project, self.stack, self.config, self.secret_keys)
         result = await run_update(
             target,
