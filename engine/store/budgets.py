@@ -6,7 +6,7 @@ one savepoint, so a refusal by one consumes none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from sqlalchemy import Table, and_, or_, select, update
@@ -88,6 +88,13 @@ def usage(session: Session, budget: BudgetRow, now: datetime) -> BudgetWindowRow
     return row or BudgetWindowRow(budget_id=budget.id, started_at=start, reserved=0, spent=0)
 
 
+def orgs_with_budgets(session: Session, org_ids: Iterable[str]) -> set[str]:
+    """Of these organisations, those that have any budget: most have none, and cost nothing more."""
+    b = BudgetRow
+    query = select(col(b.org_id)).where(col(b.org_id).in_(sorted(set(org_ids))), col(b.removed_at).is_(None)).distinct()
+    return set(session.connection().execute(query).scalars())
+
+
 def applying(session: Session, scopes: Scopes) -> Sequence[BudgetRow]:
     """The budgets of all these scopes, by id: everybody takes them in that order."""
     b = BudgetRow
@@ -121,18 +128,28 @@ def reserve(session: Session, scopes: Scopes, microdollars: int, now: datetime) 
 
 def settle(session: Session, reserved: Sequence[Reservation], held: int, spent: int) -> None:
     """Give a reservation back, and count what was really spent in the period it was reserved in."""
-    w = _WINDOWS.c
-    for budget_id, start in sorted(reserved):
-        this = and_(w.budget_id == budget_id, w.started_at == start)
-        values = {"reserved": w.reserved - held, "spent": w.spent + spent}
-        session.connection().execute(update(_WINDOWS).where(this).values(**values))
+    apply(session, {reservation: (-held, spent) for reservation in reserved})
 
 
 def spend(session: Session, scopes: Scopes, microdollars: int, at: datetime) -> None:
     """Count what was measured and not reserved. It is spent whatever the limit says; new work then meets the limit."""
-    touched = [(b.id, window(Period(b.period), at)[0]) for b in applying(session, scopes)]
-    _open(session, touched)
-    settle(session, touched, 0, microdollars)
+    apply(session, {reservation: (0, microdollars) for reservation in windows(session, scopes, at)})
+
+
+def windows(session: Session, scopes: Scopes, at: datetime) -> list[Reservation]:
+    """The budgets that apply, each with its period."""
+    return [(b.id, window(Period(b.period), at)[0]) for b in applying(session, scopes)]
+
+
+def apply(session: Session, moves: Mapping[Reservation, tuple[int, int]]) -> None:
+    """Add to what is reserved and what is spent, budget after budget in the one order that all writers keep."""
+    changes = sorted((this, move) for this, move in moves.items() if any(move))
+    _open(session, [this for this, _ in changes])
+    w = _WINDOWS.c
+    for (budget_id, start), (reserved, spent) in changes:
+        this = and_(w.budget_id == budget_id, w.started_at == start)
+        values = {"reserved": w.reserved + reserved, "spent": w.spent + spent}
+        session.connection().execute(update(_WINDOWS).where(this).values(**values))
 
 
 def exhausted(session: Session, scopes: Scopes, now: datetime) -> list[BudgetRow]:
@@ -142,6 +159,12 @@ def exhausted(session: Session, scopes: Scopes, now: datetime) -> list[BudgetRow
         for budget in applying(session, scopes)
         if (row := usage(session, budget, now)).spent + row.reserved >= budget.limit_microdollars
     ]
+
+
+def refusal(session: Session, budget: BudgetRow, microdollars: int, now: datetime) -> BudgetExceeded:
+    """Why so much more would pass this budget."""
+    _, end = window(Period(budget.period), now)
+    return exceeded(budget, usage(session, budget, now), microdollars, end)
 
 
 def exceeded(budget: BudgetRow, used: BudgetWindowRow, microdollars: int, end: datetime | None) -> BudgetExceeded:

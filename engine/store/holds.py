@@ -97,7 +97,7 @@ def settle(session: Session, hold_id: str, actual: int, *, now: datetime, overag
         if ended or actual < row.drawn or (actual > left and overage is Overage.REFUSE):
             raise _cannot_settle(row, actual, left)
         rest, charge = (row.amount - row.drawn if is_open else 0), actual - row.drawn
-        budgets.settle(session, _reserved(row), rest, charge)
+        budgets.settle(session, reserved_by(row), rest, charge)
         lines = _lines({AccountKind.HELD: -rest, AccountKind.REVENUE: charge, AccountKind.WALLET: rest - charge})
         if lines:
             ledger.post(session, _transaction(row, "settle", Reason.SETTLEMENT, lines, now, charge > rest), now=now)
@@ -105,14 +105,39 @@ def settle(session: Session, hold_id: str, actual: int, *, now: datetime, overag
     return get(session, hold_id)
 
 
-def draw(session: Session, hold_id: str, microdollars: int, *, now: datetime) -> None:
-    """Count a part of an open hold as used up, under the caller's own posting out of `held` (a pre-charged hour)."""
+def draw(session: Session, hold_id: str, microdollars: int) -> list[budgets.Reservation]:
+    """Count up to so much of an open hold as used up, under the caller's own posting out of `held`.
+
+    Returns:
+        What the hold has reserved of budgets: the caller settles that too, in order with its other budgets.
+
+    Raises:
+        Conflict: less than that is left.
+    """
     h = _HOLDS.c
     fits = and_(h.id == hold_id, h.state == HoldState.OPEN.value, h.drawn + microdollars <= h.amount)
     values = {"drawn": h.drawn + microdollars, "charged": h.charged + microdollars}
     if session.connection().execute(update(_HOLDS).where(fits).values(**values)).rowcount == 0:
         raise Conflict(f"the hold {hold_id} has less than {microdollars} micro-dollars left")
-    budgets.settle(session, _reserved(get(session, hold_id)), microdollars, microdollars)
+    return reserved_by(get(session, hold_id))
+
+
+def close_drawn(session: Session, row: HoldRow, *, now: datetime) -> tuple[int, Transaction | None]:
+    """End a locked open hold for what was drawn from it.
+
+    Returns:
+        What is left of it and the transaction that gives that back: the caller posts it, after settling the budgets.
+    """
+    rest = row.amount - row.drawn
+    _write(session, row.id, state=HoldState.SETTLED.value, closed_at=now)
+    lines = _lines({AccountKind.HELD: -rest, AccountKind.WALLET: rest})
+    return rest, _transaction(row, "settle", Reason.SETTLEMENT, lines, now) if rest else None
+
+
+def lock(session: Session, hold_id: str) -> HoldRow | None:
+    """A hold that nobody else changes until the transaction ends; None: there is none."""
+    session.flush()
+    return session.get(HoldRow, hold_id, populate_existing=True, with_for_update=True)
 
 
 def release(session: Session, hold_id: str, *, now: datetime) -> HoldRow:
@@ -178,7 +203,7 @@ def _same(stored: HoldRow, asked: HoldRow) -> HoldRow:
 
 def _lock(session: Session, hold_id: str) -> HoldRow:
     """Holds are locked before budgets, budgets before books: everywhere, so nobody waits in a circle."""
-    row = session.get(HoldRow, hold_id, populate_existing=True, with_for_update=True)
+    row = lock(session, hold_id)
     if row is None:
         raise NotFound(f"no hold {hold_id}")
     return row
@@ -186,7 +211,7 @@ def _lock(session: Session, hold_id: str) -> HoldRow:
 
 def _give_back(session: Session, row: HoldRow, state: HoldState, reason: Reason, now: datetime) -> None:
     rest = row.amount - row.drawn
-    budgets.settle(session, _reserved(row), rest, 0)
+    budgets.settle(session, reserved_by(row), rest, 0)
     if rest:
         lines = _lines({AccountKind.HELD: -rest, AccountKind.WALLET: rest})
         ledger.post(session, _transaction(row, state.value, reason, lines, now), now=now)
@@ -205,7 +230,8 @@ def _transaction(
     return Transaction(key, row.org_id, reason, source, lines, effective_at=now, actor=ACTOR, may_owe=may_owe)
 
 
-def _reserved(row: HoldRow) -> list[budgets.Reservation]:
+def reserved_by(row: HoldRow) -> list[budgets.Reservation]:
+    """The budgets and periods it has a reservation in."""
     return [(budget_id, datetime.fromisoformat(start)) for budget_id, start in row.budgets]
 
 

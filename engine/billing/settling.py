@@ -1,0 +1,59 @@
+"""The periodic work on money, as one call that a leader makes: nothing in it has to happen at a certain time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlmodel import Session
+
+from engine.billing import meter, operator_cost, spend, usage
+from engine.store import holds, ledger_audit
+from engine.store.database import Database
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one pass did."""
+
+    expired_holds: int
+    intervals: meter.Settled
+    usage: usage.Rated
+    machine_postings: int
+    checkpoints: int
+    changes: tuple[spend.Change, ...]
+
+
+def settle_everything(
+    database: Database, now: datetime, *, grace: timedelta = spend.GRACE, guard: Callable[[Session], None]
+) -> Report:
+    """One pass: expire holds, post intervals, machines and usage, checkpoint the books, see who is out of money.
+
+    Args:
+        guard: called in every writing transaction before its end; raises when another process leads.
+
+    Raises:
+        LedgerMismatch: a balance is not the sum of its postings; nothing after that is done.
+    """
+    expired = expire_holds(database, now, guard=guard)
+    intervals = meter.settle_usage(database, now, guard=guard)
+    machines = operator_cost.settle_machines(database, now, guard=guard)
+    rated = usage.rate_waiting(database, now, guard=guard)
+    with database.write() as session:
+        checkpoints = ledger_audit.checkpoint(session, now)
+        guard(session)
+    moved = spend.observe(database, now, grace=grace, guard=guard)
+    return Report(expired, intervals, rated, machines, checkpoints, tuple(moved))
+
+
+def expire_holds(database: Database, now: datetime, *, guard: Callable[[Session], None]) -> int:
+    """Give back what nobody settled in time, one hold per transaction; how many."""
+    with database.read() as session:
+        due = holds.due(session, now)
+    expired = 0
+    for hold_id in due:
+        with database.write() as session:
+            expired += holds.expire(session, hold_id, now=now)
+            guard(session)
+    return expired
