@@ -94,7 +94,17 @@ ACCESS: Mapping[str, Access] = MappingProxyType(
         # keys
         "create_key": _ADMIN_OR_OWN,
         "list_keys": _ADMIN_OR_OWN,
+        "get_key": _ADMIN_OR_OWN,
+        "rotate_key": _ADMIN_OR_OWN,
         "revoke_key": _ADMIN_OR_OWN,
+        "manage_create_key": _ADMIN_OR_OWN,
+        "manage_list_keys": _ADMIN_OR_OWN,
+        "manage_get_key": _ADMIN_OR_OWN,
+        "manage_rotate_key": _ADMIN_OR_OWN,
+        "manage_revoke_key": _ADMIN_OR_OWN,
+        "grant_permission": _ADMIN_OR_OWN,
+        "list_permissions": _ADMIN_OR_OWN,
+        "withdraw_permission": _ADMIN_OR_OWN,
     }
 )
 

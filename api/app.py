@@ -10,7 +10,7 @@ from api.access import check_routes
 from api.deps import Deps, authorise
 from api.metrics import ApiMetrics
 from api.middleware import Counted, JsonByDefault
-from api.routers import account, auth, deployments, health, inference, insight, keys, oidc, scaling
+from api.routers import account, auth, deployments, health, inference, insight, keys, oidc, permissions, scaling
 from api.schemas.errors import ErrorAnswer
 
 PUBLIC = "/api/v1/public"
@@ -44,11 +44,13 @@ def create_app(deps: Deps) -> FastAPI:
         inference.router,
         inference.org_router,
         keys.router,
+        permissions.router,
     ):
         app.include_router(router, prefix=PUBLIC)
     app.include_router(auth.router)
     app.include_router(oidc.router)
     app.include_router(account.router)
+    app.include_router(keys.manage_router)
     app.include_router(health.router)
     routes = list(iter_route_contexts(app.routes))
     check_routes({r.name or "": isinstance(r.original_route, APIRoute) for r in routes})

@@ -1,12 +1,17 @@
-"""What a key may do now: its scopes, its grants and its maker's role put together. Knows no endpoint."""
+"""What a key may do now: its scopes, its grants and its maker's role put together; grants given and taken back.
+
+Who may give them is the routes' business, not this module's.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from sqlmodel import Session
 
+from engine.identity.keys import is_live
 from engine.model.access import (
     ALL_PERMISSIONS,
     PERMISSIONS_OF_GRANT,
@@ -17,8 +22,9 @@ from engine.model.access import (
     Role,
     permissions_of_key,
 )
-from engine.model.errors import Forbidden
-from engine.store import grants, memberships, orgs
+from engine.model.errors import Conflict, Forbidden, NotFound
+from engine.store import audit, deployments, grants, keys, memberships, orgs
+from engine.store.org_tables import KeyGrantRow
 from engine.store.tables import ApiKeyRow
 
 
@@ -65,6 +71,57 @@ def read_powers(session: Session, row: ApiKeyRow) -> KeyPowers | None:
     org = orgs.get(session, row.org_id)
     personal = org is not None and row.created_by is not None and org.personal_for == row.created_by
     return powers_of(row, roles, granted, is_personal=personal)
+
+
+def grant(
+    session: Session, caller: Principal, deployment_id: str, key_id: str, role: GrantRole, now: datetime
+) -> KeyGrantRow:
+    """Let a key work with a deployment. A key that was not scoped is from now on, for good: grants only ever narrow.
+
+    Raises:
+        NotFound: no such deployment, or no such key, in the caller's organisation.
+        Conflict: the deployment is being torn down; the key opens nothing, or is the very one that asks; or what its
+            scopes and its maker's role leave of the grant is nothing.
+    """
+    deployment = deployments.owned(session, deployment_id, caller.org_id)
+    key = keys.one(session, key_id, org_id=caller.org_id)
+    if deployment.delete_requested_at is not None:
+        raise Conflict(f"deployment {deployment_id} is being torn down: nothing can be granted on it")
+    if not is_live(key.expires_at, key.revoked_at, now):
+        raise Conflict(f"key {key_id} is revoked or expired: make a new one", key_id=key_id)
+    if key_id == caller.key_id:
+        raise Conflict("a key cannot be scoped by itself: it would lose everything else; use another key, or sign in")
+    powers = read_powers(session, key)
+    if powers is None or not PERMISSIONS_OF_GRANT[role] & powers.principal.permissions:
+        raise Conflict(f"the grant would be without effect: the scopes of key {key_id}, or its maker's role, have none "
+                       f"of {', '.join(sorted(PERMISSIONS_OF_GRANT[role]))}", key_id=key_id)  # fmt: skip
+    if not key.is_scoped:
+        keys.scope(session, key, now)
+    row = grants.put(
+        session, deployment_id=deployment_id, key_id=key_id, role=role, granted_by=caller.actor, now=now
+    )  # fmt: skip
+    audit.record(
+        session, at=now, actor=caller.actor, org_id=caller.org_id, action="permission.granted", subject=deployment_id,
+        details={"key_id": key_id, "role": role.value},
+    )  # fmt: skip
+    return row
+
+
+def withdraw(session: Session, caller: Principal, deployment_id: str, key_id: str, now: datetime) -> None:
+    """Take a grant back. The key stays scoped: without any grant it opens nothing.
+
+    Raises:
+        NotFound: no such deployment in the caller's organisation, or the key was not granted it.
+    """
+    deployments.owned(session, deployment_id, caller.org_id)
+    row = grants.get(session, deployment_id, key_id)
+    if row is None:
+        raise NotFound(f"key {key_id} was not granted deployment {deployment_id}")
+    grants.remove(session, row, now)
+    audit.record(
+        session, at=now, actor=caller.actor, org_id=caller.org_id, action="permission.withdrawn",
+        subject=deployment_id, details={"key_id": key_id, "role": row.role},
+    )  # fmt: skip
 
 
 def scopes_of(row: ApiKeyRow) -> frozenset[Permission] | None:
