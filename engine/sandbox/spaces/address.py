@@ -48,10 +48,10 @@ def address_of(host: str, raw_path: str) -> Address | None:
     if not raw_path.startswith(ROOT) or region not in REGIONS:
         return None
     bucket = ".".join(labels[:-1]) if labels and labels[-1] == "localhost" else ""
-    return _made(region, bucket, slash + rest or "/", raw_path)
+    return _made(region, bucket, slash + rest or "/")
 
 
-def _made(region: str, host_bucket: str, path: str, sent: str = "") -> Address:
+def _made(region: str, host_bucket: str, path: str) -> Address:
     inside = path.removeprefix("/")
     bucket, _, key = (host_bucket, "", inside) if host_bucket else inside.partition("/")
     bucket, key_bytes = unquote_to_bytes(bucket).decode("utf-8", "replace"), unquote_to_bytes(key)
@@ -60,5 +60,5 @@ def _made(region: str, host_bucket: str, path: str, sent: str = "") -> Address:
     except UnicodeDecodeError:
         text, is_readable = key_bytes.decode("utf-8", "replace"), False
     whole = ROOT + "/".join(part for part in (region, bucket, text) if part)
-    resource = f"/{quote(host_bucket)}{path}" if host_bucket else sent or path
+    resource = f"/{quote(host_bucket)}{path}" if host_bucket else path
     return Address(region, bucket, text, whole, resource, is_readable)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 from base64 import b64decode, b64encode
@@ -126,14 +125,14 @@ class Body:
         sums = _Sums(self._headers, self._payload)
         try:
             with path.open("wb", buffering=0) as file:
-                size = await self._write(file, sums)
+                size = await self._write(file, sums, blobs)
             sums.check(self._trailers())
         except BaseException:
             path.unlink(missing_ok=True)
             raise
         return Stored(Blob(name, size), sums.md5.hexdigest(), sums.told(self._trailers()))
 
-    async def _write(self, file: BinaryIO, sums: _Sums) -> int:
+    async def _write(self, file: BinaryIO, sums: _Sums, blobs: Blobs) -> int:
         size, block = 0, bytearray()
 
         def put(data: bytes) -> None:
@@ -145,7 +144,7 @@ class Body:
             block += piece
             if len(block) >= BLOCK_BYTES:
                 full, block = bytes(block), bytearray()
-                await asyncio.to_thread(put, full)
+                await blobs.run(put, full)
         put(bytes(block))
         return size
 

@@ -64,8 +64,9 @@ class Spaces:
         self.storage.blobs.sweep(set(self.storage.index.blob_names()))
 
     def close(self) -> None:
-        """Close the index."""
+        """Close the index and let the threads go."""
         self.storage.index.close()
+        self.storage.blobs.close()
 
     def sweep(self) -> None:
         """Forget what belongs to buckets that are gone."""

@@ -30,7 +30,7 @@ class S3:
     """boto3's client with its calls in threads; a refused one raises `ClientError`."""
 
     def __init__(self, session: Any, url: str, access_key: str, secret_key: str, **config: Any) -> None:
-        options = {"s3": {"addressing_style": "path"}, "retries": {"max_attempts": 1}, "proxies": {}, **config}
+        options = {"s3": {"addressing_style": "path"}, "retries": {"total_max_attempts": 1}, "proxies": {}, **config}
         self.client = session.client(
             "s3", endpoint_url=url, config=Config(**options), region_name="us-east-1", aws_access_key_id=access_key,
             aws_secret_access_key=secret_key,
@@ -63,6 +63,12 @@ Connect = Callable[..., S3]
 def session() -> Any:
     """One for all: reading the service's description takes as long as a test."""
     return boto3.session.Session()
+
+
+@pytest.fixture
+def client_of(session: Any) -> Callable[..., S3]:
+    """A client of some sandbox."""
+    return lambda sandbox, pair: S3(session, f"{sandbox.url}/spaces/nyc3", *pair)
 
 
 @pytest.fixture
