@@ -127,9 +127,10 @@ def test_delete_failure_keeps_what_it_could_not_delete(scenario: Scenario) -> No
 
 
 def test_unsupported_features_are_refused_by_name(scenario: Scenario) -> None:
-    run = scenario.up(lambda: (Thing("a", {}, pulumi.ResourceOptions(plugin_download_url="x")), None)[1])
+    options = pulumi.ResourceOptions(state_migrations=[lambda args: None])
+    run = scenario.up(lambda: (Thing("a", {}, options), None)[1])
     assert not run.result.succeeded
-    assert "uses `plugin_download_url`: not supported by the embedded engine; set STACKYARD_PULUMI=cli" in run.errors
+    assert "does not support state migrations" in run.errors, "the SDK asks first, and says so itself"
 
 
 def test_parallel_creates_and_their_limit(scenario: Scenario) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pulumi
 
-from engine.deploy.property import Secret
 from tests.fakes.provider import InMemoryProvider
 from tests.fakes.scenario import Scenario, Thing
 
@@ -50,23 +49,3 @@ def test_read_replaces_a_managed_resource(scenario: Scenario) -> None:
     run = scenario.up(reading(thing.id))
     assert run.ops["ext"] == ["read-replacement", "replace", "delete-replaced"]
     assert run.state("ext").external and not scenario.cloud.made("ext")
-
-
-def test_invoke(scenario: Scenario) -> None:
-    def program() -> None:
-        result = pulumi.runtime.invoke_output("fake:index:echo", {"text": "hello"})
-        pulumi.export("echo", result.apply(lambda r: r["echo"]))
-        pulumi.export("secret", result.apply(lambda r: r["secret"]))
-
-    run = scenario.up(program)
-    assert run.result.succeeded, run.errors
-    assert run.result.outputs["echo"] in ("hello", Secret("hello"))
-    assert run.result.outputs["secret"] == Secret("hush")
-
-
-def test_invoke_that_fails(scenario: Scenario) -> None:
-    def program() -> None:
-        pulumi.export("x", pulumi.runtime.invoke_output("fake:index:fails", {}))
-
-    run = scenario.up(program)
-    assert not run.result.succeeded and "the function failed" in run.errors
