@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from datetime import datetime, timedelta
 
-import structlog
 from sqlmodel import Session
 
 from api.outbox import build_outbox
 from api.settings import Settings
+from engine.billing import credit
 from engine.identity.context import AccountPolicy, Identity, SignUp
 from engine.identity.keys import KeyHasher
 from engine.identity.oidc import CALLBACK, OidcClient, OidcProvider
@@ -18,9 +18,12 @@ from engine.identity.sessions import SessionPolicy
 from engine.identity.sms import ConsoleSms, SmsSender, TwilioSms
 from engine.model import ids
 from engine.model.clock import Clock
-from engine.model.errors import InvalidSpec
+from engine.model.errors import Conflict, InvalidSpec
 from engine.store.database import Database
 from engine.store.sealing import Sealer
+
+PHONE_CREDIT_MICRODOLLARS = 1_000_000
+"""$1, once per verified phone: `hyperbolic-limits.txt`."""
 
 
 def build_identity(settings: Settings, database: Database, hasher: KeyHasher, sealer: Sealer, clock: Clock) -> Identity:
@@ -47,7 +50,7 @@ def build_identity(settings: Settings, database: Database, hasher: KeyHasher, se
         outbox=build_outbox(settings, database, sealer, clock),
         sms=_sms_sender(settings),
         oidc=_oidc_provider(settings, clock),
-        grant_promotion=_grant_promotion,
+        grant_promotion=grant_promotion,
     )
 
 
@@ -73,5 +76,13 @@ def _oidc_provider(settings: Settings, clock: Clock) -> OidcProvider | None:
     return OidcProvider(client, clock)
 
 
-def _grant_promotion(session: Session, org_id: str, phone_hash: str, now: datetime) -> None:
-    structlog.get_logger("identity").warning("no ledger yet: a promotional credit was not granted", org=org_id)
+def grant_promotion(session: Session, org_id: str, phone_hash: str, now: datetime) -> bool:
+    """The dollar for a verified phone; False: this number has earned it before, for whichever organisation."""
+    try:
+        posted = credit.promote(
+            session, org_id, PHONE_CREDIT_MICRODOLLARS, key=f"phone/{phone_hash}", actor="system:promotions", now=now,
+            description="a verified phone",
+        )  # fmt: skip
+    except Conflict:  # the ledger remembers every number for ever, also of accounts that are gone
+        return False
+    return posted.is_new

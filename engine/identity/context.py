@@ -23,8 +23,9 @@ from engine.store.account_tables import UserRow
 from engine.store.database import Database
 from engine.store.sealing import Sealer
 
-GrantPromotion = Callable[[Session, str, str, datetime], None]
-"""Credits an organisation once for a verified number: `(session, org_id, phone_hash, now)`, in that transaction."""
+GrantPromotion = Callable[[Session, str, str, datetime], bool]
+"""Credits an organisation for a verified number, in the caller's transaction: `(session, org_id, phone_hash, now)`;
+False: that number has earned its credit before, for whomever."""
 
 _T = TypeVar("_T")
 

@@ -136,8 +136,6 @@ def _record(identity: Identity, session: Session, user_id: str, phone_hash: str,
     session.add(user)
     session.flush()
     org = orgs.personal_of(session, user_id)
-    credited = earns and org is not None
-    if earns and org is not None:
-        identity.grant_promotion(session, org.id, phone_hash, now)
+    credited = earns and org is not None and identity.grant_promotion(session, org.id, phone_hash, now)
     identity.record(session, user, "account.phone_verified", client, credited=credited)
     return credited

@@ -10,7 +10,10 @@ import pytest
 from sqlmodel import select
 from starlette.testclient import TestClient
 
+from api.identity import grant_promotion
 from engine.model.errors import InvalidSpec, Unavailable
+from engine.model.ledger import AccountKind
+from engine.store import ledger
 from engine.store.account_tables import UserRow, VerificationRow
 
 NUMBER, OTHER = "+14155552671", "+447911123456"
@@ -163,3 +166,21 @@ def _phone_verifications(api: Any) -> list[VerificationRow]:
     with api.database.read() as session:
         assert session.exec(select(UserRow.phone_hash)).first() is None
         return list(session.exec(select(VerificationRow).where(VerificationRow.kind == "phone")))
+
+
+def test_credit_is_a_dollar_in_the_books_and_a_number_earns_it_once_for_ever(api: Any) -> None:
+    object.__setattr__(api.app.state.deps.identity, "grant_promotion", grant_promotion)
+    ada, bob = Browser(api), Browser(api, BOB)
+    ada.claim()
+    assert ada.verify(api.sms.code()).json()["credit_granted"]
+    ada.claim(OTHER)  # gives the first number up
+    assert not ada.verify(api.sms.code()).json()["credit_granted"]
+    bob.claim()
+    assert bob.verify(api.sms.code()).json() == {"verified": True, "credit_granted": False}
+    balances = []
+    with api.database.read() as session:
+        for browser in (ada, bob):
+            places = browser.client.get("/account").json()["organisations"]
+            personal = next(o["org_id"] for o in places if o["is_personal"])
+            balances.append(ledger.accounts(session, personal).get(AccountKind.WALLET, 0))
+    assert balances == [1_000_000, 0]

@@ -68,8 +68,11 @@ class Promotions:
 
     granted: list[tuple[str, str]] = field(default_factory=list)
 
-    def grant(self, session: Session, org_id: str, phone_hash: str, now: datetime) -> None:
+    def grant(self, session: Session, org_id: str, phone_hash: str, now: datetime) -> bool:
+        if phone_hash in {number for _, number in self.granted}:
+            return False
         self.granted.append((org_id, phone_hash))
+        return True
 
 
 def identity_for_tests(

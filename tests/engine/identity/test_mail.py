@@ -128,7 +128,7 @@ def test_starttls_is_used_where_it_is_offered_and_the_certificate_checked(serve:
 def test_implicit_tls_logs_in(serve: Any, inbox: Inbox, tls: Tls) -> None:
     def authenticate(server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
         right = isinstance(data, LoginPassword) and (data.login, data.password) == (b"yard", b"p@ss:word/1")
-        return AuthResult(success=right)
+        return AuthResult(success=right, handled=False)
 
     port = serve(ssl_context=tls.server, authenticator=authenticate, auth_required=True, auth_require_tls=False)
     sender(port, scheme="smtps", credentials="yard:p%40ss%3Aword%2F1@", tls=tls.client).send(MAIL)
