@@ -6,7 +6,7 @@ import getpass
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -67,7 +67,7 @@ def run(arguments: list[str]) -> int:
             terminal=terminal,
             piped=lambda: None if sys.stdin.isatty() else sys.stdin.read(),
         )
-        stack.enter_context(_interrupts(loop, lambda text: typer.echo(text, err=True)))
+        stack.enter_context(_interrupts(loop))
         return command.execute(
             arguments, str(Path.cwd()), {}, on_output=typer.echo, on_error=lambda line: typer.echo(line, err=True)
         ).code
@@ -109,17 +109,15 @@ def _project_backend() -> str:
 
 
 @contextmanager
-def _interrupts(loop: EngineLoop, say: Callable[[str], None]) -> Iterator[None]:
+def _interrupts(loop: EngineLoop) -> Iterator[None]:
     """^C once: running steps finish and are saved; twice: stop, what ran is recorded as pending.
 
     SIGTERM does the same. Where no update runs, ^C is what it always is.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        level = loop.interrupt()
-        if level == 0:
+        if loop.interrupt() == 0:
             raise KeyboardInterrupt
-        say(_INTERRUPTED if level == 1 else _TERMINATED)
 
     previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -129,11 +127,6 @@ def _interrupts(loop: EngineLoop, say: Callable[[str], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-_INTERRUPTED = (
-    "^C received; cancelling: running steps finish and are saved. If you would like to terminate immediately, press ^C "
-    "again.\nNote that terminating immediately may lead to orphaned resources and other inconsistencies."
-)
-_TERMINATED = "^C received; terminating: what was running is recorded as pending and asked about by the next update."
 _WHERE = """\
 `stackyard pulumi` works in this folder (Pulumi.yaml), on this installation's backend with its passphrase, or on those
 of PULUMI_BACKEND_URL and PULUMI_CONFIG_PASSPHRASE."""

@@ -142,6 +142,10 @@ class ProgressDisplay:
         """Print the heading."""
         self._say(self._header)
 
+    def interrupted(self, text: str) -> None:
+        """Say what ^C does."""
+        self._console.error(text)
+
     def close(self) -> None:
         """Nothing more will come."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from engine.deploy.plugin_process import PluginPool
@@ -17,6 +18,11 @@ from engine.model.errors import StaleLease
 from engine.model.fence import Fence
 
 T = TypeVar("T")
+_INTERRUPTED = (
+    "^C received; cancelling: running steps finish and are saved. If you would like to terminate immediately, press ^C "
+    "again.\nNote that terminating immediately may lead to orphaned resources and other inconsistencies."
+)
+_TERMINATED = "^C received; terminating: what was running is recorded as pending and asked about by the next update."
 
 
 class UpdateCancellation:
@@ -41,6 +47,14 @@ class UpdateCancellation:
         return self._asked
 
 
+@dataclass(frozen=True)
+class _Running:
+    """One update, and where it talks to people."""
+
+    cancellation: UpdateCancellation
+    tell: Callable[[str], None]
+
+
 class EngineLoop:
     """An event loop on a daemon thread, started at first use.
 
@@ -55,7 +69,7 @@ class EngineLoop:
         self._guard = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._running: dict[str, UpdateCancellation] = {}
+        self._running: dict[str, _Running] = {}
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for it; call from any other thread."""
@@ -74,10 +88,10 @@ class EngineLoop:
         thread.join()
         loop.close()
 
-    def enter(self, stack: str, cancellation: UpdateCancellation) -> None:
-        """Note that an update runs here, so that `pulumi cancel` can reach it."""
+    def enter(self, stack: str, cancellation: UpdateCancellation, tell: Callable[[str], None]) -> None:
+        """Note that an update runs here, so that `pulumi cancel` and ^C can reach it; `tell` says what ^C does."""
         with self._guard:
-            self._running[stack] = cancellation
+            self._running[stack] = _Running(cancellation, tell)
 
     def leave(self, stack: str) -> None:
         """The update ended."""
@@ -89,14 +103,17 @@ class EngineLoop:
         with self._guard:
             running = self._running.get(stack)
         if running is not None:
-            running.request()
+            running.cancellation.request()
         return running is not None
 
     def interrupt(self) -> int:
         """Ask everything that runs here to stop, as ^C does; returns how urgently, 0 where nothing runs."""
-        with self._guard:
-            running = list(self._running.values())
-        return max((cancellation.request() for cancellation in running), default=0)
+        # No lock: the signal may have come while this very thread holds it.
+        asked = 0
+        for running in list(self._running.values()):
+            asked = max(asked, running.cancellation.request())
+            running.tell(_INTERRUPTED if asked == 1 else _TERMINATED)
+        return asked
 
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._guard:

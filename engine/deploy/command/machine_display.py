@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.deploy.command.console import Console
 from engine.deploy.command.display import Showing
+from engine.deploy.events import revealed
 from engine.deploy.property import SECRET_SIGNATURE, SIGNATURE
 from engine.deploy.urn import ROOT_STACK_TYPE
 
@@ -35,6 +36,10 @@ class EventLines:
         """Print an event."""
         self._console.out(json.dumps(event, separators=(",", ":"), ensure_ascii=False))
 
+    def interrupted(self, text: str) -> None:
+        """Say what ^C does, outside the lines."""
+        self._console.error(text)
+
     def close(self) -> None:
         """Nothing comes after the last event."""
 
@@ -54,6 +59,8 @@ class PreviewDigest:
 
     def emit(self, event: Mapping[str, Any]) -> None:
         """Take what belongs into the digest."""
+        if self._showing.secrets:
+            event = revealed(event)
         if prelude := event.get("preludeEvent"):
             self._digest["config"] = prelude["config"]
         elif metadata := (event.get("resourcePreEvent") or {}).get("metadata"):
@@ -65,6 +72,10 @@ class PreviewDigest:
         elif summary := event.get("summaryEvent"):
             self._digest["duration"] = int(summary["durationSeconds"]) * _NANOSECONDS
             self._digest["changeSummary"] = summary["resourceChanges"]
+
+    def interrupted(self, text: str) -> None:
+        """Say what ^C does, outside the document."""
+        self._console.error(text)
 
     def close(self) -> None:
         """Print the document; members without content are left out, as the official engine does."""

@@ -337,7 +337,7 @@ def _run(
     key = running_key(session, session.stack)
     if planning:
         key = f"{key} (preview)"  # ^C stops it; `pulumi cancel` is for updates
-    services.loop.enter(key, cancellation)
+    services.loop.enter(key, cancellation, display.interrupted)
     display.start()
     try:
         return services.loop.run(perform())

@@ -6,12 +6,12 @@ What a row says is `display.py`'s business. Source: pulumi `pkg/backend/display/
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console as Screen
+from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from engine.deploy.command.console import Console
@@ -29,6 +29,8 @@ from engine.deploy.update import UpdateMode
 from engine.model.clock import Clock
 
 _REDRAWS_PER_SECOND = 8  # the seconds of running steps count; faster only flickers
+_PREFIX_WIDTH, _GAP = 3, 2
+_LINES_AROUND = 2  # of the screen: the titles, and the line the cursor is on
 _HALVES = frozenset({"create-replacement", "delete-replaced", "read-replacement", "import-replacement"})
 
 
@@ -72,7 +74,7 @@ class TreeDisplay(ProgressDisplay):
 
     def interrupted(self, text: str) -> None:
         """Say something above the tree."""
-        self._screen.print(Text(text, style="bold red"))
+        self._screen.print(Text(text, style="bold red"), soft_wrap=True)
 
     def _say(self, text: str = "", style: str = "") -> None:
         self._screen.print(Text(text, style=style), soft_wrap=True)
@@ -88,7 +90,7 @@ class TreeDisplay(ProgressDisplay):
 
     def _print_rest(self, summary: Mapping[str, Any]) -> None:
         self._live.stop()
-        self._screen.print(self._draw(), soft_wrap=False)
+        self._screen.print(self._table(list(self._lines())))
         self._say()
         super()._print_rest(summary)
 
@@ -108,30 +110,50 @@ class TreeDisplay(ProgressDisplay):
     def _elapsed(self, row: Row) -> str:
         return f"{int(self._clock.monotonic() - row.started)}s"
 
-    def _draw(self) -> Table:
-        table = Table(box=None, padding=(0, 2, 0, 0), show_edge=False, pad_edge=False)
-        table.add_column("", no_wrap=True, min_width=3)
-        if self._showing.urns:
-            table.add_column(_title("URN"), no_wrap=True, overflow="ellipsis")
-        else:
-            table.add_column(_title("Type"), no_wrap=True, overflow="ellipsis")
-            table.add_column(_title("Name"), no_wrap=True, overflow="ellipsis")
-        table.add_column(_title("Plan" if self._planning else "Status"), no_wrap=True)
-        table.add_column(_title("Info"), no_wrap=True, overflow="ellipsis")
+    def _draw(self) -> Group:
+        """What is on the screen meanwhile: as many rows as it has lines for."""
         with self._guard:
-            for row, guides in self._lines():
-                table.add_row(*self._cells(row, guides))
-        return table
+            return self._table(*self._fitting(list(self._lines()), self._screen.size.height - _LINES_AROUND))
 
-    def _cells(self, row: Row, guides: str) -> tuple[Text, ...]:
+    def _fitting(self, rows: list[tuple[Row, str]], height: int) -> tuple[list[tuple[Row, str]], int]:
+        """Those rows that matter now, and how many are left out: what runs or failed, under its parents."""
+        if len(rows) <= height:
+            return rows, 0
+        wanted: set[str] = set()
+        for row, _ in rows:
+            if row.finished is None or row.failed:
+                wanted |= {row.urn, *self._above(row)}
+        left = [line for line in rows if line[0].urn in wanted][: max(height - 1, 1)]
+        return left, len(rows) - len(left)
+
+    def _above(self, row: Row) -> Iterator[str]:
+        urn = self._parent(row)
+        while urn:
+            yield urn
+            urn = self._parent(self._rows[urn])
+
+    def _table(self, rows: Sequence[tuple[Row, str]], left_out: int = 0) -> Group:
+        """Rows in columns; a line that is too long is cut at the edge of the screen."""
+        last = "Plan" if self._planning else "Status"
+        names = ["URN"] if self._showing.urns else ["Type", "Name"]
+        table = [[Text(""), *(_title(name) for name in [*names, last, "Info"])]]
+        table += [self._cells(row, guides) for row, guides in rows]
+        widths = [max(cell.cell_len for cell in column) for column in zip(*table, strict=True)]
+        widths[0] = _PREFIX_WIDTH
+        lines = [_joined(cells, widths) for cells in table]
+        if left_out:
+            lines.append(Text(f"     … and {left_out} more", style="dim", no_wrap=True, overflow="crop"))
+        return Group(*lines)
+
+    def _cells(self, row: Row, guides: str) -> list[Text]:
         style = "red" if row.failed else OP_STYLES.get(row.op, "")
-        return (
+        return [
             Text(f" {self._prefix(row)}", style=style),
             Text.assemble((guides, "dim"), row.urn if self._showing.urns else row.type),
             *([] if self._showing.urns else [Text(row.name)]),
             Text(self._status(row), style=f"bold {style}" if row.failed else style),
             _styled_info(self._info(row)),
-        )
+        ]
 
     def _before(self, metadata: Mapping[str, Any]) -> None:
         if metadata["op"] in _HALVES and self._planning and not self._showing.replacement_steps:
@@ -173,6 +195,15 @@ def _descend(children: Mapping[str, list[Row]], parent: str, lead: str, *, is_ro
         yield row, lead + branch
         below = lead if is_root else lead + ("   " if last else "│  ")
         yield from _descend(children, row.urn, below, is_root=False)
+
+
+def _joined(cells: Sequence[Text], widths: Sequence[int]) -> Text:
+    line = Text(no_wrap=True, overflow="crop")
+    for cell, width in zip(cells, widths, strict=True):
+        line.append_text(cell)
+        line.append(" " * (width + _GAP - cell.cell_len))
+    line.rstrip()
+    return line
 
 
 def _title(text: str) -> Text:

@@ -232,5 +232,32 @@ def test_interrupt_twice_stops_and_records_what_was_pending(person: Person, monk
     assert [o["type"] for o in exported(person)["pending_operations"]] == ["creating"]
 
 
+def test_interrupt_says_above_the_tree_what_happens(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted(person, 2, monkeypatch)
+    text = re.sub(r"\x1b\[[?0-9;]*[a-zA-Z]", "", person.screen.getvalue())
+    once, twice = text.index("^C received; cancelling"), text.index("^C received; terminating")
+    assert once < twice < text.rindex("pulumi:pulumi:Stack")
+
+
+@pytest.mark.parametrize("flags", [("--json",), ("--suppress-progress",)])
+def test_interrupt_of_lines_is_said_on_the_error_stream(place: Any, flags: tuple[str, ...]) -> None:
+    """For machines and logs, standard output stays what it was."""
+    cloud = place.cloud
+    gate, arrived = asyncio.Event(), threading.Event()
+    cloud.gates["create", "web"], cloud.arrived["create", "web"] = gate, arrived
+    place.stack(lambda: None)
+    results: list[CommandResult] = []
+    running = threading.Thread(target=lambda: results.append(place.execute(web(), "up", "-yf", *flags)))
+    running.start()
+    assert arrived.wait(BOUNDED_SECONDS) and place.loop.interrupt() == 1
+
+    async def go_on() -> None:
+        gate.set()
+
+    place.loop.run(go_on())
+    running.join(BOUNDED_SECONDS)
+    assert "^C received" in results[0].stderr and "^C" not in results[0].stdout
+
+
 def test_interrupt_where_nothing_runs_says_so(command_loop: EngineLoop) -> None:
     assert EngineLoop().interrupt() == 0 and command_loop.interrupt() == 0
