@@ -55,6 +55,7 @@ _FLAG_FIELDS = {
     "protect": "protect",
     "external": "external",
     "pendingReplacement": "pending_replacement",
+    "taint": "taint",
     "retainOnDelete": "retain_on_delete",
     "refreshBeforeUpdate": "refresh_before_update",
 }

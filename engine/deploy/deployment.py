@@ -183,7 +183,7 @@ class Deployment:
             imported = await self._import(urn, goal, old)
             old, condemned = imported.state, None
         comparable = old if condemned is None and old is not None and not old.external else None
-        known = None if self._selection.replaces(urn) else comparable
+        known = None if self._is_to_be_replaced(urn, comparable) else comparable
         inputs = await self.check_diff.checked(urn, goal, known)
         self._plan_goal(urn, goal, known, inputs)
         inputs = await self.check_diff.reviewed(urn, goal, inputs)
@@ -353,13 +353,16 @@ class Deployment:
         return [goal.parent, *goal.dependencies, *provider]
 
     async def _diff(self, urn: str, goal: Goal, old: ResourceState, inputs: PropertyMap) -> DiffResult:
-        if reason := self._reason_to_replace(urn, goal):
+        if reason := self._reason_to_replace(urn, goal, old):
             return DiffResult(True, replace_keys=[reason])
         return await self.check_diff.diff(urn, goal, old, inputs)
 
-    def _reason_to_replace(self, urn: str, goal: Goal) -> str:
+    def _is_to_be_replaced(self, urn: str, old: ResourceState | None) -> bool:
+        return self._selection.replaces(urn) or (old is not None and old.taint)
+
+    def _reason_to_replace(self, urn: str, goal: Goal, old: ResourceState) -> str:
         """Why the resource is replaced whatever a provider says; "" if it is not."""
-        if self._selection.replaces(urn):
+        if self._is_to_be_replaced(urn, old):
             return "id"
         if any(u in self._replaced for u in goal.replace_with):
             return "replaceWith"

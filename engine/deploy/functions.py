@@ -1,4 +1,4 @@
-"""What a program asks of providers without making a resource: functions (invokes) and methods of resources (calls).
+"""What a program asks of providers without making a resource: functions (invokes), methods (calls), whether one exists.
 
 Source: pulumi `source_eval.go`, Invoke and Call.
 """
@@ -11,7 +11,7 @@ from functools import partial
 from engine.deploy.default_providers import DefaultProviders
 from engine.deploy.packages import PackageRequest
 from engine.deploy.property import UNKNOWN_VALUE, PropertyMap, PropertyValue, ResourceReference
-from engine.deploy.provider import CallingProvider, CallResult
+from engine.deploy.provider import CallingProvider, CallResult, PartialFailure
 from engine.deploy.registrations import Registrations
 from engine.deploy.registry import SWITCH_TO_CLI
 from engine.deploy.step_executor import Execution
@@ -59,6 +59,28 @@ class Functions:
             ProviderError: the method failed.
         """
         return await self._workers.answer(partial(self._call, token, args, dependencies, reference, plugin))
+
+    async def exists(
+        self, type_: str, id: str, parent: str, properties: PropertyMap, reference: str, plugin: PackageRequest
+    ) -> bool:
+        """Whether the cloud has a resource of this type and id; nothing is taken into the stack.
+
+        Raises:
+            ProviderError: the provider could not say.
+        """
+        return await self._workers.answer(partial(self._exists, type_, id, parent, properties, reference, plugin))
+
+    async def _exists(
+        self, type_: str, id: str, parent: str, properties: PropertyMap, reference: str, plugin: PackageRequest
+    ) -> bool:
+        if not self._x.registry.provides(type_):
+            raise Refused(f"no provider here knows the resource type {type_}: {SWITCH_TO_CLI}")
+        provider = await self._x.registry.get(reference or await self._default_providers.reference(plugin))
+        try:
+            found = await provider.read(self._registrations.urn_of(parent, type_, id), type_, id, properties, {})
+        except PartialFailure:
+            return True  # there, though not usable
+        return bool(found.id)
 
     async def _invoke(self, token: str, args: PropertyMap, reference: str, plugin: PackageRequest) -> PropertyMap:
         package = package_of(token)

@@ -14,6 +14,7 @@ from google.protobuf import empty_pb2
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, provider_pb2, resource_pb2, resource_pb2_grpc
 
 from engine.deploy.callbacks import CallbackFailed
+from engine.deploy.checkpoint import COMPATIBLE_VERSION
 from engine.deploy.component_providers import ComponentProviders
 from engine.deploy.deployment import Deployment
 from engine.deploy.events import EngineEvents
@@ -26,6 +27,7 @@ from engine.deploy.provider import ProviderError
 from engine.deploy.registry import SWITCH_TO_CLI
 from engine.deploy.transforms import Transforms
 from engine.deploy.urn import package_of
+from engine.deploy.version_range import VersionRangeError, require_version
 from engine.deploy.wire import CHANNEL_OPTIONS as CHANNEL_OPTIONS
 from engine.deploy.wire import decode_struct, decode_value, encode_struct
 from engine.deploy.worker_pool import Refused, UpdateStopped, WorkerPool
@@ -213,8 +215,15 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         struct = encode_struct(found, keep_resources=request.acceptResources)
         return resource_pb2.ResourceInvokeResponse(**{"return": struct})
 
-    async def ExistsResource(self, request: Any, context: Any) -> NoReturn:
-        await _refuse(context, "resource existence checks (`exists`)")
+    async def ExistsResource(self, request: Any, context: Any) -> resource_pb2.ExistsResourceResponse:
+        plugin = await self._plugin(request, package_of(request.type), context)
+        id, properties = request.id, decode_struct(request.properties)
+        if not id or id == UNKNOWN_VALUE:
+            return resource_pb2.ExistsResourceResponse(unknown=True)
+        asking = self._deployment.functions.exists(
+            request.type, id, request.parent, properties, request.provider, plugin
+        )
+        return resource_pb2.ExistsResourceResponse(exists=await _answer(context, asking))
 
     async def Call(self, request: Any, context: Any) -> provider_pb2.CallResponse:
         plugin = await self._plugin(request, package_of(request.tok), context)
@@ -293,8 +302,12 @@ class _Engine(engine_pb2_grpc.EngineServicer):
     async def StartDebugging(self, request: Any, context: Any) -> NoReturn:
         await _refuse(context, "attaching a debugger")
 
-    async def RequirePulumiVersion(self, request: Any, context: Any) -> NoReturn:
-        await _refuse(context, f"the program requires Pulumi CLI version {request.pulumi_version_range}")
+    async def RequirePulumiVersion(self, request: Any, context: Any) -> Any:
+        try:
+            require_version(request.pulumi_version_range, COMPATIBLE_VERSION)
+        except VersionRangeError as err:
+            await context.abort(grpc.StatusCode.UNKNOWN, str(err))
+        return engine_pb2.RequirePulumiVersionResponse()
 
 
 async def _answer(context: Any, work: Awaitable[_T]) -> _T:

@@ -93,6 +93,7 @@ class Refresher:
             inputs=annotate(result.inputs, old.inputs),
             outputs=annotate(mark_secrets(wanted, result.outputs), old.outputs),
             init_errors=errors,
+            taint=old.taint,
             refresh_before_update=result.refresh_before_update,
         )
         if new.inputs == old.inputs and new.outputs == old.outputs:

@@ -86,6 +86,10 @@ class Registrations:
             self.root = urn
         return goal, urn
 
+    def urn_of(self, parent: str, type_: str, name: str) -> str:
+        """The URN a resource would have."""
+        return make_urn(self._target.stack, self._target.project, parent or self.root, type_, name)
+
     def _with_parent(self, goal: Goal) -> Goal:
         if goal.parent:
             if goal.parent not in self.seen:

@@ -23,6 +23,7 @@ class ResourceState:
         provider: reference `URN::ID` of its provider; empty for components and providers.
         dependencies, property_dependencies: URNs.
         init_errors: it exists but is not usable.
+        taint: somebody wants it replaced by the next update.
         custom_timeouts: operation → seconds.
         created, modified: RFC 3339 text with nanoseconds, kept as text because datetime has only microseconds.
         replacement_trigger: a value whose change replaces the resource; None means there is none.
@@ -42,6 +43,7 @@ class ResourceState:
     external: bool = False
     delete: bool = False
     pending_replacement: bool = False
+    taint: bool = False
     dependencies: Sequence[str] = ()
     property_dependencies: Mapping[str, Sequence[str]] = field(default_factory=dict)
     init_errors: Sequence[str] = ()

@@ -36,12 +36,14 @@ class Project:
         path: the file.
         config_dir: folder of the `Pulumi.<stack>.yaml` files (`stackConfigDir`, else beside `path`).
         backend_url: `backend.url`; "" where the file names none.
+        required_version: the range of engine versions it demands; "" for any.
     """
 
     name: str
     path: Path
     config_dir: Path
     backend_url: str = ""
+    required_version: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def _read_project(path: Path) -> Project:
     if isinstance(data.get("config"), dict):  # the newer form: a schema of configuration, not a folder
         folder = path.parent / str(data.get("stackConfigDir") or "")
     backend = data.get("backend") or {}
-    return Project(data["name"], path, folder, str(backend.get("url", "")) if isinstance(backend, dict) else "")
+    url = str(backend.get("url", "")) if isinstance(backend, dict) else ""
+    return Project(data["name"], path, folder, url, str(data.get("requiredPulumiVersion") or ""))
 
 
 def _parse(path: Path) -> dict[str, Any]:

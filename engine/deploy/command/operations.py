@@ -33,8 +33,10 @@ from engine.deploy.policy_config import PolicyError
 from engine.deploy.program import ProgramSource
 from engine.deploy.provider_sources import ProviderChoice, ProviderSources
 from engine.deploy.snapshot import Snapshot
+from engine.deploy.stack_config import ConfigError
 from engine.deploy.update import ProviderSource, UpdateMode, UpdateOptions, UpdateResult, run_update
 from engine.deploy.update_target import UpdateTarget
+from engine.deploy.version_range import VersionRangeError, require_version
 from engine.model.errors import StaleLease
 from engine.model.fence import Fence
 
@@ -94,6 +96,7 @@ class Work(Protocol):
 
 def preview(session: Session) -> None:
     """`preview`: says what `up` would do; writes and locks nothing."""
+    _require_version(session)
     put_given(session)
     stored = session.store.load()
     source = _program(session, UpdateMode.PREVIEW)
@@ -104,6 +107,13 @@ def preview(session: Session) -> None:
         raise _failure(session, result)
     if result.plan is not None:
         plans.save(session, result.plan)
+
+
+def _require_version(session: Session) -> None:
+    try:
+        require_version(session.project.required_version, COMPATIBLE_VERSION)
+    except VersionRangeError as err:
+        raise ConfigError(f"{session.project.path}: {err}") from err
 
 
 def _failure(session: Session, result: UpdateResult) -> CommandFailed:
@@ -150,6 +160,7 @@ def _update(session: Session, mode: UpdateMode, work: Work | None = None) -> Upd
     """Preview, ask, and do it; None if only the preview was wanted."""
     consent = Consent(session, mode)
     consent.require_possible()
+    _require_version(session)
     put_given(session)
     plan, strict = plans.read(session), plans.is_strict(session)
     store, services = session.store, session.services
