@@ -265,8 +265,10 @@ class ProgressDisplay:
             return ""
         if not running:
             return "running" if self._is_root(row) and row.metadata and not finished else ""
-        if self._done and row.finished is None:  # a component that registered no outputs
-            return done
+        if self._done and row.finished is None:
+            state = row.metadata.get("new") or row.metadata.get("old") or {}
+            # A component that registered no outputs is done; what was under way when all stopped is not.
+            return f"{running} (pending)" if state.get("custom") else done
         if finished and row.finished is not None:
             return f"{done} ({seconds_text(row.finished - row.started)})"
         return f"{running} ({self._elapsed(row)})"

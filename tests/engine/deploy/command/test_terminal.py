@@ -13,10 +13,15 @@ from typing import Any
 import pulumi
 import pytest
 from pulumi.automation import CommandResult
+from rich.console import Console
 
 from engine.deploy.command import EmbeddedPulumi, EngineLoop
+from engine.deploy.command.console import Console as LineConsole
+from engine.deploy.command.display import Showing
 from engine.deploy.command.loop import UpdateCancellation
 from engine.deploy.command.terminal import Terminal
+from engine.deploy.command.tree import TreeDisplay
+from engine.deploy.update import UpdateMode
 from engine.model.clock import SystemClock
 from tests.fakes.provider import FakeProviders
 from tests.fakes.scenario import Group, Thing
@@ -130,6 +135,67 @@ def test_changed_property_is_named_beside_its_row(person: Person) -> None:
     assert row.split() == ["~", "└─", "fake:index:Thing", "web", "update", "[diff:", "~size]"]
 
 
+def test_narrow_screen_cuts_lines_and_squeezes_no_column(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    person.program = web()
+    assert person.run("up", "--yes", "--skip-preview").code == 0
+    rows = [line for line in person.final() if "─ " in line]
+    assert len(rows) == 2 and all(len(row) <= 40 for row in rows)
+    assert "fake:index:Group" in rows[0] and rows[1].startswith(" +") and "fake:index:Thing" in rows[1]
+
+
+def rows_of(display: TreeDisplay, height: int) -> list[str]:
+    """What is drawn on a screen of that height."""
+    screen = Console(file=io.StringIO(), width=100, height=height + 1, no_color=True)
+    display._screen = screen
+    screen.print(display._draw())
+    return str(screen.file.getvalue()).splitlines()  # type: ignore[attr-defined]
+
+
+def test_tree_that_does_not_fit_shows_what_runs(place: Any) -> None:
+    console = LineConsole()
+    display = TreeDisplay(
+        console, SystemClock(), UpdateMode.UP, "golden", "dev", showing=Showing(), screen=Console(file=io.StringIO())
+    )
+    root = "urn:pulumi:dev::golden::pulumi:pulumi:Stack::golden-dev"
+    for number in range(200):
+        urn = f"urn:pulumi:dev::golden::fake:index:Thing::thing-{number}"
+        state = {"urn": urn, "type": "fake:index:Thing", "custom": True, "parent": root}
+        event = {"op": "create", "urn": urn, "type": "fake:index:Thing", "old": None, "new": state}
+        display.emit({"resourcePreEvent": {"metadata": event}})
+        if number not in (7, 150, 199):
+            display.emit({"resOutputsEvent": {"metadata": event}})
+    shown = rows_of(display, 12)
+    assert [line.split()[2] if "─" not in line else line.split()[3] for line in shown[1:4]] == [
+        "thing-7",
+        "thing-150",
+        "thing-199",
+    ]
+    assert shown[-1].strip() == "… and 197 more"
+    assert len(rows_of(display, 500)) == 201
+
+
+def test_preview_shows_only_outputs_that_change(person: Person) -> None:
+    def exporting(size: int) -> Any:
+        def program() -> None:
+            pulumi.export("size", size)
+            pulumi.export("same", {"deep": [1]})
+            pulumi.export("token", pulumi.Output.secret(f"hush{size}"))
+
+        return program
+
+    person.program = exporting(1)
+    person.run("up", "--yes", "--skip-preview")
+    person.program = exporting(2)
+    person.run("preview")
+    shown = "\n".join(person.final())
+    assert "~ size : 1 => 2" in shown and "~ token: [secret] => [secret]" in shown and "same" not in shown
+    person.run("preview", "--show-sames")
+    assert "same " in "\n".join(person.final())
+    person.run("up", "--yes", "--skip-preview")
+    assert "    same : {" in "\n".join(person.final())
+
+
 def test_destroy_is_previewed_and_asked_for(person: Person) -> None:
     person.program = web()
     person.run("up", "--yes")
@@ -229,6 +295,7 @@ def test_interrupt_once_finishes_what_runs_and_saves(person: Person, monkeypatch
 def test_interrupt_twice_stops_and_records_what_was_pending(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     done = interrupted(person, 2, monkeypatch)
     assert done.code == 8
+    assert any("fake:index:Thing" in line and "creating (pending)" in line for line in person.final()), person.final()
     assert [o["type"] for o in exported(person)["pending_operations"]] == ["creating"]
 
 
