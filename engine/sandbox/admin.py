@@ -162,7 +162,7 @@ class SandboxAdmin:
             {"account": a.account, "droplet_id": 0, "name": a.name, "size": a.kind,
              "tags": list(getattr(a, "tags", [])), "created_at": a.created_at, "gone_at": None,
              "cost_usd": str(billing.accrued_usd(a, now)), "kind": a.kind, "resource": a.id}
-            for a in self.cloud.live_assets()
+            for a in self.cloud.assets.live()
             if Decimal(a.rate_usd) or Decimal(a.accrued_usd)
         ]  # fmt: skip
         return {"usage": [asdict(u) for u in self.cloud.usage] + live}
@@ -228,20 +228,20 @@ class SandboxAdmin:
 
     def _resource(self, id: str, verb: str) -> Reply:
         """Of an asset: gone at once; its next status at once; degraded; ended in an error."""
-        found = [a for a in self.cloud.live_assets() if a.id == id]
+        found = [a for a in self.cloud.assets.live() if a.id == id]
         if not found:
             raise not_found()
         asset = found[0]
         healthy = {LoadBalancer: "active", Certificate: "verified", Cluster: "running"}.get(type(asset), "")
         match verb:
             case "vanish":
-                self.cloud.remove_asset(self.cloud.account(asset.account), asset, "vanished")
+                self.cloud.assets.remove(self.cloud.account(asset.account), asset, "vanished")
             case "unstick" | "heal" if healthy:
-                self.cloud.turn_asset(asset, healthy)
+                self.cloud.assets.turn(asset, healthy)
             case "degrade" if isinstance(asset, Cluster):
-                self.cloud.turn_asset(asset, "degraded")
+                self.cloud.assets.turn(asset, "degraded")
             case "fail" if asset.failed:
-                self.cloud.turn_asset(asset, asset.failed)
+                self.cloud.assets.turn(asset, asset.failed)
             case "unstick" | "heal" | "degrade" | "fail":
                 raise unprocessable(f"a {asset.kind} has no status for {verb}; vanish is possible")
             case _:
@@ -262,8 +262,8 @@ class SandboxAdmin:
         """Everything gone, as if by hand; ids go on counting."""
         for droplet in list(self.cloud.live_droplets()):
             self.cloud.vanish(self.cloud.accounts[droplet.account], droplet)
-        for asset in list(self.cloud.live_assets()):
-            self.cloud.remove_asset(self.cloud.account(asset.account), asset, "vanished")
+        for asset in list(self.cloud.assets.live()):
+            self.cloud.assets.remove(self.cloud.account(asset.account), asset, "vanished")
         for account in self.cloud.accounts.values():
             tables: list[dict[Any, Any]] = [
                 account.keys, account.tags, account.firewalls, account.vpcs, account.actions,

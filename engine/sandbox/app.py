@@ -169,7 +169,7 @@ class SandboxApp:
         if "droplet" in request.values:
             self.cloud.vanish(request.account, droplets.droplet_of(request))
         elif (asset := _asset_at(request.values, request.account)) is not None:
-            self.cloud.remove_asset(request.account, asset, "vanished")
+            self.cloud.assets.remove(request.account, asset, "vanished")
         else:
             self._vanish_record(request)
 

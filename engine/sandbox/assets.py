@@ -1,7 +1,7 @@
 """What an account holds beside machines: volumes, snapshots, addresses, projects, balancers, domains, clusters.
 
 Records only, and every one of them lives the same life: created with a status, which may turn into another when its
-time has come, metered while it exists, removed. The rules are in `cloud.py`, the answers in `shapes.py`.
+time has come, metered while it exists, removed. The rules are in `asset_life.py`, the answers in `shapes.py`.
 """
 
 from __future__ import annotations

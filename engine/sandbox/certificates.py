@@ -38,7 +38,7 @@ def create(request: Request) -> Reply:
         case _:
             raise unprocessable("type must be custom or lets_encrypt")
     then = "verified" if certificate.status == "pending" else ""
-    request.cloud.add_asset(request.account, certificate, hits=request.hits, then=then, seconds=seconds)
+    request.cloud.assets.add(request.account, certificate, hits=request.hits, then=then, seconds=seconds)
     return Reply(201, {"certificate": shapes.certificate(certificate)})
 
 
@@ -118,7 +118,7 @@ def delete(request: Request) -> Reply:
     for balancer in request.account.table(LoadBalancer).values():
         if any(r["certificate_id"] == certificate.id for r in balancer.spec["forwarding_rules"]):
             raise conflict(f"the certificate is in use by load balancer {balancer.name}")
-    request.cloud.remove_asset(request.account, certificate)
+    request.cloud.assets.remove(request.account, certificate)
     return NO_CONTENT
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from ipaddress import IPv4Address
 from typing import Any, Protocol
 
@@ -17,21 +16,10 @@ from engine.model.clock import Clock
 from engine.model.ids import random_uuid
 from engine.sandbox import billing
 from engine.sandbox.addresses import LOOPBACK_COUNT, LOOPBACK_FIRST, AddressPool
-from engine.sandbox.assets import (
-    ASSETS,
-    Asset,
-    Cluster,
-    Domain,
-    DomainRecord,
-    LoadBalancer,
-    NodePool,
-    Project,
-    ReservedIp,
-    Snapshot,
-    Volume,
-)
+from engine.sandbox.asset_life import AssetLife
+from engine.sandbox.assets import Volume
 from engine.sandbox.capacity import Capacity
-from engine.sandbox.catalog import IMAGES_BY_ID, REGIONS, SIZES
+from engine.sandbox.catalog import REGIONS
 from engine.sandbox.errors import not_found, unprocessable
 from engine.sandbox.faults import Fault, FaultKind, first
 from engine.sandbox.journal import Journal
@@ -91,6 +79,7 @@ class Cloud:
     def __post_init__(self) -> None:
         self.addresses = AddressPool(LOOPBACK_FIRST, LOOPBACK_COUNT, self.address_offset)
         self.private_addresses = AddressPool(PRIVATE_FIRST, PRIVATE_COUNT, 2)
+        self.assets = AssetLife(self)
         self._due: list[tuple[float, int, str, str]] = []
 
     def now(self) -> float:
@@ -104,11 +93,11 @@ class Cloud:
             at, id, account_name, asset_name = heapq.heappop(self._due)
             account = self.accounts[account_name]
             if asset_name:
-                self._arrive(account, asset_name, at)
+                self.assets.arrive(account, asset_name, at)
                 continue
             action = account.actions.get(id)
             if action is not None and action.status == "in-progress" and action.completes_at == at:
-                self._complete(account, action)
+                self.complete(account, action)
             droplet = account.droplets.get(id)
             if droplet is not None and droplet.doomed_at == at:
                 self.vanish(account, droplet, "droplet.placement_failed")
@@ -203,7 +192,7 @@ class Cloud:
             region=droplet.region, tags=list(droplet.tags), address=droplet.address,
         )  # fmt: skip
         for volume_id in request.volume_ids:
-            self._attach(account.table(Volume)[volume_id], droplet)
+            self.assets.attach(account.table(Volume)[volume_id], droplet)
         return droplet, self.begin(account, droplet, "create", self.timings.boot_seconds)
 
     def destroy(self, account: Account, droplet: Droplet) -> None:
@@ -243,7 +232,7 @@ class Cloud:
             if droplet.id in firewall.droplet_ids:
                 firewall.droplet_ids.remove(droplet.id)
                 self.save(firewall)
-        self._let_go(account, droplet)
+        self.assets.let_go(account, droplet)
         self.capacity.give_back(droplet.size, droplet.region)
         self.addresses.release(droplet.address)
         self.private_addresses.release(droplet.private_address)
@@ -276,7 +265,7 @@ class Cloud:
             self.counters.action, account.name, type, droplet.id, droplet.region, now, completes_at,
             arguments=arguments, fails=fails or (droplet.fails and type == "create"),
         )  # fmt: skip
-        self._add_action(account, action)
+        self.add_action(account, action)
         droplet.pending_action = action.id
         self.save(droplet)
         if completes_at:
@@ -284,14 +273,15 @@ class Cloud:
             self._changed(droplet)
         # A create always answers `new` first, as the real one does; the rest may be done at once.
         if type != "create" and seconds <= 0:
-            self._complete(account, action)
+            self.complete(account, action)
         return action
 
     def schedule(self, at: float, id: int, account: str, asset: str = "") -> None:
         """Look at an action or a Droplet again at a time (their ids come from ranges apart), or at an asset."""
         heapq.heappush(self._due, (at, id, account, asset))
 
-    def _add_action(self, account: Account, action: Action) -> None:
+    def add_action(self, account: Account, action: Action) -> None:
+        """Keep a new action."""
         self.counters.action += 1
         account.actions[action.id] = action
         self._forget_old_actions(account)
@@ -306,11 +296,12 @@ class Cloud:
             if self.recorder:
                 self.recorder.forget(old)
 
-    def _complete(self, account: Account, action: Action) -> None:
+    def complete(self, account: Account, action: Action) -> None:
+        """End an action now: what it is about becomes what it asked for, or stays as it is if it fails."""
         action.status = "errored" if action.fails else "completed"
         self.save(action)
         if action.resource:
-            self._complete_on_asset(account, action)
+            self.assets.complete(account, action)
             return
         droplet = account.droplets.get(action.droplet_id)
         if droplet is None:
@@ -348,7 +339,7 @@ class Cloud:
                 droplet.size = action.arguments["size"]
                 self.capacity.take(droplet.size, droplet.region)
             case "snapshot":
-                self._snapshot(account, droplet, action.arguments["name"])
+                self.assets.snapshot(account, droplet, action.arguments["name"])
             case "enable_ipv6" | "enable_backups" | "disable_backups":
                 feature = action.type.split("_")[1]
                 present = [f for f in droplet.features if f != feature]
@@ -375,215 +366,6 @@ class Cloud:
             self.save(action)
         self.save(droplet)
 
-    def add_asset(
-        self, account: Account, asset: Asset, *, hits: Sequence[Fault] = (), then: str = "", seconds: float = 0.0,
-        rate_usd: Decimal = Decimal(0),
-    ) -> None:  # fmt: skip
-        """Put a new asset into its account.
-
-        Args:
-            hits: the faults its create meets.
-            then: the status it turns into after `seconds`.
-        """
-        table = account.table(type(asset))
-        table[asset.id] = asset
-        asset.metered_at = asset.created_at
-        asset.rate_usd = str(rate_usd)
-        if then and first(hits, FaultKind.STUCK_NEW) is None:
-            asset.next_status, asset.due_at = then, self.now() + seconds
-        if asset.failed and first(hits, FaultKind.CREATED_BUT_ERROR) is not None:
-            asset.next_status, asset.due_at = asset.failed, self.now() + seconds
-        if isinstance(asset, Cluster) and first(hits, FaultKind.DEGRADED) is not None:
-            asset.next_status, asset.due_at = "degraded", self.now() + seconds
-        doom = first(hits, FaultKind.PLACEMENT_FAILURE) or first(hits, FaultKind.VANISH)
-        if doom is not None:
-            asset.doomed_at = self.now() + doom.seconds
-        self.put_asset(account, asset)
-        self.save(asset)
-        self._tell(asset, "created", **({"region": asset.region} if asset.region else {}))
-
-    def put_asset(self, account: Account, asset: Asset) -> None:
-        """Keep an asset and watch its times; also one that is read back."""
-        account.table(type(asset))[asset.id] = asset
-        for at in (asset.due_at, asset.doomed_at):
-            if at:
-                self.schedule(at, 0, account.name, _asset_name(asset))
-        match asset:
-            case ReservedIp():
-                self.addresses.hold(asset.id)
-            case LoadBalancer() | Cluster():
-                self.addresses.hold(asset.address)
-            case NodePool():
-                for _ in asset.nodes:
-                    self.capacity.take(asset.size, asset.region)
-            case _:
-                pass
-
-    def turn_asset(self, asset: Asset, status: str) -> None:
-        """Give an asset another status now."""
-        asset.status, asset.next_status, asset.due_at = status, "", 0.0
-        self.save(asset)
-        self._tell(asset, status)
-
-    def remove_asset(self, account: Account, asset: Asset, how: str = "deleted") -> None:
-        """Remove an asset and what hangs on it."""
-        if account.table(type(asset)).pop(asset.id, None) is None:
-            return
-        match asset:
-            case Volume() if asset.droplet_id:
-                self._detach(asset, account.droplets.get(asset.droplet_id))
-            case ReservedIp():
-                self.addresses.release(asset.id)
-            case LoadBalancer():
-                self.addresses.release(asset.address)
-            case Cluster():
-                self.addresses.release(asset.address)
-                for pool in [p for p in account.table(NodePool).values() if p.cluster == asset.id]:
-                    self.remove_asset(account, pool, how)
-            case Domain():
-                for record in [r for r in account.table(DomainRecord).values() if r.domain == asset.id]:
-                    self.remove_asset(account, record, how)
-            case NodePool():
-                for _ in asset.nodes:
-                    self.capacity.give_back(asset.size, asset.region)
-            case Snapshot() if asset.source_type == "droplet" and asset.source.isdigit():
-                source = account.droplets.get(int(asset.source))
-                if source is not None and int(asset.id) in source.snapshot_ids:
-                    source.snapshot_ids.remove(int(asset.id))
-                    self.save(source)
-            case _:
-                pass
-        self.leave_projects(account, asset.urn)
-        cost = billing.accrued_usd(asset, self.now())
-        if cost:
-            self.usage.append(
-                Usage(account.name, 0, asset.name, asset.kind, list(getattr(asset, "tags", [])), asset.created_at,
-                      self.now(), str(cost), asset.kind, asset.id)
-            )  # fmt: skip
-        self.forget(asset)
-        self._tell(asset, how, cost_usd=str(cost))
-
-    def leave_projects(self, account: Account, urn: str) -> None:
-        """Take a name out of whichever project lists it."""
-        for project in account.table(Project).values():
-            if project.resources.pop(urn, None) is not None:
-                self.save(project)
-
-    def retune(self, asset: Asset, rate_usd: Decimal) -> None:
-        """Change what an asset costs from now on."""
-        billing.retune(asset, rate_usd, self.now())
-        self.save(asset)
-
-    def _tell(self, asset: Asset, what: str, **details: Any) -> None:
-        self.journal.add(self.now(), asset.account, f"{asset.kind}.{what}", asset.id, name=asset.name, **details)
-
-    def _arrive(self, account: Account, asset_name: str, at: float) -> None:
-        kind, _, id = asset_name.partition("/")
-        asset = account.table(ASSETS[kind]).get(id)
-        if asset is None:
-            return
-        if asset.doomed_at == at:
-            self.remove_asset(account, asset, "placement_failed")
-        elif asset.due_at == at:
-            self.turn_asset(asset, asset.next_status)
-
-    def begin_on(self, account: Account, asset: Asset, type: str, *, fails: bool = False, **arguments: Any) -> Action:
-        """Start an action on a volume or a reserved address.
-
-        Raises:
-            ApiError: 422 while another action is under way on it, or on the Droplet it concerns.
-        """
-        droplet = account.droplets.get(arguments.get("droplet_id", 0))
-        if asset.pending_action or (droplet is not None and droplet.pending_action):
-            raise unprocessable(f"{'Droplet' if droplet else asset.kind} already has a pending event.")
-        now, seconds = self.now(), self.timings.action_seconds
-        action = Action(
-            self.counters.action, account.name, type, 0, asset.region, now, now + seconds, arguments=arguments,
-            resource_type=asset.kind, resource=asset.id, fails=fails,
-        )  # fmt: skip
-        self._add_action(account, action)
-        asset.pending_action = action.id
-        self.save(asset)
-        if seconds > 0:
-            self.schedule(action.completes_at, action.id, action.account)
-        else:
-            self._complete(account, action)
-        return action
-
-    def _complete_on_asset(self, account: Account, action: Action) -> None:
-        kind: type[Asset] = Volume if action.resource_type == "volume" else ReservedIp
-        asset = account.table(kind).get(action.resource)
-        droplet = account.droplets.get(action.arguments.get("droplet_id", 0))
-        if asset is None or (action.type in ("attach_volume", "assign_ip") and droplet is None):
-            action.status = "errored"
-            self.save(action)
-        if asset is None:
-            return
-        asset.pending_action = 0
-        self.save(asset)
-        if action.status == "errored":
-            self._tell(asset, "errored", action=action.type)
-            return
-        match asset, action.type:
-            case Volume(), "attach_volume" if droplet is not None:
-                self._attach(asset, droplet)
-            case Volume(), "detach_volume":
-                self._detach(asset, account.droplets.get(asset.droplet_id))
-            case Volume(), "resize":
-                asset.size_gib = action.arguments["size_gib"]
-                self.retune(asset, billing.VOLUME_GIB_HOUR * asset.size_gib)
-            case ReservedIp(), "assign_ip" if droplet is not None:
-                asset.droplet_id = droplet.id
-                self.retune(asset, Decimal(0))
-            case ReservedIp(), "unassign_ip":
-                asset.droplet_id = 0
-                self.retune(asset, billing.IDLE_ADDRESS_HOUR)
-            case _:
-                pass
-        self._tell(asset, action.type, droplet_id=action.arguments.get("droplet_id", 0))
-
-    def _attach(self, volume: Volume, droplet: Droplet) -> None:
-        volume.droplet_id = droplet.id
-        droplet.volume_ids.append(volume.id)
-        self.save(volume)
-        self.save(droplet)
-
-    def _detach(self, volume: Volume, droplet: Droplet | None) -> None:
-        volume.droplet_id = 0
-        if droplet is not None and volume.id in droplet.volume_ids:
-            droplet.volume_ids.remove(volume.id)
-            self.save(droplet)
-        self.save(volume)
-
-    def _let_go(self, account: Account, droplet: Droplet) -> None:
-        """A Droplet is gone: volumes and reserved addresses stay, free; balancers forget it."""
-        for id in list(droplet.volume_ids):
-            self._detach(account.table(Volume)[id], droplet)
-        for address in account.table(ReservedIp).values():
-            if address.droplet_id == droplet.id:
-                address.droplet_id = 0
-                self.retune(address, billing.IDLE_ADDRESS_HOUR)
-        for balancer in account.table(LoadBalancer).values():
-            if droplet.id in balancer.droplet_ids:
-                balancer.droplet_ids.remove(droplet.id)
-                self.save(balancer)
-        self.leave_projects(account, f"do:droplet:{droplet.id}")
-
-    def _snapshot(self, account: Account, droplet: Droplet, name: str) -> None:
-        disk = SIZES[droplet.size].disk_gib
-        image = IMAGES_BY_ID.get(droplet.image)
-        parent = account.table(Snapshot).get(str(droplet.image))
-        distribution = image.distribution if image else parent.distribution if parent else "Unknown"
-        size_gib = image.size_gib if image else parent.size_gib if parent else 2.4
-        snapshot = Snapshot(
-            id=str(self.counters.image), account=account.name, name=name, created_at=self.now(),
-            region=droplet.region, source=str(droplet.id), source_type="droplet", size_gib=size_gib, min_disk_gib=disk,
-            distribution=distribution,
-        )  # fmt: skip
-        self.counters.image += 1
-        droplet.snapshot_ids.append(int(snapshot.id))
-        self.add_asset(account, snapshot, rate_usd=billing.SNAPSHOT_GIB_HOUR * Decimal(str(size_gib)))
-
     def save(self, record: Record) -> None:
         """Note a record as changed."""
         if self.recorder:
@@ -598,17 +380,7 @@ class Cloud:
         if self.on_change:
             self.on_change(droplet)
 
-    def live_assets(self) -> Iterable[Asset]:
-        """Every asset of every account."""
-        for account in self.accounts.values():
-            for table in account.assets.values():
-                yield from table.values()
-
     def live_droplets(self) -> Iterable[Droplet]:
         """Every Droplet of every account."""
         for account in self.accounts.values():
             yield from account.droplets.values()
-
-
-def _asset_name(asset: Asset) -> str:
-    return f"{type(asset).__name__}/{asset.id}"

@@ -50,7 +50,7 @@ def create(request: Request) -> Reply:
     if address:
         _check_address("A", address)
     domain = Domain(id=name, account=account.name, name=name, created_at=cloud.now())
-    cloud.add_asset(account, domain, hits=request.hits)
+    cloud.assets.add(account, domain, hits=request.hits)
     for server in NAME_SERVERS:
         _add(request, domain, "@", _fields("NS", server))
     if address:
@@ -70,7 +70,7 @@ def _add(request: Request, domain: Domain, name: str, fields: dict[str, Any], *,
         domain=domain.id, fields=fields,
     )  # fmt: skip
     cloud.counters.domain_record += 1
-    cloud.add_asset(request.account, record, hits=request.hits if asked else ())
+    cloud.assets.add(request.account, record, hits=request.hits if asked else ())
     return record
 
 
@@ -99,7 +99,7 @@ def zone_file(domain: Domain, records: list[DomainRecord]) -> str:
 
 def delete(request: Request) -> Reply:
     """DELETE /v2/domains/{domain}, with its records."""
-    request.cloud.remove_asset(request.account, _domain(request))
+    request.cloud.assets.remove(request.account, _domain(request))
     return NO_CONTENT
 
 
@@ -188,7 +188,7 @@ def update_record(request: Request) -> Reply:
 
 def delete_record(request: Request) -> Reply:
     """DELETE /v2/domains/{domain}/records/{record}"""
-    request.cloud.remove_asset(request.account, _record(request))
+    request.cloud.assets.remove(request.account, _record(request))
     return NO_CONTENT
 
 

@@ -191,7 +191,7 @@ def _destroy_with(request: Request, droplet: Droplet, named: set[str] | None) ->
     request.cloud.destroy(request.account, droplet)
     for asset in things:
         if named is None or asset.id in named:
-            request.cloud.remove_asset(request.account, asset)
+            request.cloud.assets.remove(request.account, asset)
     return Reply(202)
 
 

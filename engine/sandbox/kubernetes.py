@@ -90,7 +90,7 @@ def create(request: Request) -> Reply:
         region=region, status="provisioning", version=version, address=cloud.addresses.take(), vpc_uuid=vpc,
         spec=spec, tags=tags,
     )  # fmt: skip
-    cloud.add_asset(account, cluster, hits=request.hits, then="running", seconds=cloud.timings.boot_seconds)
+    cloud.assets.add(account, cluster, hits=request.hits, then="running", seconds=cloud.timings.boot_seconds)
     for pool in asked:
         _add_pool(request, cluster, pool)
     _reprice(request, cluster)
@@ -225,12 +225,12 @@ def _reprice(request: Request, cluster: Cluster) -> None:
     rate = billing.HIGH_AVAILABILITY_HOUR if cluster.spec.get("ha") else Decimal(0)
     for pool in _pools(request, cluster):
         rate += SIZES[pool.size].hourly_usd * len(pool.nodes)
-    request.cloud.retune(cluster, rate)
+    request.cloud.assets.retune(cluster, rate)
 
 
 def delete(request: Request) -> Reply:
     """DELETE /v2/kubernetes/clusters/{cluster}, with its nodes."""
-    request.cloud.remove_asset(request.account, _cluster(request))
+    request.cloud.assets.remove(request.account, _cluster(request))
     return NO_CONTENT
 
 
@@ -378,7 +378,7 @@ def _add_pool(
         region=cluster.region, cluster=cluster.id, size=asked["size"], spec=asked["spec"], tags=asked["tags"],
     )  # fmt: skip
     pool.nodes = [_node(request, pool) for _ in range(asked["count"])]
-    cloud.add_asset(request.account, pool, hits=request.hits if asked_alone else ())
+    cloud.assets.add(request.account, pool, hits=request.hits if asked_alone else ())
     return pool
 
 
@@ -428,7 +428,7 @@ def delete_pool(request: Request) -> Reply:
     pool, cluster = _pool(request), _cluster(request)
     if len(_pools(request, cluster)) == 1:
         raise unprocessable("a cluster must keep at least one node pool")
-    request.cloud.remove_asset(request.account, pool)
+    request.cloud.assets.remove(request.account, pool)
     _changed(request, cluster)
     return NO_CONTENT
 

@@ -177,7 +177,7 @@ def create(request: Request) -> Reply:
         id=cloud.new_uuid(), account=account.name, name=name, created_at=cloud.now(), region=region, status="new",
         address=cloud.addresses.take(), spec=spec, droplet_ids=droplet_ids, tag=tag,
     )  # fmt: skip
-    cloud.add_asset(
+    cloud.assets.add(
         account, item, hits=request.hits, then="active", seconds=cloud.timings.boot_seconds, rate_usd=_rate(spec)
     )
     if project is not None:
@@ -208,9 +208,9 @@ def replace(request: Request) -> Reply:
     item.name, item.droplet_ids = name, ids
     item.spec = spec | {"vpc_uuid": item.spec["vpc_uuid"]}
     item.tag = cloud.tag(request.account, tag).name if tag else ""
-    cloud.retune(item, _rate(item.spec))
+    cloud.assets.retune(item, _rate(item.spec))
     if project is not None and item.urn not in project.resources:
-        cloud.leave_projects(request.account, item.urn)
+        cloud.assets.leave_projects(request.account, item.urn)
         project.resources[item.urn] = cloud.now()
         cloud.save(project)
     _changed(request, item)
@@ -219,7 +219,7 @@ def replace(request: Request) -> Reply:
 
 def delete(request: Request) -> Reply:
     """DELETE /v2/load_balancers/{load_balancer}"""
-    request.cloud.remove_asset(request.account, _balancer(request))
+    request.cloud.assets.remove(request.account, _balancer(request))
     return NO_CONTENT
 
 

@@ -80,7 +80,7 @@ def update_image(request: Request) -> Reply:
 
 def delete_image(request: Request) -> Reply:
     """DELETE /v2/images/{image}, of the account's own."""
-    request.cloud.remove_asset(request.account, _own_image(request))
+    request.cloud.assets.remove(request.account, _own_image(request))
     return NO_CONTENT
 
 

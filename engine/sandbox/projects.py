@@ -27,7 +27,7 @@ def default_project(cloud: Cloud, account: Account) -> Project:
         id=cloud.new_uuid(), account=account.name, name=account.name, created_at=cloud.now(), purpose=PURPOSE,
         updated_at=cloud.now(), is_default=True,
     )  # fmt: skip
-    cloud.add_asset(account, made)
+    cloud.assets.add(account, made)
     return made
 
 
@@ -94,7 +94,7 @@ def create(request: Request) -> Reply:
         name=_name(request, None), description=_short(request, "description", "", 255),
         purpose=_short(request, "purpose", None, 255), environment=_environment(request, "Development"),
     )  # fmt: skip
-    cloud.add_asset(account, project, hits=request.hits)
+    cloud.assets.add(account, project, hits=request.hits)
     return Reply(201, {"project": shapes.project(project, account)})
 
 
@@ -158,7 +158,7 @@ def delete(request: Request) -> Reply:
         raise unprocessable("The default project cannot be deleted.")
     if project.resources:
         raise ApiError(412, "precondition_failed", "cannot delete a project with resources. Move them first")
-    request.cloud.remove_asset(request.account, project)
+    request.cloud.assets.remove(request.account, project)
     return NO_CONTENT
 
 
@@ -181,7 +181,7 @@ def assign(request: Request) -> Reply:
     for urn in urns:
         status = "not_found" if urn not in present else "already_assigned" if urn in here else "assigned"
         if status == "assigned":
-            cloud.leave_projects(account, urn)
+            cloud.assets.leave_projects(account, urn)
             if not project.is_default:
                 project.resources[urn] = cloud.now()
         answer.append(shapes.project_resource(urn, cloud.now(), status, _link(request, urn)))

@@ -41,13 +41,13 @@ def create(request: Request) -> Reply:
     project = check_project(request)
     address = cloud.addresses.take()
     item = ReservedIp(id=address, account=account.name, name=address, created_at=cloud.now(), region=region)
-    cloud.add_asset(account, item, hits=request.hits, rate_usd=billing.IDLE_ADDRESS_HOUR)
+    cloud.assets.add(account, item, hits=request.hits, rate_usd=billing.IDLE_ADDRESS_HOUR)
     if project is not None:
         project.resources[item.urn] = cloud.now()
         cloud.save(project)
     links: dict[str, object] = {}
     if droplet is not None:
-        action = cloud.begin_on(account, item, "assign_ip", fails=request.fails(), droplet_id=droplet.id)
+        action = cloud.assets.begin(account, item, "assign_ip", fails=request.fails(), droplet_id=droplet.id)
         links = {
             "droplets": [{"id": droplet.id, "rel": "droplet", "href": f"{request.origin}/v2/droplets/{droplet.id}"}],
             "actions": [shapes.action_link(action, request.origin)],
@@ -74,7 +74,7 @@ def delete(request: Request) -> Reply:
     item = _address(request)
     if item.pending_action:
         raise unprocessable("reserved IP already has a pending event.")
-    request.cloud.remove_asset(request.account, item)
+    request.cloud.assets.remove(request.account, item)
     return NO_CONTENT
 
 
@@ -87,7 +87,7 @@ def act(request: Request) -> Reply:
         case "unassign":
             if not item.droplet_id:
                 raise unprocessable("The reserved IP is not assigned to a Droplet.")
-            action = request.cloud.begin_on(
+            action = request.cloud.assets.begin(
                 request.account, item, "unassign_ip", fails=request.fails(), droplet_id=item.droplet_id
             )
         case kind:
@@ -102,7 +102,7 @@ def _assign(request: Request, item: ReservedIp) -> Action:
     taken = [i for i in request.account.table(ReservedIp).values() if i.droplet_id == droplet.id and i is not item]
     if taken:
         raise unprocessable("The Droplet already has a reserved IP.")
-    return request.cloud.begin_on(
+    return request.cloud.assets.begin(
         request.account, item, "assign_ip", fails=request.fails(), droplet_id=droplet.id
     )  # fmt: skip
 

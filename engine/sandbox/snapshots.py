@@ -31,7 +31,7 @@ def get(request: Request) -> Reply:
 
 def delete(request: Request) -> Reply:
     """DELETE /v2/snapshots/{snapshot}; what was made of it stays."""
-    request.cloud.remove_asset(request.account, _snapshot(request))
+    request.cloud.assets.remove(request.account, _snapshot(request))
     return NO_CONTENT
 
 

@@ -120,7 +120,7 @@ def _put(cloud: Cloud, record: Record) -> None:
         case Tag():
             account.tags.setdefault(record.name.lower(), record)
         case Asset():
-            cloud.put_asset(account, record)
+            cloud.assets.put(account, record)
 
 
 def _put_droplet(cloud: Cloud, account: Account, droplet: Droplet) -> None:

@@ -60,7 +60,7 @@ def create(request: Request) -> Reply:
         description=request.text("description", ""), filesystem_type=kind, filesystem_label=label,
         tags=made_tags(request),
     )  # fmt: skip
-    cloud.add_asset(account, volume, hits=request.hits, rate_usd=billing.VOLUME_GIB_HOUR * size)
+    cloud.assets.add(account, volume, hits=request.hits, rate_usd=billing.VOLUME_GIB_HOUR * size)
     return Reply(201, {"volume": shapes.volume(volume, cloud)})
 
 
@@ -116,7 +116,7 @@ def _delete(request: Request, volume: Volume) -> Reply:
         raise conflict(f"the volume is attached to Droplet {volume.droplet_id}: detach it first")
     if volume.pending_action:
         raise unprocessable("volume already has a pending event.")
-    request.cloud.remove_asset(request.account, volume)
+    request.cloud.assets.remove(request.account, volume)
     return NO_CONTENT
 
 
@@ -157,7 +157,7 @@ def _attach(request: Request, volume: Volume) -> Action:
         raise unprocessable(f"the volume is already attached to Droplet {volume.droplet_id}")
     check_attachable(request, droplet.region, [volume], len(droplet.volume_ids))
     made_tags(request)
-    return request.cloud.begin_on(
+    return request.cloud.assets.begin(
         request.account, volume, "attach_volume", fails=request.fails(), droplet_id=droplet.id
     )  # fmt: skip
 
@@ -181,7 +181,7 @@ def _detach(request: Request, volume: Volume) -> Action:
     asked = request.body.get("droplet_id", volume.droplet_id)
     if not volume.droplet_id or asked != volume.droplet_id:
         raise unprocessable("the volume is not attached to this Droplet")
-    return request.cloud.begin_on(
+    return request.cloud.assets.begin(
         request.account, volume, "detach_volume", fails=request.fails(), droplet_id=volume.droplet_id
     )  # fmt: skip
 
@@ -190,7 +190,7 @@ def _resize(request: Request, volume: Volume) -> Action:
     size = request.number("size_gigabytes", 1, MAX_GIB)
     if size <= volume.size_gib:
         raise unprocessable(f"size_gigabytes must be more than the {volume.size_gib} it has: volumes only grow")
-    return request.cloud.begin_on(request.account, volume, "resize", fails=request.fails(), size_gib=size)
+    return request.cloud.assets.begin(request.account, volume, "resize", fails=request.fails(), size_gib=size)
 
 
 ACTIONS: Mapping[str, Callable[[Request, Volume], Action]] = {"attach": _attach, "detach": _detach, "resize": _resize}
@@ -228,7 +228,7 @@ def snapshot(request: Request) -> Reply:
         filesystem_label=volume.filesystem_label,
     )  # fmt: skip
     rate = billing.SNAPSHOT_GIB_HOUR * volume.size_gib
-    cloud.add_asset(request.account, made, hits=request.hits, rate_usd=rate)
+    cloud.assets.add(request.account, made, hits=request.hits, rate_usd=rate)
     return Reply(201, {"snapshot": shapes.snapshot(made)})
 
 

@@ -36,6 +36,14 @@ async def list_buckets(call: Call) -> Answer:
     return xml_answer("ListAllMyBucketsResult", [("Owner", owner_elements(owner)), ("Buckets", buckets)])
 
 
+def _save(call: Call, bucket: SpacesBucket, what: str) -> None:
+    """Keep one of a bucket's settings."""
+    call.cloud.save(bucket)
+    call.cloud.journal.add(
+        call.cloud.now(), bucket.account, "spaces_bucket.configured", bucket.id, name=bucket.name, what=what
+    )
+
+
 def owner_elements(account: Account) -> list[Element]:
     """What an Owner contains."""
     return [("ID", account.uuid), ("DisplayName", account.name)]
@@ -56,7 +64,7 @@ async def create(call: Call) -> Answer:
         id=name, account=account.name, name=name, created_at=call.cloud.now(), region=call.address.region,
         uid=random_uuid(), acl=acl,
     )  # fmt: skip
-    call.cloud.add_asset(account, bucket, hits=call.hits)
+    call.cloud.assets.add(account, bucket, hits=call.hits)
     return Answer(200, {"location": f"/{name}"})
 
 
@@ -91,7 +99,7 @@ async def delete(call: Call) -> Answer:
     if not call.storage.index.is_empty(bucket.uid):
         raise S3Error("BucketNotEmpty")
     call.storage.blobs.remove(call.storage.index.drop(bucket.uid))
-    call.cloud.remove_asset(call.cloud.account(bucket.account), bucket)
+    call.cloud.assets.remove(call.cloud.account(bucket.account), bucket)
     return NO_CONTENT
 
 
@@ -136,7 +144,7 @@ async def put_acl(call: Call) -> Answer:
     """Set its ACL."""
     bucket = call.bucket()
     bucket.acl = await read_acl(call)
-    call.cloud.save(bucket)
+    _save(call, bucket, "acl")
     return Answer()
 
 
@@ -172,7 +180,7 @@ async def put_versioning(call: Call) -> Answer:
     if status not in ("Enabled", "Suspended"):
         raise S3Error("MalformedXML", "Status must be Enabled or Suspended.")
     bucket.versioning = status
-    call.cloud.save(bucket)
+    _save(call, bucket, "versioning")
     return Answer()
 
 
@@ -187,7 +195,7 @@ async def put_cors(call: Call) -> Answer:
     """Set its CORS rules."""
     bucket = call.bucket()
     bucket.cors = read_cors(await call.body.document())
-    call.cloud.save(bucket)
+    _save(call, bucket, "cors")
     return Answer()
 
 
@@ -195,7 +203,7 @@ async def delete_cors(call: Call) -> Answer:
     """Remove its CORS rules."""
     bucket = call.bucket()
     bucket.cors = []
-    call.cloud.save(bucket)
+    _save(call, bucket, "cors")
     return NO_CONTENT
 
 
@@ -211,7 +219,7 @@ async def put_lifecycle(call: Call) -> Answer:
     bucket = call.bucket()
     raw = await call.body.document()
     bucket.lifecycle = read_lifecycle(raw, [random_hex(32) for _ in range(max(1, raw.count(b"<Rule>")))])
-    call.cloud.save(bucket)
+    _save(call, bucket, "lifecycle")
     return Answer()
 
 
@@ -219,7 +227,7 @@ async def delete_lifecycle(call: Call) -> Answer:
     """Remove its lifecycle rules."""
     bucket = call.bucket()
     bucket.lifecycle = []
-    call.cloud.save(bucket)
+    _save(call, bucket, "lifecycle")
     return NO_CONTENT
 
 
@@ -236,7 +244,7 @@ async def put_policy(call: Call) -> Answer:
     raw = await call.body.document()
     check_policy(raw, bucket.id)
     bucket.policy = raw.decode()
-    call.cloud.save(bucket)
+    _save(call, bucket, "policy")
     return NO_CONTENT
 
 
@@ -244,7 +252,7 @@ async def delete_policy(call: Call) -> Answer:
     """Remove its policy."""
     bucket = call.bucket()
     bucket.policy = ""
-    call.cloud.save(bucket)
+    _save(call, bucket, "policy")
     return NO_CONTENT
 
 

@@ -50,7 +50,7 @@ def create(request: Request) -> Reply:
         id=f"DO{random_hex(18).upper()}", account=account.name, name=request.text("name"), created_at=cloud.now(),
         grants=_grants(request), secret=random_hex(43),
     )  # fmt: skip
-    cloud.add_asset(account, key, hits=request.hits)
+    cloud.assets.add(account, key, hits=request.hits)
     return Reply(201, {"key": {**shapes.spaces_key(key), "secret_key": key.secret}})
 
 
@@ -73,7 +73,7 @@ def update(request: Request) -> Reply:
 
 def delete(request: Request) -> Reply:
     """DELETE /v2/spaces/keys/{access_key}"""
-    request.cloud.remove_asset(request.account, request.asset(SpacesKey, "access_key"))
+    request.cloud.assets.remove(request.account, request.asset(SpacesKey, "access_key"))
     return NO_CONTENT
 
 

@@ -171,7 +171,7 @@ class Spaces:
         bucket = call.bucket()
         if not call.address.key:
             self.storage.blobs.remove(self.storage.index.drop(bucket.uid))
-            self._cloud.remove_asset(self._cloud.account(bucket.account), bucket, "vanished")
+            self._cloud.assets.remove(self._cloud.account(bucket.account), bucket, "vanished")
         elif (found := self.storage.index.latest(bucket.uid, call.address.key)) is not None:
             self.storage.remove(bucket, found, "vanished")
 

@@ -98,7 +98,7 @@ def test_one_odd_field_in_a_good_body_breaks_nothing(made, field, value, inside)
             place = f"{path}/{asset.id}" if ALL.find("PUT", f"{path}/{{{name}}}") else ""
             if place:
                 ask(cloud, account, "PUT", place, odd)
-    json.dumps([asdict(a) for a in cloud.live_assets()], allow_nan=False)
+    json.dumps([asdict(a) for a in cloud.assets.live()], allow_nan=False)
     ask(cloud, account, "GET", path, {})
 
 

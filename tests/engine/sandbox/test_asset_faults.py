@@ -79,10 +79,10 @@ async def test_vanish_takes_networks_firewalls_and_keys(client, fault):
 @pytest.mark.parametrize("path", CREATES)
 async def test_timeout_after_effect_has_its_effect(client, fault, cloud, path):
     await fault(kind="timeout_after_effect", method="POST", path=path, count=1)
-    before = len(list(cloud.live_assets()))
+    before = len(list(cloud.assets.live()))
     with pytest.raises(ConnectionDropped):
         await client.post(path, json=CREATES[path])
-    assert len(list(cloud.live_assets())) > before
+    assert len(list(cloud.assets.live())) > before
 
 
 async def test_faults_pick_assets_by_name(client, fault):

@@ -69,14 +69,14 @@ def perform_on_volume(cloud: Cloud, live: list[Droplet], name: str, number: int)
     volumes = list(account.table(Volume).values())
     if name == "volume":
         made = Volume(id=f"v{len(cloud.journal.entries)}", account="a", name="v", created_at=cloud.now(), size_gib=1)
-        cloud.add_asset(account, made)
+        cloud.assets.add(account, made)
     elif volumes and live:
         volume, droplet = volumes[number % len(volumes)], live[number % len(live)]
         if name == "drop_volume":
-            cloud.remove_asset(account, volume)
+            cloud.assets.remove(account, volume)
         elif (name == "attach_volume") == (volume.droplet_id == 0):
             id = droplet.id if name == "attach_volume" else volume.droplet_id
-            cloud.begin_on(account, volume, name, droplet_id=id)
+            cloud.assets.begin(account, volume, name, droplet_id=id)
 
 
 def verify_integrity(cloud: Cloud) -> None:

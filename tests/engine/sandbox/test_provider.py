@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
@@ -13,6 +14,8 @@ from engine.model.budget import Unlimited
 from engine.sandbox.app import SandboxApp
 from engine.sandbox.cloud import Cloud
 from engine.sandbox.kubernetes import VERSIONS
+from engine.sandbox.spaces.access import KeyPair
+from engine.sandbox.spaces.service import Spaces
 
 TOKENS = {token.rsplit(":", 1)[1]: token for token in resource_types()}
 RULE = {"entryProtocol": "http", "entryPort": 80, "targetProtocol": "http", "targetPort": 8080}
@@ -25,7 +28,12 @@ PARENTS: dict[str, dict[str, Any]] = {
     "Project": {"name": "p", "environment": "staging"},
     "Domain": {"name": "example.com"},
     "KubernetesCluster": {"name": "k", "region": "nyc3", "version": VERSIONS[0], "nodePool": POOL},
+    "SpacesBucket": {"name": "box"},
 }
+IN_BUCKET = {"region": "nyc3", "bucket": "{SpacesBucket}"}
+ORIGIN = {"allowedMethods": ["GET"], "allowedOrigins": ["*"]}
+STATEMENT = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::box/*"}
+POLICY = json.dumps({"Version": "2012-10-17", "Statement": [STATEMENT]})
 TYPES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "Vpc": ((), {"name": "v", "region": "nyc3", "description": "d"}),
     "LoadBalancer": ((), {"name": "lb", "region": "nyc3", "forwardingRules": [RULE]}),
@@ -37,19 +45,28 @@ TYPES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "ProjectResources": (("Project", "Volume"), {"project": "{Project}", "resources": ["do:volume:{Volume}"]}),
     "DropletSnapshot": (("Droplet",), {"name": "ds", "dropletId": "{Droplet}"}),
     "KubernetesNodePool": (("KubernetesCluster",), {"clusterId": "{KubernetesCluster}", **POOL, "name": "more"}),
+    "SpacesKey": ((), {"name": "s", "grants": [{"bucket": "box", "permission": "read"}]}),
+    "SpacesBucketObject": (("SpacesBucket",), {**IN_BUCKET, "key": "k", "content": "x"}),
+    "SpacesBucketCorsConfiguration": (("SpacesBucket",), {**IN_BUCKET, "corsRules": [ORIGIN]}),
+    "SpacesBucketPolicy": (("SpacesBucket",), {**IN_BUCKET, "policy": POLICY}),
     **{name: ((), inputs) for name, inputs in PARENTS.items() if name != "Droplet"},
 }
 
 
 @pytest.fixture
-async def provider(app: SandboxApp, clock):
+async def provider(app: SandboxApp, clock, tmp_path):
+    app.spaces = Spaces(app.cloud, app.faults, tmp_path, KeyPair("KEY", "secret", "me"))
     provider = DigitalOceanProvider(
-        environment={"DIGITALOCEAN_TOKEN": "token-a"}, budget=Unlimited(), clock=clock,
+        environment={
+            "DIGITALOCEAN_TOKEN": "token-a", "SPACES_ACCESS_KEY_ID": "KEY", "SPACES_SECRET_ACCESS_KEY": "secret",
+            "SPACES_ENDPOINT_URL": "http://do.test/spaces/{{.Region}}",
+        }, budget=Unlimited(), clock=clock,
         api_endpoint="http://do.test", transport=httpx.ASGITransport(app),
     )  # fmt: skip
     await provider.configure({})
     yield provider
     await provider.close()
+    app.spaces.close()
 
 
 def test_every_type_is_here():

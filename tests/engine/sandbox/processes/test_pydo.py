@@ -20,7 +20,7 @@ async def test_digitaloceans_own_client_works_against_it(settings):
         await asyncio.to_thread(use_pydo, sandbox.url)
         assert list(sandbox.cloud.live_droplets()) == []
         await asyncio.to_thread(use_pydo_for_the_rest, sandbox.url)
-        assert [a.kind for a in sandbox.cloud.live_assets()] == ["project"]
+        assert [a.kind for a in sandbox.cloud.assets.live()] == ["project"]
 
 
 def use_pydo(url):
