@@ -63,3 +63,17 @@ def identity_linked(public_url: str, issuer: str) -> Letter:
 If it was not you, set a new password and tell the operator of the installation.
 """,
     )
+
+
+def join_organisation(public_url: str, token: str, org_name: str) -> Letter:
+    """Asks whoever reads the address to join."""
+    return Letter(
+        f"Join {org_name}",
+        f"""You are invited to the organisation "{org_name}" at {public_url}.
+Sign in, or make an account with this address, and join within seven days:
+
+  {public_url}/invitations/accept#token={token}
+
+If you do not know them, do nothing: without this step you belong to nothing.
+""",
+    )

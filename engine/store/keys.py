@@ -44,6 +44,15 @@ def announce_made_by(session: Session, user_id: str, now: datetime) -> None:
         changes.record(session, changes.KEY, key_id, now)
 
 
+def revoke_made_by(session: Session, user_id: str, now: datetime, *, org_id: str) -> int:
+    """Revoke the keys that an account made in a tenant; returns how many still were open."""
+    query = select(ApiKeyRow).where(ApiKeyRow.created_by == user_id, ApiKeyRow.org_id == org_id)
+    rows = session.exec(query.where(col(ApiKeyRow.revoked_at).is_(None))).all()
+    for row in rows:
+        revoke(session, row.id, now)
+    return len(rows)
+
+
 def note_use(session: Session, used: Mapping[str, datetime]) -> None:
     """Record when keys were last used; never back in time. Caches need not know: nothing is announced."""
     connection = session.connection()

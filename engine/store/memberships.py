@@ -79,10 +79,11 @@ def list_for_user(session: Session, user_id: str) -> Sequence[tuple[MembershipRo
     return session.exec(query.order_by(personal_last, col(OrgRow.created_at), col(OrgRow.id))).all()
 
 
-def count_owners(session: Session, org_id: str) -> int:
-    """Owners whose accounts are open."""
+def count_owners(session: Session, org_id: str, *, but: str = "") -> int:
+    """Owners whose accounts are open, other than `but`."""
     query = select(func.count()).select_from(MembershipRow).join(UserRow, col(UserRow.id) == MembershipRow.user_id)
     query = query.where(MembershipRow.org_id == org_id, MembershipRow.role == Role.OWNER.value)
+    query = query.where(MembershipRow.user_id != but)
     return session.exec(query.where(col(UserRow.disabled_at).is_(None))).one()
 
 
