@@ -15,6 +15,7 @@ from engine.automation.choice import choose_command
 from engine.automation.driver import StackDriver
 from engine.deploy.command import EmbeddedPulumi, EngineLoop
 from engine.deploy.provider import Provider, ProviderError
+from engine.deploy.providers.digitalocean import lookups, spaces_lookups
 from engine.deploy.providers.digitalocean.api import HttpClients
 from engine.deploy.providers.digitalocean.provider import DigitalOceanProvider, resource_types
 from engine.deploy.secrets import new_salt
@@ -45,7 +46,8 @@ class CloudProviders:
     def provides(self, package: str, type_: str) -> bool:
         """See `ProviderSource.provides`. What it lacks, a plugin found on the machine may provide."""
         is_provider = not type_ or type_.startswith("pulumi:providers:")
-        return package == DigitalOceanProvider.package and (is_provider or type_ in resource_types())
+        known = is_provider or type_ in resource_types() or type_ in lookups.functions() | spaces_lookups.functions()
+        return package == DigitalOceanProvider.package and known
 
     async def load(self, package: str, version: str) -> Provider:
         """See `ProviderSource.load`."""

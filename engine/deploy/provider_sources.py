@@ -6,10 +6,10 @@ Starts nothing before it is needed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,8 @@ class ProviderSources:
         builtin = await self.builtin.load(package, version)
         if self.choice is ProviderChoice.BUILTIN or not self._plugins.has(package):
             return builtin
-        return SplitProvider(builtin, self._plugin(PackageRequest(package, version)), self.builtin)
+        # Made only when it is needed: a plugin of another version is no reason to refuse what the built-in has.
+        return SplitProvider(package, builtin, partial(self._plugin, PackageRequest(package, version)), self.builtin)
 
     async def load_plugin(self, request: PackageRequest, mappings: Mapping[str, str]) -> Provider:
         """See `PluginLoader.load_plugin`."""
@@ -122,13 +123,16 @@ class ProviderSources:
 class SplitProvider:
     """The built-in provider of a package, and its plugin for the types the built-in lacks."""
 
-    def __init__(self, builtin: Provider, plugin: PluginProvider, source: ProviderSource) -> None:
-        self.package, self.version = plugin.package, builtin.version
+    def __init__(
+        self, package: str, builtin: Provider, make_plugin: Callable[[], PluginProvider], source: ProviderSource
+    ) -> None:
+        self.package, self.version = package, builtin.version
         self._builtin = builtin
-        self._plugin = plugin
+        self._make_plugin = make_plugin
+        self._plugin: PluginProvider | None = None  # configured
         self._source = source
         self._inputs: PropertyMap = {}
-        self._plugin_is_configured = False
+        self._hosting: Hosting | None = None
         self._configuring = asyncio.Lock()
 
     async def check_config(self, urn: str, olds: PropertyMap, news: PropertyMap) -> CheckResult:
@@ -178,7 +182,7 @@ class SplitProvider:
 
     def join(self, hosting: Hosting) -> None:
         """See `HostedProvider.join`."""
-        self._plugin.join(hosting)
+        self._hosting = hosting
 
     async def call(
         self, token: str, args: PropertyMap, dependencies: Mapping[str, Sequence[str]], preview: bool
@@ -198,7 +202,8 @@ class SplitProvider:
         try:
             await self._builtin.close()
         finally:
-            await self._plugin.close()
+            if self._plugin is not None:
+                await self._plugin.close()
 
     async def _of(self, type_: str) -> Provider:
         if self._source.provides(self.package, type_):
@@ -207,7 +212,14 @@ class SplitProvider:
 
     async def _configured_plugin(self) -> PluginProvider:
         async with self._configuring:
-            if not self._plugin_is_configured:
-                await self._plugin.configure(self._inputs)
-                self._plugin_is_configured = True
+            if self._plugin is None:
+                plugin = self._make_plugin()
+                if self._hosting is not None:
+                    plugin.join(self._hosting)
+                try:
+                    await plugin.configure(self._inputs)
+                except ProviderError:
+                    await plugin.close()
+                    raise
+                self._plugin = plugin
         return self._plugin

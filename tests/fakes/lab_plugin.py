@@ -42,14 +42,15 @@ class Lab(p.Provider):
         return p.ParameterizeResponse(name, request.parameters.version)
 
     async def check_config(self, request):
-        failures = [] if "folder" in request.new_inputs else [p.CheckFailure("folder", "say where")]
+        known = "folder" in request.new_inputs or "LAB_FOLDER" in os.environ
+        failures = [] if known else [p.CheckFailure("folder", "say where")]
         return p.CheckResponse(request.new_inputs, failures)
 
     async def diff_config(self, request):
         return p.DiffResponse(changes=None)
 
     async def configure(self, request):
-        self.folder = Path(text(request.args, "folder"))
+        self.folder = Path(text(request.args, "folder", os.environ.get("LAB_FOLDER")))
         self.greeting = text(request.args, "greeting")
         with (self.folder / "configured").open("a") as file:
             file.write(f"{{os.getpid()}} {{self.greeting}}\\n")
@@ -199,10 +200,15 @@ asyncio.run(serve())
 '''
 
 
-def install(folder: Path, version: str = "1.0.0") -> Path:
-    """Write the plugin into a folder; returns the program."""
+def install(folder: Path, version: str = "1.0.0", *, name: str = "lab", text: str = "text") -> Path:
+    """Write the plugin into a folder; returns the program.
+
+    Args:
+        name: of the package; its types may be any.
+        text: the input that has the words.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    program = folder / "pulumi-resource-lab"
-    program.write_text(_SCRIPT.format(python=sys.executable, version=version))
+    program = folder / f"pulumi-resource-{name}"
+    program.write_text(_SCRIPT.format(python=sys.executable, version=version).replace('"text"', f'"{text}"'))
     program.chmod(0o755)
     return program
