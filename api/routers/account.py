@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, BackgroundTasks, Request
+from fastapi import APIRouter, BackgroundTasks, Request, Response
 
-from api.cookies import client_of
+from api.cookies import clear_session, client_of
 from api.deps import CallerArg, DepsArg
 from api.schemas.account import (
+    AccountClose,
     AccountPatch,
     AccountView,
     CodeBody,
@@ -17,7 +18,7 @@ from api.schemas.account import (
     open_session_view,
 )
 from api.schemas.auth import DoneView, user_view
-from engine.identity import log_in, phone, profile, recovery
+from engine.identity import closing, log_in, phone, profile, recovery
 from engine.model.access import Role
 from engine.store import memberships, sessions
 
@@ -55,6 +56,17 @@ async def patch_account(
     if body.name is not None:
         await profile.rename(deps.identity, user.id, body.name, client)
     return await get_account(caller, deps)
+
+
+@router.delete("", summary="Close the account for ever")
+async def close_account(
+    request: Request, response: Response, caller: CallerArg, deps: DepsArg, body: AccountClose | None = None
+) -> DoneView:
+    user = await log_in.signed_in(deps.identity, caller)
+    password = body.password.get_secret_value() if body and body.password else None
+    await closing.close_account(deps.identity, user, password, client_of(request))
+    clear_session(response, deps.public_url)
+    return DoneView(message="the account is closed")
 
 
 @router.get("/sessions", summary="The account's open sessions")

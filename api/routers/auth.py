@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, BackgroundTasks, Request, Response
+from fastapi.responses import HTMLResponse
 
+from api import pages
 from api.cookies import clear_session, client_of, from_own_site, set_session
 from api.deps import CallerArg, DepsArg
 from api.schemas.auth import (
@@ -104,3 +106,13 @@ async def reset_password(body: ResetBody, request: Request, deps: DepsArg, tasks
     await recovery.reset_password(deps.identity, body.token, password, client)
     tasks.add_task(deps.identity.outbox.nudge)
     return DoneView(message="the password is set; log in with it")
+
+
+@router.get("/verify-email", include_in_schema=False)
+async def verify_email_page() -> HTMLResponse:
+    return pages.verify_email()
+
+
+@router.get("/reset-password", include_in_schema=False)
+async def reset_password_page() -> HTMLResponse:
+    return pages.reset_password()

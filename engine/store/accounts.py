@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import exists, text
-from sqlmodel import Session, col, select
+from sqlalchemy import delete, exists, text
+from sqlmodel import Session, col, func, select
 
 from engine.store import keys
 from engine.store.account_tables import IdentityRow, UserRow
 from engine.store.org_tables import InvitationRow, MembershipRow
-from engine.store.tables import ApiKeyRow, OrgRow
+from engine.store.tables import ApiKeyRow, DeploymentRow, OrgRow
 
 _SIGN_UP_LOCK = 0x57AC_5160  # any number that no other advisory lock of this system uses
 
@@ -79,3 +79,20 @@ def end_keys(session: Session, user_id: str, now: datetime) -> int:
     for key_id in found:
         keys.revoke(session, key_id, now)
     return len(found)
+
+
+def forget_identities(session: Session, user_id: str) -> None:
+    """Unlink an account from every provider."""
+    session.connection().execute(delete(IdentityRow).where(col(IdentityRow.user_id) == user_id))
+
+
+def count_operators(session: Session) -> int:
+    """Open accounts that run this installation."""
+    query = select(func.count()).select_from(UserRow).where(col(UserRow.is_operator))
+    return session.exec(query.where(col(UserRow.disabled_at).is_(None))).one()
+
+
+def count_deployments(session: Session, org_id: str) -> int:
+    """What a tenant still runs, also what is being torn down."""
+    query = select(func.count()).select_from(DeploymentRow).where(DeploymentRow.org_id == org_id)
+    return session.exec(query.where(col(DeploymentRow.deleted_at).is_(None))).one()

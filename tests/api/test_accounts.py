@@ -15,7 +15,7 @@ from engine.identity.context import AccountPolicy, SignUp
 from engine.store import audit, orgs
 from engine.store.account_tables import MailRow, SessionRow, UserRow, VerificationRow
 from engine.store.org_tables import MembershipRow
-from engine.store.tables import ApiKeyRow, AuditRow, OrgRow
+from engine.store.tables import ApiKeyRow, AuditRow, DeploymentRow, OrgRow
 
 ADA = {"email": "Ada@Example.com", "password": "a tidy analytical engine", "name": "Ada"}
 BOB = {"email": "bob@example.com", "password": "nine purple wombats sing", "name": "Bob"}
@@ -379,3 +379,68 @@ def test_secrets_are_neither_stored_nor_logged(api: Any, caplog: pytest.LogCaptu
         assert orgs.first(session) is not None
     for secret in secrets:
         assert secret not in stored and secret not in caplog.text
+
+
+def test_links_in_mails_lead_to_pages_that_send_nothing_elsewhere(api: Any) -> None:
+    sign_up(api.client)
+    for path, button in (("/auth/verify-email", "Confirm"), ("/auth/reset-password", "Set the password")):
+        assert any(f"http://yard.test{path}#token=" in m.body for m in api.mail.sent) or path.endswith("password")
+        page = api.client.get(path)
+        assert page.status_code == 200 and f"<button>{button}</button>" in page.text
+        assert page.headers["content-security-policy"].startswith("default-src 'none'; script-src 'nonce-")
+        assert page.headers["referrer-policy"] == "no-referrer"
+
+
+def close(client: TestClient, csrf: str, **body: str) -> Any:
+    return client.request("DELETE", "/account", json=body, headers={"X-CSRF-Token": csrf})
+
+
+def test_closed_account_is_forgotten_and_its_address_is_free(api: Any) -> None:
+    sign_up(api.client)
+    bob = another_browser(api)
+    csrf = sign_up(bob, BOB)
+    made = post(bob, "/api/v1/public/keys", {"name": "ci"}, headers={"X-CSRF-Token": csrf}).json()
+    assert close(bob, csrf).status_code == 422  # no password
+    assert close(bob, csrf, password="not this one at all").status_code == 422
+    assert bob.get("/account").status_code == 200
+    assert close(bob, csrf, password=BOB["password"]).status_code == 200
+    assert bob.get("/account").status_code == 401 and log_in(bob, BOB).status_code == 401
+    listed = bob.get("/api/v1/public/deployments", headers={"Authorization": f"Bearer {made['key']}"})
+    assert listed.status_code == 401
+    with api.database.read() as session:
+        raw = session.connection()
+        assert "bob" not in str(raw.exec_driver_sql("SELECT * FROM users").all()).lower()
+        assert "bob" not in str(raw.exec_driver_sql("SELECT name FROM orgs").all()).lower()
+    sign_up(bob, BOB)
+
+
+def test_only_operator_cannot_close(api: Any) -> None:
+    csrf = sign_up(api.client)
+    refused = close(api.client, csrf, password=ADA["password"])
+    assert refused.status_code == 409 and "only operator" in refused.json()["error"]["message"]
+
+
+def test_account_that_others_need_cannot_close(api: Any) -> None:
+    sign_up(api.client)
+    bob = another_browser(api)
+    csrf = sign_up(bob, BOB)
+    bob_id = bob.get("/account").json()["id"]
+    with api.database.write() as session:
+        place = session.exec(select(MembershipRow).where(MembershipRow.org_id == "org_1")).one()
+        session.delete(place)
+        session.flush()
+        session.add(MembershipRow(org_id="org_1", user_id=bob_id, role="owner", created_at=api.clock.now()))
+    refused = close(bob, csrf, password=BOB["password"])
+    assert refused.status_code == 409 and "only owner of org_1" in refused.json()["error"]["message"]
+
+
+def test_account_whose_deployments_run_cannot_close(api: Any) -> None:
+    sign_up(api.client)
+    bob = another_browser(api)
+    csrf = sign_up(bob, BOB)
+    own = next(o["org_id"] for o in bob.get("/account").json()["organisations"])
+    made = api.create()
+    with api.database.write() as session:
+        session.get_one(DeploymentRow, made["id"]).org_id = own
+    refused = close(bob, csrf, password=BOB["password"])
+    assert refused.status_code == 409 and "still run" in refused.json()["error"]["message"]
