@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import ROUND_CEILING, Decimal
 
 from sqlmodel import Session
@@ -33,6 +33,7 @@ from engine.store.ledger_tables import HoldRow
 from engine.store.tables import UsageIntervalRow
 
 ACTOR = "system:billing"
+_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,9 @@ def _charges(
         if drawn and hold:
             _add(moves, holds.draw(session, hold.id, drawn), -drawn, drawn)
         if measured := due.microdollars - drawn:
-            _add(moves, budgets.windows(session, scopes, due.until), 0, measured)
+            _add(
+                moves, budgets.windows(session, scopes, due.until - _MICROSECOND), 0, measured
+            )  # midnight is still that day
     if hold and _is_over(row, now):
         rest, given_back = holds.close_drawn(session, holds.get(session, hold.id), now=now)
         _add(moves, holds.reserved_by(hold), -rest, 0)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from sqlmodel import Session
 
-from engine.billing import meter, operator_cost, spend, usage
+from engine.billing import enforcement, meter, operator_cost, spend, usage
 from engine.store import holds, ledger_audit
 from engine.store.database import Database
 
@@ -23,12 +23,14 @@ class Report:
     machine_postings: int
     checkpoints: int
     changes: tuple[spend.Change, ...]
+    enforced: tuple[str, ...]
 
 
 def settle_everything(
     database: Database, now: datetime, *, grace: timedelta = spend.GRACE, guard: Callable[[Session], None]
 ) -> Report:
-    """One pass: expire holds, post intervals, machines and usage, checkpoint the books, see who is out of money.
+    """One pass: expire holds, post intervals, machines and usage, checkpoint the books, see who is out of money,
+    and suspend or resume what runs accordingly.
 
     Args:
         guard: called in every writing transaction before its end; raises when another process leads.
@@ -44,7 +46,8 @@ def settle_everything(
         checkpoints = ledger_audit.checkpoint(session, now)
         guard(session)
     moved = spend.observe(database, now, grace=grace, guard=guard)
-    return Report(expired, intervals, rated, machines, checkpoints, tuple(moved))
+    enforced = enforcement.enforce(database, now, guard=guard)
+    return Report(expired, intervals, rated, machines, checkpoints, tuple(moved), tuple(enforced))
 
 
 def expire_holds(database: Database, now: datetime, *, guard: Callable[[Session], None]) -> int:

@@ -145,25 +145,32 @@ def update_spec(
     return session.get(DeploymentRow, deployment_id, populate_existing=True)
 
 
-def suspend(session: Session, deployment_id: str, reason: str, now: datetime) -> bool:
-    """Let a deployment run nothing until `resume`; its spec stays. Billing ends at this moment.
+def suspend(
+    session: Session, deployment_id: str, reason: str, now: datetime, *, billed_until: datetime | None = None
+) -> bool:
+    """Let a deployment run nothing until `resume`; its spec stays.
+
+    Args:
+        billed_until: when the money was used up; by default this moment.
 
     Returns:
         False when it is gone, being deleted, or suspended already.
     """
     is_running = and_(col(DeploymentRow.suspended_at).is_(None), col(DeploymentRow.delete_requested_at).is_(None))
-    return _set_suspended(session, deployment_id, is_running, now, suspended_at=now, suspended_reason=reason)
+    values = {"suspended_at": now, "suspended_reason": reason, "spec_changed_at": billed_until or now}
+    return _set_suspended(session, deployment_id, is_running, now, **values)
 
 
 def resume(session: Session, deployment_id: str, now: datetime) -> bool:
     """Let a suspended deployment run again what its spec says; False when it was not suspended, or is being deleted."""
     is_suspended = and_(col(DeploymentRow.suspended_at).is_not(None), col(DeploymentRow.delete_requested_at).is_(None))
-    return _set_suspended(session, deployment_id, is_suspended, now, suspended_at=None, suspended_reason="")
+    values = {"suspended_at": None, "suspended_reason": "", "spec_changed_at": now}
+    return _set_suspended(session, deployment_id, is_suspended, now, **values)
 
 
 def _set_suspended(session: Session, deployment_id: str, guard: Any, now: datetime, **values: Any) -> bool:
     """An edit like any other: it raises the generation, and billing follows it."""
-    values |= {"generation": col(DeploymentRow.generation) + 1, "spec_changed_at": now, "updated_at": now}
+    values |= {"generation": col(DeploymentRow.generation) + 1, "updated_at": now}
     changed = update(DeploymentRow).where(col(DeploymentRow.id) == deployment_id, guard).values(**values)
     if session.connection().execute(changed).rowcount == 0:
         return False
