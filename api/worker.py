@@ -12,6 +12,7 @@ from datetime import timedelta
 
 import structlog
 
+from api.accounting import Accounting
 from api.outbox import build_outbox
 from api.settings import Settings
 from api.stack_driver import build_driver, cloud_token, ensure_installation, passphrase, shared_budget, stack_settings
@@ -44,7 +45,9 @@ _log = structlog.get_logger(__name__)
 
 
 def run_worker(settings: Settings, executor_id: str) -> None:
-    """Work until SIGTERM or Ctrl-C, or until other workers took this one for dead (exit code 3: start it anew).
+    """Work until SIGTERM or Ctrl-C, or until it must be started anew (exit code 3).
+
+    That is so when other workers took this one for dead, and when a program that hangs was left running in it.
 
     Args:
         executor_id: name in the lease table; another one for every start.
@@ -60,7 +63,8 @@ def run_worker(settings: Settings, executor_id: str) -> None:
     finally:
         database.close()
     if died:
-        _log.error("this worker was taken for dead and stops", executor=executor_id)
+        why = "a program hangs in it" if loop.abandoned else "it was taken for dead"
+        _log.error("this worker stops, to be started anew", executor=executor_id, reason=why)
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads of interrupted operations would hold up a normal exit; their journals make any moment safe to stop at.
@@ -97,7 +101,7 @@ class _Worker:
             leading = asyncio.create_task(lead_when_possible(self._leader_parts(sealer, controller, budget, clients)))
             mailing = asyncio.create_task(build_outbox(self._settings, self._database, sealer, self._clock).run())
             _log.info("worker started", executor=self._executor_id)
-            died = await _until_stopped(controller, leading)
+            died = await _until_stopped(controller, leading, self._loop)
             for loop in (leading, mailing):
                 loop.cancel()
                 with suppress(asyncio.CancelledError):
@@ -153,13 +157,15 @@ class _Worker:
             clients=clients,
             user_agent=user_agent(),
         )
+        cloud = DigitalOceanCloud(DigitalOceanInventory(api))
+        tag = installation_tag(installation.id)
         return LeaderParts(
             database=self._database,
             clock=self._clock,
             sealer=sealer,
             controller=controller,
-            inventory=SharedListings(DigitalOceanCloud(DigitalOceanInventory(api)), self._clock),
-            installation_tag=installation_tag(installation.id),
+            inventory=SharedListings(cloud, self._clock),
+            installation_tag=tag,
             hourly_usd=hourly_usd,
             policy=Policy(
                 health_period=timedelta(seconds=self._settings.health_period_seconds),
@@ -167,14 +173,15 @@ class _Worker:
             ),
             reconcile_period_seconds=self._settings.reconcile_period_seconds,
             sweep_period_seconds=self._settings.sweep_period_seconds,
+            account=Accounting(self._database, self._clock, cloud, tag),
         )
 
 
-async def _until_stopped(controller: Controller, leading: asyncio.Task[None]) -> bool:
-    """Wait for a signal, for the loss of the lease (True), or for a bug that ends leading (raised)."""
+async def _until_stopped(controller: Controller, leading: asyncio.Task[None], loop: EngineLoop) -> bool:
+    """Wait for a signal, for what needs a new process (True), or for a bug that ends leading (raised)."""
     stop = asyncio.Event()
     with _signals(stop):
-        died = asyncio.create_task(asyncio.to_thread(_wait_for_death, controller, stop))
+        died = asyncio.create_task(asyncio.to_thread(_wait_for_death, controller, stop, loop))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({died, stopped, leading}, return_when=asyncio.FIRST_COMPLETED)
         stop.set()
@@ -184,9 +191,9 @@ async def _until_stopped(controller: Controller, leading: asyncio.Task[None]) ->
     return lost
 
 
-def _wait_for_death(controller: Controller, stop: asyncio.Event) -> bool:
+def _wait_for_death(controller: Controller, stop: asyncio.Event, loop: EngineLoop) -> bool:
     while not stop.is_set():
-        if controller.died.wait(0.2):
+        if controller.died.wait(0.2) or loop.abandoned:
             return True
     return False
 

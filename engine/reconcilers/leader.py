@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import Session
 
 from engine.controller.controller import Controller
 from engine.controller.keeper import LeaseKeeper
@@ -35,6 +36,11 @@ KEEP_CHANGES = timedelta(days=1)
 KEEP_FAILURES = timedelta(days=30)
 KEEP_EXECUTORS = timedelta(days=90)
 LONGEST_GRACE = timedelta(seconds=60)
+ACCOUNTING_SECONDS = 60.0
+"""Money is posted by the hour; a minute is how late an end, an expiry or an empty balance may be seen."""
+
+Guard = Callable[[Session], None]
+"""Called inside a transaction that writes; raises `StaleLease` when another process leads."""
 
 _log = structlog.get_logger(__name__)
 
@@ -46,6 +52,7 @@ class LeaderParts:
     Attributes:
         installation_tag: on every cloud resource of this installation.
         hourly_usd: price of one replica of a GPU type.
+        account: the periodic work on money, one pass; None: nobody is billed here.
     """
 
     database: Database
@@ -58,6 +65,7 @@ class LeaderParts:
     policy: Policy
     reconcile_period_seconds: float
     sweep_period_seconds: float
+    account: Callable[[Guard], Awaitable[None]] | None = None
 
 
 async def lead_when_possible(parts: LeaderParts) -> None:
@@ -123,6 +131,8 @@ async def _lead(parts: LeaderParts, fence: LeaseFence) -> None:
                 group.create_task(reconciler.run())
                 group.create_task(sweeper.run())
                 group.create_task(_keep_house(parts, fence))
+                if parts.account is not None:
+                    group.create_task(_keep_accounts(parts, parts.account, fence))
         except* StaleLease:
             _log.warning("no longer leading the reconcilers")
 
@@ -135,6 +145,24 @@ async def _keep_house(parts: LeaderParts, fence: Fence) -> None:
         except SQLAlchemyError as err:
             _log.warning("housekeeping failed", error=str(err))
         await parts.clock.sleep(HOUSEKEEPING_SECONDS)
+
+
+async def _keep_accounts(parts: LeaderParts, account: Callable[[Guard], Awaitable[None]], fence: LeaseFence) -> None:
+    def guard(session: Session) -> None:
+        if not leases.is_held(session, fence.lease, parts.clock.now()):
+            raise StaleLease(f"the lease {fence.lease.name} (token {fence.token}) ran out or was taken over")
+
+    while True:
+        fence.check()
+        try:
+            await account(guard)
+        except StaleLease:
+            raise
+        except SQLAlchemyError as err:
+            _log.warning("accounting failed, the next pass makes it good", error=str(err))
+        except Exception as err:  # noqa: BLE001  (the loop's edge: an error in the books must not stop the reconcilers)
+            _log.error("accounting failed", exc_info=err)
+        await parts.clock.sleep(ACCOUNTING_SECONDS)
 
 
 def prune(database: Database, now: datetime) -> None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import cast
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
 from engine.controller.controller import Controller
 from engine.controller.keeper import LeaseKeeper
+from engine.model.errors import StaleLease
 from engine.reconcilers.deployments.snapshot import Policy
-from engine.reconcilers.leader import LEADER_LEASE, LeaderParts, lead_when_possible
+from engine.reconcilers.leader import LEADER_LEASE, Guard, LeaderParts, lead_when_possible
 from engine.store import deployments, leases, orgs
 from engine.store.database import Database
 from engine.store.sealing import Sealer
@@ -154,3 +156,45 @@ async def test_gives_the_lease_back_at_the_end(rig: Rig) -> None:
     with rig.database.read() as session:
         lease = leases.get(session, LEADER_LEASE)
     assert lease is not None and lease.expires_at <= rig.clock.now()
+
+
+async def test_accounts_are_kept_while_leading_and_a_fault_in_them_ends_nothing(rig: Rig) -> None:
+    passes: list[bool] = []
+    enough = asyncio.Event()
+
+    async def account(guard: Guard) -> None:
+        with rig.database.write() as session:
+            guard(session)
+        passes.append(True)
+        if len(passes) == 3:
+            enough.set()
+        if len(passes) == 1:
+            raise RuntimeError("a fault in the books")
+
+    rig.parts = replace(rig.parts, account=account)
+    async with rig.leading() as loop:
+        await asyncio.wait_for(enough.wait(), TIMEOUT_SECONDS)
+        assert not loop.done()
+
+
+async def test_accounts_are_not_kept_by_who_lost_the_lease(rig: Rig) -> None:
+    refused = asyncio.Event()
+
+    async def account(guard: Guard) -> None:
+        with rig.database.write() as session:
+            session.connection().execute(text("UPDATE leases SET token = token + 1"))
+        try:
+            with rig.database.write() as session:
+                guard(session)
+        except StaleLease:
+            refused.set()
+            raise
+
+    rig.parts = replace(rig.parts, account=account)
+    loop = asyncio.create_task(lead_when_possible(rig.parts))
+    try:
+        await asyncio.wait_for(refused.wait(), TIMEOUT_SECONDS)
+        assert not loop.done(), "it stops leading and tries to lead again"
+    finally:
+        loop.cancel()
+        await asyncio.wait({loop}, timeout=TIMEOUT_SECONDS)
