@@ -294,7 +294,7 @@ class Deployment:
     def _answer(self, urn: str, made: Step) -> Registered:
         self.registrations.made[urn] = made
         state = made.state
-        self._planning.done(urn, state.outputs)
+        self._planning.done(urn, state.outputs if state.custom or state.outputs else None)
         return Registered(urn, state.id, state.outputs)
 
     def plan_steps(self, steps: Sequence[Step]) -> None:

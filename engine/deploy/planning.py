@@ -103,8 +103,8 @@ class Planning:
         if not is_allowed(step.op, planned):
             raise _disallowed(step, f"this resource is constrained to {planned}")
 
-    def done(self, urn: str, outputs: PropertyMap) -> None:
-        """Take the outputs a resource has after its operations."""
+    def done(self, urn: str, outputs: PropertyMap | None) -> None:
+        """Take the outputs a resource has after its operations; a component has none before it registers them."""
         if urn in self._made:
             self._made[urn] = replace(self._made[urn], outputs=outputs)
 
