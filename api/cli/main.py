@@ -22,7 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "deployments": "Create, list, watch, scale and delete deployments.",
     "stacks": "Look at the Pulumi stacks behind deployments.",
     "pulumi": "Run Pulumi's command line on the embedded engine.",
-    "keys": "Create, list and revoke API keys, directly in the store.",
+    "keys": "Create, list, rotate and revoke API keys, directly in the store.",
     "admin": "What only operators do: accounts, tiers, credit, prices, refunds, audit.",
     "backup": "Write the whole installation to one file.",
     "restore": "Bring an installation back from its file.",

@@ -91,6 +91,7 @@ class Principal:
             A scoped key sees and calls the granted deployments only, whatever `permissions` says.
         key_lineage: the first of the keys that the presented one was rotated from, itself if it is the first: a key's
             budgets count under this id, so that rotating one does not empty what it used.
+        operator: who works on the store itself by a command, as the audit log names it; neither key nor account.
         is_operator: the account runs this installation (tiers, prices, all tenants).
     """
 
@@ -101,6 +102,7 @@ class Principal:
     permissions: frozenset[Permission] = ALL_PERMISSIONS
     grants: Mapping[str, frozenset[Permission]] | None = field(default=None)
     key_lineage: str | None = None
+    operator: str | None = None
     is_operator: bool = False
 
     def may(self, permission: Permission, deployment_id: str | None = None) -> bool:
@@ -113,8 +115,8 @@ class Principal:
 
     @property
     def actor(self) -> str:
-        """Who the audit log names: the account, else the key."""
-        return self.user_id or self.key_id or "unknown"
+        """Who the audit log names: the account, else the key, else the operator."""
+        return self.user_id or self.key_id or self.operator or "unknown"
 
 
 def permissions_of_key(creator: Iterable[Permission], scopes: Iterable[Permission] | None) -> frozenset[Permission]:

@@ -24,7 +24,9 @@ from engine.gateway.routes import RouteTable
 from engine.identity.worker_identity import new_worker_identity
 from engine.model import ids
 from engine.model.clock import SystemClock
+from engine.store import keys
 from engine.store.sealing import Sealer
+from engine.store.tables import ApiKeyRow
 from tests.fakes.fake_worker import FakeWorker
 from tests.fakes.served_app import served
 
@@ -125,6 +127,30 @@ def test_samples_run_from_create_to_teardown(reader: Reader, capsys: pytest.Capt
     assert gone["status"] == "teardown"
     refused = httpx.post(f"{reader.session['BASE']}/deployments/{dep_id}/chat/completions", headers=headers, json={})
     assert refused.status_code == 409 and refused.json()["error"]["details"]["status"] == "teardown"
+
+
+def test_samples_scope_a_customers_key(reader: Reader, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each customer reaches its own inference endpoint and no other, at once and also after the grant is gone."""
+    api = reader.api
+    new = api.hasher.new_key()
+    row = ApiKeyRow(id="key_cust_123", org_id="org_1", name="customer", prefix=new.shown_prefix, key_hash=new.key_hash,
+                    created_at=api.clock.now())  # fmt: skip
+    with api.database.write() as session:
+        keys.insert(session, row)
+    other = api.create(name="of-another-customer")["id"]
+    reader.run("create")
+    reader.run("poll")
+    mine, base = reader.session["dep"]["id"], reader.session["BASE"]
+
+    def call(deployment_id: str) -> int:
+        url = f"{base}/deployments/{deployment_id}/chat/completions"
+        return httpx.post(url, headers={"Authorization": f"Bearer {new.secret}"}, json={"messages": []}).status_code
+
+    assert call(mine) == 200
+    reader.run("grant")
+    assert (call(mine), call(other)) == (200, 403)
+    reader.run("revoke")
+    assert (call(mine), call(other)) == (403, 403)
 
 
 def test_sample_that_streams_gets_server_sent_events(reader: Reader) -> None:
