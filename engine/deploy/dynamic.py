@@ -24,7 +24,7 @@ def dynamic_command(runtime: LocalRuntime, project: str, environment: Mapping[st
     if runtime.virtualenv is None:  # an inline program's classes come from wherever this process found them
         child["PYTHONPATH"] = os.pathsep.join(entry for entry in sys.path if entry)
     argv = (str(runtime.interpreter), "-u", "-m", "pulumi.dynamic")
-    return PluginCommand("pulumi-python (dynamic providers)", argv, child, str(runtime.directory))
+    return PluginCommand("pulumi-python (dynamic providers)", argv, child, str(runtime.directory), shows_output=True)
 
 
 def dynamic_configuration(config: Mapping[str, str], secret_keys: frozenset[str]) -> PropertyMap:

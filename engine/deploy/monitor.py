@@ -347,7 +347,7 @@ def _goal(request: Any, plugin: PackageRequest) -> Goal:
         custom=request.custom,
         properties=_properties(request, plugin),
         parent=request.parent,
-        provider=request.provider,
+        provider=request.provider if request.custom else "",  # a component has none, whatever its SDK sends
         plugin=plugin,
         dependencies=sorted(request.dependencies),
         property_dependencies={k: sorted(v.urns) for k, v in request.propertyDependencies.items()},

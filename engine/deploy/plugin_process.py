@@ -45,6 +45,7 @@ class PluginCommand:
         environment: of the process: a cloud's credentials are in it, so it is part of the identity.
         root: the folder of the plugin's program.
         parameter: what package it is to be, for a plugin that can be several.
+        shows_output: what it prints is shown to the user; of others it is only told when they die.
         port: somebody else runs it, for example a debugger, and it listens here; 0: we start it.
     """
 
@@ -56,6 +57,7 @@ class PluginCommand:
     service: Literal["provider", "analyzer"] = "provider"
     root: str = ""
     parameter: Parameterization | None = None
+    shows_output: bool = False
     port: int = 0
 
     def key(self) -> str:
@@ -92,14 +94,15 @@ class PluginLog(engine_pb2_grpc.EngineServicer):
     names. One that names none goes to a sole user only: what a plugin says of one stack is no business of another's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, shows_output: bool) -> None:
+        self._shows_output = shows_output
         self.words: deque[str] = deque(maxlen=_LAST_WORDS)
         self.listeners: list[Listener] = []
 
     def line(self, text: str, stream_id: int) -> None:
         """Take a line of the plugin's output."""
         self.words.append(text)
-        if text.strip():
+        if self._shows_output and text.strip():
             self._tell("info" if stream_id == _STDOUT_STREAM else "info#err", text, stream_id=stream_id)
 
     async def Log(self, request: Any, context: Any) -> empty_pb2.Empty:
@@ -150,7 +153,7 @@ class PluginProcess:
         Raises:
             ProviderError: it did not start; with its last words.
         """
-        log = PluginLog()
+        log = PluginLog(shows_output=command.shows_output)
         engine = grpc.aio.server(options=CHANNEL_OPTIONS)
         engine_pb2_grpc.add_EngineServicer_to_server(log, engine)
         address = f"127.0.0.1:{engine.add_insecure_port('127.0.0.1:0')}"

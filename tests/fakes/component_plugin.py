@@ -24,6 +24,10 @@ class Shelf(pulumi.ComponentResource):
         if args.get("fault") == "before":
             raise ValueError("no wood left")
         pulumi.log.info("sawing", resource=self)
+        if args.get("fault") == "wait":
+            Path(args["text"]).touch()
+            self.boards = self.first = pulumi.Output.from_input(asyncio.Event().wait())
+            return
         made = []
         for number in range(int(args.get("boards") or 1)):
             props = {"text": args.get("text"), "asked": asked, "tone": config.get("tone")}
@@ -36,7 +40,9 @@ class Shelf(pulumi.ComponentResource):
 '''
 
 _CLASSIC = """#!{python}
+import asyncio
 import sys
+from pathlib import Path
 import pulumi
 from pulumi.provider import CallResult, ConstructResult, Provider, main
 {thing}

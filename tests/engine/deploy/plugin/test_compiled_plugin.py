@@ -172,6 +172,24 @@ def test_component_of_a_compiled_plugin(files: Callable[..., Folder]) -> None:
     assert contents(folder) == {}
 
 
+def test_explicit_provider_of_a_component_is_its_childrens(files: Callable[..., Folder]) -> None:
+    folder = files(
+        FILE + "class Files(pulumi.ProviderResource):\n"
+        "    def __init__(self, name, folder):\n        super().__init__('files', name, {'folder': folder})\n"
+        "mine = Files('mine', config.require('other'))\n"
+        "Pair('pair', {'content': 'x'}, pulumi.ResourceOptions(provider=mine))\n"
+    )
+    other = folder.root / "other"
+    other.mkdir()
+    set_(folder, "other", str(other))
+    folder.up()
+    assert contents(folder) == {} and len(list(other.iterdir())) == 2
+    found = {r["urn"].rpartition("::")[2]: r for r in json.loads(folder.state())["deployment"]["resources"]}
+    assert "provider" not in found["pair"], "nor has the official engine's state"
+    assert "::mine::" in found["pair-left"]["provider"]
+    folder.up("--expect-no-changes")
+
+
 def test_message_is_shown_of_its_resource(files: Callable[..., Folder], tmp_path: Path) -> None:
     folder = files(PROGRAM, content="long " * 300)
     folder.up("--event-log", str(tmp_path / "events"))

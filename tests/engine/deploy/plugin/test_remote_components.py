@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from engine.proof.installation import await_until
 from tests.fakes import component_plugin
 from tests.fakes.folder import Folder
 
@@ -152,6 +153,41 @@ def test_providers_and_transforms_reach_the_children(shop: Callable[..., Folder]
     assert found["shelf-0"]["provider"].startswith("urn:pulumi:dev::local::pulumi:providers:fake::mine::")
     assert folder.cloud.made("shelf-0")[0].properties["colour"] == "red"
     assert found["shelf"]["protect"] is True and found["shelf-0"]["protect"] is True
+
+
+def test_preview_with_an_unknown_configuration_shows_the_component_alone(shop: Callable[..., Folder]) -> None:
+    folder = shop(
+        SHELF + "class Shop(pulumi.ProviderResource):\n"
+        "    def __init__(self, name, town):\n        super().__init__('shop', name, {'town': town})\n"
+        "town = Thing('town', {})\n"
+        "shelf = Shelf('shelf', {}, pulumi.ResourceOptions(provider=Shop('shop', town.address)))\n"
+        "Thing('lamp', {'text': shelf.first})\n"
+    )
+    text = folder.run("preview", "--stack", "dev")
+    assert "shop:index:Shelf shelf create" in text and "shelf-0" not in text
+    folder.up()
+    assert "shelf-0" in resources(folder)
+    assert resources(folder)["lamp"]["inputs"]["text"] == resources(folder)["shelf-0"]["outputs"]["address"]
+
+
+def test_hooks_of_a_remote_component_run_in_the_program(shop: Callable[..., Folder]) -> None:
+    folder = shop(
+        SHELF + "def note(args):\n    pulumi.log.info(f'made {args.name}')\n"
+        "hook = pulumi.ResourceHook('note', note)\n"
+        "Shelf('shelf', {}, pulumi.ResourceOptions(hooks=pulumi.ResourceHookBinding(after_create=[hook])))\n"
+    )
+    assert "made shelf" in folder.up()
+
+
+def test_cancelled_update_does_not_wait_for_a_component(shop: Callable[..., Folder]) -> None:
+    folder = shop(SHELF + "import os\nShelf('shelf', {'fault': 'wait', 'text': os.path.abspath('waiting')})\n")
+    texts: list[str] = []
+    updating = threading.Thread(target=lambda: texts.append(folder.up_fails()))
+    updating.start()
+    await_until((folder.work / "waiting").exists, seconds=60, what="the component that waits")
+    folder.run("cancel", "--yes", "--stack", "dev")
+    updating.join(60)
+    assert texts and "update cancelled" in texts[0]
 
 
 def test_component_that_raises_fails_the_update_with_its_words(shop: Callable[..., Folder]) -> None:
