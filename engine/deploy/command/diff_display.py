@@ -7,10 +7,11 @@ recordings of the official engine.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from engine.deploy.command.display import OP_PREFIXES, OP_STYLES, ProgressDisplay, Row, is_default_provider, top_key
+from engine.deploy.diff import parse_path, path_contains
 from engine.deploy.property import SECRET_SIGNATURE, SIGNATURE, UNKNOWN_VALUE
 
 _ABSENT = object()
@@ -110,9 +111,15 @@ def _differences(metadata: Mapping[str, Any], column: int) -> Iterator[str]:
     old, new = metadata.get("old") or {}, metadata.get("new") or {}
     before, after = _shown(old.get("inputs")), _shown(new.get("inputs"))
     detailed = metadata.get("detailedDiff") or {}
-    keys = {top_key(path) for path in detailed}
-    if not keys:
+    hidden = [path for path in (new or old).get("hideDiffs") or () if _hides(path, detailed or {**before, **after})]
+    for path in sorted(hidden):
+        yield f"{_lead(column, '~ ')}{path} (hidden)"
+    shown = {path: diff for path, diff in detailed.items() if not any(_hides(h, [path]) for h in hidden)}
+    if not detailed:
+        before, after = ({k: v for k, v in m.items() if k not in hidden} for m in (before, after))
         yield from changed_members(before, after, column)
+    detailed, keys = shown, {top_key(path) for path in shown}
+    if not keys:
         return
     known = _shown(old.get("outputs"))
     for path, diff in detailed.items():
@@ -127,6 +134,19 @@ def _differences(metadata: Mapping[str, Any], column: int) -> Iterator[str]:
             yield f"{_lead(column, '~ ')}{key:<{width}}: {text} => {text}"
         else:
             yield from _changed(f"{key:<{width}}: ", was, is_, column, 4)
+
+
+def _hides(hidden: str, paths: Iterable[str]) -> bool:
+    """Whether a path of `hideDiffs` covers one of these."""
+    outer = _parts(hidden)
+    return any(path_contains(outer, _parts(path)) for path in paths)
+
+
+def _parts(path: str) -> list[str | int]:
+    try:
+        return parse_path(path)
+    except ValueError:
+        return [path]  # a key that is no path
 
 
 def _changed_outputs(metadata: Mapping[str, Any], column: int) -> Iterator[str]:

@@ -61,11 +61,13 @@ class EngineLoop:
     Attributes:
         keys: secrets keys derived in this process.
         plugins: provider plugins running for this process; only to be used on the loop.
+        abandoned: how many inline programs were left running in this process; with any, it should be started anew.
     """
 
     def __init__(self) -> None:
         self.keys = KeyCache()
         self.plugins = PluginPool()
+        self.abandoned = 0
         self._guard = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -97,6 +99,10 @@ class EngineLoop:
         """The update ended."""
         with self._guard:
             self._running.pop(stack, None)
+
+    def note_abandoned(self) -> None:
+        """Note that nobody waits any longer for a program which may still run."""
+        self.abandoned += 1
 
     def cancel(self, stack: str) -> bool:
         """Ask the update that runs here to stop; False if none does."""

@@ -26,6 +26,7 @@ from engine.deploy.command.session import CommandFailed, Session
 from engine.deploy.command.stacks import remove_stack
 from engine.deploy.command.state_edit import unprotected
 from engine.deploy.command.stored_stack import StoredStack
+from engine.deploy.deadline import TimedProgram
 from engine.deploy.journal import Journal, JournalEntry
 from engine.deploy.local_program import LocalProgram, program_folder, read_local_project
 from engine.deploy.plan import Plan
@@ -252,7 +253,9 @@ def _program(session: Session, mode: UpdateMode) -> ProgramSource | None:
     if not arguments.text("client"):
         project = read_local_project(session.project.path)
         return LocalProgram(project, session.env, deadline_seconds=session.services.program_deadline_seconds)
-    return session.services.programs(arguments.text("client"), session.project.path.parent)
+    services = session.services
+    inline = services.programs(arguments.text("client"), session.project.path.parent)
+    return TimedProgram(inline, services.program_deadline_seconds, services.loop.note_abandoned)
 
 
 def _runs_program(session: Session) -> bool:
