@@ -94,6 +94,10 @@ ACCESS: Mapping[str, Access] = MappingProxyType(
         "complete_for_org": _INVOKE,
         "embed_for_org": _INVOKE,
         "list_models_for_org": _INVOKE,
+        "admit": _INVOKE,
+        "admit_reading": _INVOKE,
+        "admit_for_org": _INVOKE,
+        "admit_reading_for_org": _INVOKE,
         # keys
         "create_key": _ADMIN_OR_OWN,
         "list_keys": _ADMIN_OR_OWN,
@@ -118,6 +122,14 @@ ACCESS: Mapping[str, Access] = MappingProxyType(
         "list_invitations": _ADMIN,
         "revoke_invitation": _ADMIN,
         "accept_invitation": Level.SESSION,
+        # money
+        "list_tiers": Level.PUBLIC,
+        "get_balance": Permission.BILLING_READ,
+        "list_transactions": Permission.BILLING_READ,
+        "list_budgets": Permission.BILLING_READ,
+        "put_budget": Permission.BILLING_WRITE,
+        "delete_budget": Permission.BILLING_WRITE,
+        "record_deposit": Level.OPERATOR,
         # permissions of keys on deployments
         "grant_permission": _ADMIN_OR_OWN,
         "list_permissions": _ADMIN_OR_OWN,

@@ -10,7 +10,20 @@ from api.access import check_routes
 from api.deps import Deps, authorise
 from api.metrics import ApiMetrics
 from api.middleware import Counted, JsonByDefault
-from api.routers import account, auth, deployments, health, inference, insight, keys, oidc, orgs, permissions, scaling
+from api.routers import (
+    account,
+    auth,
+    billing,
+    deployments,
+    health,
+    inference,
+    insight,
+    keys,
+    oidc,
+    orgs,
+    permissions,
+    scaling,
+)
 from api.schemas.errors import ErrorAnswer
 
 PUBLIC = "/api/v1/public"
@@ -46,6 +59,8 @@ def create_app(deps: Deps) -> FastAPI:
         keys.router,
         permissions.router,
         orgs.router,
+        billing.router,
+        billing.tiers_router,
     ):
         app.include_router(router, prefix=PUBLIC)
     app.include_router(auth.router)

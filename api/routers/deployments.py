@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query
 
 from api.deps import CallerArg, Deps, DepsArg
+from api.funding import require_an_hour
 from api.schemas.deployments import (
     DeploymentCreate,
     DeploymentPage,
@@ -55,6 +56,8 @@ def create_deployment(
     digest = _digest(body) if idempotency_key else None
     row = _new_row(deps, new_id, caller.org_id, spec, digest)
     with deps.database.write() as session:
+        if deployments.get(session, row.id) is None:  # a repeated request starts nothing new
+            require_an_hour(session, caller, spec.gpu_type, spec.replicas, row.created_at)
         row = deployments.insert_once(session, row)
     if row.request_digest != digest:
         raise Conflict("this Idempotency-Key was used for a different request", deployment_id=new_id)

@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from pydantic import ValidationError
 
 from api.deps import CallerArg, DepsArg
+from api.funding import require_an_hour
 from api.schemas.deployments import ScalingChange, ScalingView, ready_replicas, status_of
 from engine.model.deployment import DeploymentSpec, Scaling
 from engine.model.errors import Conflict, InvalidSpec
@@ -37,6 +38,9 @@ def patch_scaling(deployment_id: str, body: ScalingChange, caller: CallerArg, de
             if edited == spec:
                 return _view(row)
             now = deps.clock.now()
+            if row.suspended_at is None:
+                more = edited.replicas - spec.replicas
+                require_an_hour(session, caller, spec.gpu_type, more, now, deployment_id=row.id)
             if changed := deployments.update_spec(session, row.id, edited, generation=row.generation, now=now):
                 return _view(changed)
     raise Conflict("the deployment is being edited by others right now; try again", status=status_of(row).value)
