@@ -66,6 +66,7 @@ _LIST_FIELDS = {
     "aliases": "aliases",
     "replaceWith": "replace_with",
     "ignoreChanges": "ignore_changes",
+    "hideDiff": "hide_diffs",
     "replaceOnChanges": "replace_on_changes",
 }
 _ORDER = (

@@ -183,6 +183,7 @@ def _comparable(state: ResourceState) -> ResourceState:
         init_errors=list(state.init_errors),
         aliases=(),
         ignore_changes=list(state.ignore_changes),
+        hide_diffs=list(state.hide_diffs),
         replace_on_changes=list(state.replace_on_changes),
         replace_with=list(state.replace_with),
         custom_timeouts=dict(state.custom_timeouts),

@@ -168,6 +168,7 @@ def state_metadata(state: ResourceState) -> dict[str, Any]:
         ("protect", state.protect),
         ("retainOnDelete", state.retain_on_delete),
         ("initErrors", list(state.init_errors)),
+        ("hideDiffs", list(state.hide_diffs)),
     ):
         if value:
             metadata[name] = value

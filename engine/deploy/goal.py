@@ -47,6 +47,7 @@ class Goal:
     protect: bool = False
     delete_before_replace: bool | None = None
     ignore_changes: Sequence[str] = ()
+    hide_diffs: Sequence[str] = ()
     replace_on_changes: Sequence[str] = ()
     additional_secret_outputs: Sequence[str] = ()
     aliases: Sequence[AliasSpec] = ()
@@ -81,6 +82,7 @@ class Goal:
             hooks=dict(self.hooks),
             refresh_before_update=old.refresh_before_update if old else False,
             ignore_changes=tuple(self.ignore_changes),
+            hide_diffs=tuple(self.hide_diffs),
             replace_on_changes=tuple(self.replace_on_changes),
             created=old.created if old else "",
             modified=old.modified if old else "",

@@ -354,6 +354,7 @@ def _goal(request: Any, plugin: PackageRequest) -> Goal:
         protect=request.protect,
         delete_before_replace=request.deleteBeforeReplace if request.deleteBeforeReplaceDefined else None,
         ignore_changes=tuple(request.ignoreChanges),
+        hide_diffs=tuple(request.hideDiffs),
         replace_on_changes=tuple(request.replaceOnChanges),
         additional_secret_outputs=tuple(request.additionalSecretOutputs),
         aliases=tuple(_alias(a) for a in request.aliases) + tuple(AliasSpec(urn=u) for u in request.aliasURNs),

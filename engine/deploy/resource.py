@@ -27,6 +27,7 @@ class ResourceState:
         custom_timeouts: operation → seconds.
         created, modified: RFC 3339 text with nanoseconds, kept as text because datetime has only microseconds.
         replacement_trigger: a value whose change replaces the resource; None means there is none.
+        hide_diffs: paths whose differences are not shown.
         hooks: when (`BeforeCreate`, …) → names of the program's hooks.
         extra: fields of the checkpoint this engine does not interpret, kept for the next reader.
     """
@@ -55,6 +56,7 @@ class ResourceState:
     deleted_with: str = ""
     replace_with: Sequence[str] = ()
     ignore_changes: Sequence[str] = ()
+    hide_diffs: Sequence[str] = ()
     replace_on_changes: Sequence[str] = ()
     delete_before_replace: bool | None = None
     refresh_before_update: bool = False

@@ -26,12 +26,8 @@ def test_same_program_keeps_to_its_plan(place: Any, tmp_path: Path) -> None:
     assert "hush" not in text and json.loads(text)["manifest"]["version"].startswith("v3.")
     result = stack.up(plan=path)
     assert result.outputs["address"].value and len(place.cloud.things) == 1
-    assert (
-        json.loads((place.state / "history" / "golden" / "dev").glob("*.history.json").__next__().read_text())[
-            "environment"
-        ]["updatePlan"]
-        == "true"
-    )
+    history = next((place.state / "history" / "golden" / "dev").glob("*.history.json"))
+    assert json.loads(history.read_text())["environment"]["updatePlan"] == "true"
 
 
 def test_other_inputs_change_nothing(place: Any, tmp_path: Path) -> None:
