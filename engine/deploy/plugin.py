@@ -46,6 +46,7 @@ from engine.deploy.provider import (
     PropertyDiff,
     ProviderError,
     ReadResult,
+    UpdateResult,
 )
 from engine.deploy.secret_outputs import annotate
 from engine.deploy.transforms import output_dependencies
@@ -228,7 +229,7 @@ class PluginProvider:
         timeout_seconds: float,
         ignore_changes: Sequence[str],
         preview: bool,
-    ) -> PropertyMap:
+    ) -> PropertyMap | UpdateResult:
         """See `Provider.update`."""
         if preview and (self._unknown or not self._session.abilities.preview):
             return {**old_outputs, **new_inputs}
@@ -243,7 +244,7 @@ class PluginProvider:
             preview=preview,
         )
         response = await self._change("Update", request, urn, new_inputs, preview)
-        return self._outputs(response.properties, new_inputs)
+        return UpdateResult(self._outputs(response.properties, new_inputs), response.refresh_before_update)
 
     async def delete(
         self, urn: str, type_: str, id: str, inputs: PropertyMap, outputs: PropertyMap, timeout_seconds: float

@@ -105,6 +105,14 @@ class CreateResult:
 
 
 @dataclass(frozen=True)
+class UpdateResult:
+    """What an update leads to, from a provider that says whether the state goes stale by itself from now on."""
+
+    outputs: PropertyMap
+    refresh_before_update: bool
+
+
+@dataclass(frozen=True)
 class ReadResult:
     """What is there now. `id` empty: it is gone. `inputs`: what a program would have to say to get this."""
 
@@ -214,7 +222,7 @@ class Provider(Protocol):
         timeout_seconds: float,
         ignore_changes: Sequence[str],
         preview: bool,
-    ) -> PropertyMap:
+    ) -> PropertyMap | UpdateResult:
         """Change it in place; returns its new outputs."""
         ...
 

@@ -34,6 +34,7 @@ from engine.deploy.provider import (
     Provider,
     ProviderError,
     ReadResult,
+    UpdateResult,
 )
 from engine.deploy.registry import SWITCH_TO_CLI
 from engine.deploy.update import ProviderSource
@@ -164,7 +165,7 @@ class SplitProvider:
         """See `Provider.read`."""
         return await (await self._of(type_)).read(urn, type_, *rest)
 
-    async def update(self, urn: str, type_: str, *rest: Any) -> PropertyMap:
+    async def update(self, urn: str, type_: str, *rest: Any) -> PropertyMap | UpdateResult:
         """See `Provider.update`."""
         return await (await self._of(type_)).update(urn, type_, *rest)
 

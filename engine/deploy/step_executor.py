@@ -18,7 +18,7 @@ from engine.deploy.events import EngineEvents
 from engine.deploy.hooks import HookFailed, Hooks
 from engine.deploy.ledger import Ledger
 from engine.deploy.property import UNKNOWN_VALUE, PropertyMap
-from engine.deploy.provider import PartialFailure, Provider, ProviderError, ReadResult
+from engine.deploy.provider import PartialFailure, Provider, ProviderError, ReadResult, UpdateResult
 from engine.deploy.registry import ProviderRegistry, provider_outputs
 from engine.deploy.resource import ResourceState
 from engine.deploy.secret_outputs import mark_secrets
@@ -268,7 +268,10 @@ class StepExecutor:
                 new.ignore_changes,
                 self._x.dry_run,
             )
-            outputs = await self._try(step, update)
+            answer = await self._try(step, update)
+            if isinstance(answer, UpdateResult):
+                new = new.with_(refresh_before_update=answer.refresh_before_update)
+            outputs = answer.outputs if isinstance(answer, UpdateResult) else answer
         state = new.with_(id=old.id, outputs=mark_secrets(new, outputs), created=old.created)
         return state.with_(modified=self._now() if new.custom else old.modified)
 

@@ -177,6 +177,11 @@ class Servicer(ProviderServicer):
         response.refresh_before_update = fields["text"].string_value.startswith("volatile")
         return response
 
+    async def Update(self, request, context):
+        response = await super().Update(request, context)
+        response.refresh_before_update = request.news.fields["text"].string_value.startswith("volatile")
+        return response
+
     async def Read(self, request, context):
         response = await super().Read(request, context)
         if response.id:

@@ -127,6 +127,10 @@ def test_state_that_goes_stale_is_read_before_every_update(lab: Callable[..., Fo
     assert reads.read_text().count("read") == 1
     next((folder.root / "lab").glob("paper*")).write_text("by hand")
     assert "1 updated" in folder.up() and papers(folder) == ["volatile"]
+    for text, is_stale in (("lasting", False), ("volatile again", True)):
+        set_(folder, "text", text)
+        folder.up()
+        assert ('"refreshBeforeUpdate"' in folder.state()) is is_stale
 
 
 def test_second_cancel_asks_the_plugin_to_stop(lab: Callable[..., Folder]) -> None:
