@@ -56,6 +56,7 @@ class UpdateMode(StrEnum):
     DESTROY = "destroy"
 
 
+UNEXPECTED_CHANGES = "no changes were expected"
 _OPERATIONS = {
     UpdateMode.PREVIEW: "preview",
     UpdateMode.UP: "update",
@@ -486,8 +487,8 @@ class _Update:
                 self._events.diagnostic("error", message)
         elif self._options.expect_no_changes and set(changes) - {"same"}:
             what = _OPERATIONS[self._options.mode]
-            failed, message = True, f"error: no changes were expected for {what} but changes were proposed"
-            self._events.diagnostic("error", message)
+            # Said by the command, not among the diagnostics: nothing went wrong in the update.
+            failed, message = True, f"{UNEXPECTED_CHANGES} for {what} but changes were proposed"
         self._events.summary(changes)
         self._events.cancel()
         snapshot = self._base if self._dry_run else self._ledger.snapshot()

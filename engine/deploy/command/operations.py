@@ -35,7 +35,7 @@ from engine.deploy.program import ProgramSource
 from engine.deploy.provider_sources import ProviderChoice, ProviderSources
 from engine.deploy.snapshot import Snapshot
 from engine.deploy.stack_config import ConfigError
-from engine.deploy.update import ProviderSource, UpdateMode, UpdateOptions, UpdateResult, run_update
+from engine.deploy.update import UNEXPECTED_CHANGES, ProviderSource, UpdateMode, UpdateOptions, UpdateResult, run_update
 from engine.deploy.update_target import UpdateTarget
 from engine.deploy.version_range import VersionRangeError, require_version
 from engine.model.errors import StaleLease
@@ -122,7 +122,8 @@ def _failure(session: Session, result: UpdateResult) -> CommandFailed:
     if result.message.endswith("cancelled"):
         session.console.error(f"error: {result.message}")
         return CommandFailed(result.message, _CANCELLED)
-    if result.message.startswith("error: no changes were expected"):
+    if result.message.startswith(UNEXPECTED_CHANGES):
+        session.console.error(f"error: {result.message}")
         return CommandFailed(result.message, _UNEXPECTED_CHANGES)
     return CommandFailed(result.message)
 

@@ -62,4 +62,4 @@ def test_expect_no_changes(scenario: Scenario) -> None:
     scenario.up(program())
     assert scenario.preview(program(), expect_no_changes=True).result.succeeded
     run = scenario.preview(program(size=2), expect_no_changes=True)
-    assert not run.result.succeeded and "no changes were expected" in run.errors
+    assert not run.result.succeeded and "no changes were expected" in run.result.message

@@ -85,7 +85,7 @@ def test_expect_no_changes(scenario: Scenario) -> None:
     scenario.cloud.things[id].properties["size"] = 7
     run = scenario.refresh(expect_no_changes=True)
     assert not run.result.succeeded
-    assert "no changes were expected for refresh but changes were proposed" in run.errors
+    assert "no changes were expected for refresh but changes were proposed" in run.result.message
 
 
 def configured(token: str, *names: str, size: int = 1) -> Program:
