@@ -49,3 +49,8 @@ def from_own_site(request: Request, deps: Deps) -> Client:
     """
     require_own_site(request.method, request.headers, deps.public_url)
     return client_of(request)
+
+
+def not_kept(response: Response) -> None:
+    """Answers about accounts stay out of every cache: they carry tokens and addresses."""
+    response.headers["Cache-Control"] = "no-store"

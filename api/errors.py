@@ -9,7 +9,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from starlette.exceptions import HTTPException
 
 from engine.model.errors import StackyardError
@@ -51,6 +51,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OperationalError, _database)
+    app.add_exception_handler(DataError, _unstorable)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -90,6 +91,10 @@ async def _database(request: Request, err: Exception) -> JSONResponse:
     return error_response(
         "unavailable", "the database does not answer; try again in a few seconds", {"retry_after_seconds": 2}
     )
+
+
+async def _unstorable(request: Request, err: Exception) -> JSONResponse:
+    return error_response("invalid_request", "a value holds a character that cannot be stored, such as NUL")
 
 
 async def _unexpected(request: Request, err: Exception) -> JSONResponse:

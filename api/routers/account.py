@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, BackgroundTasks, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Depends, Request, Response
 
-from api.cookies import clear_session, client_of
+from api.cookies import clear_session, client_of, not_kept
 from api.deps import CallerArg, DepsArg
 from api.schemas.account import (
     AccountClose,
@@ -22,7 +22,7 @@ from engine.identity import closing, log_in, phone, profile, recovery
 from engine.model.access import Role
 from engine.store import memberships, sessions
 
-router = APIRouter(prefix="/account", tags=["accounts"])
+router = APIRouter(prefix="/account", tags=["accounts"], dependencies=[Depends(not_kept)])
 
 
 @router.get("", summary="The account and the organisations it belongs to")

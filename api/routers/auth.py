@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, BackgroundTasks, Request, Response
+from fastapi import APIRouter, BackgroundTasks, Depends, Request, Response
 from fastapi.responses import HTMLResponse
 
 from api import pages
-from api.cookies import clear_session, client_of, from_own_site, set_session
+from api.cookies import clear_session, client_of, from_own_site, not_kept, set_session
 from api.deps import CallerArg, DepsArg
 from api.schemas.auth import (
     DoneView,
@@ -26,7 +26,7 @@ from engine.identity import sign_up as sign_ups
 from engine.identity.sessions import COOKIE, csrf_token_of
 from engine.model.errors import NotFound
 
-router = APIRouter(prefix="/auth", tags=["accounts"])
+router = APIRouter(prefix="/auth", tags=["accounts"], dependencies=[Depends(not_kept)])
 
 
 @router.post("/signup", status_code=201, summary="Make an account, with an organisation of its own")
@@ -88,14 +88,17 @@ async def verify_email(body: TokenBody, request: Request, deps: DepsArg) -> Done
 
 @router.post("/resend-verification", status_code=202, summary="Mail a new token to an unconfirmed address")
 async def resend_verification(body: EmailBody, request: Request, deps: DepsArg, tasks: BackgroundTasks) -> DoneView:
-    await recovery.resend_verification(deps.identity, body.email, from_own_site(request, deps))
+    address = await recovery.allow_mail(deps.identity, body.email, from_own_site(request, deps))
+    tasks.add_task(recovery.resend_verification, deps.identity, address)
     tasks.add_task(deps.identity.outbox.nudge)
     return DoneView(message="if the address has an account that waits for it, a mail is on its way")
 
 
 @router.post("/forgot-password", status_code=202, summary="Mail a token that sets a new password")
 async def forgot_password(body: EmailBody, request: Request, deps: DepsArg, tasks: BackgroundTasks) -> DoneView:
-    await recovery.forgot_password(deps.identity, body.email, from_own_site(request, deps))
+    client = from_own_site(request, deps)
+    address = await recovery.allow_mail(deps.identity, body.email, client)
+    tasks.add_task(recovery.forgot_password, deps.identity, address, client)
     tasks.add_task(deps.identity.outbox.nudge)
     return DoneView(message="if the address has an account, a mail is on its way")
 

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field, SecretStr, model_validator
 
-from api.schemas.auth import Body, UserView
+from api.schemas.auth import Body, Name, UserView
 from engine.model.access import Role
 from engine.store.account_tables import SessionRow
 
@@ -14,7 +14,7 @@ from engine.store.account_tables import SessionRow
 class AccountPatch(Body):
     """Body of `PATCH /account`: a new name, a new password, or both."""
 
-    name: str | None = Field(None, max_length=100)
+    name: Name | None = None
     old_password: SecretStr | None = Field(None, max_length=1024)
     new_password: SecretStr | None = Field(None, max_length=1024)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from engine.identity.log_in import LoggedIn
 from engine.store.account_tables import UserRow
@@ -20,12 +21,21 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("a name holds no control characters")
+    return name.strip()
+
+
+Name = Annotated[str, Field(max_length=100, examples=["Ada"]), AfterValidator(_printable)]
+
+
 class SignUpBody(Body):
     """Body of `POST /auth/signup`."""
 
     email: str = Field(max_length=_ADDRESS_LENGTH, examples=["ada@example.com"])
     password: SecretStr = Field(max_length=_PASSWORD_LENGTH, description="12 characters or more")
-    name: str = Field("", max_length=100, examples=["Ada"])
+    name: Name = ""
 
 
 class LogInBody(Body):

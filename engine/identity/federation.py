@@ -46,7 +46,7 @@ def _user_of(identity: Identity, session: Session, proven: ProvenIdentity, clien
     address = emails.normalise(proven.email)
     user = accounts.by_email(session, address)
     if user is None:
-        new = NewAccount(address, proven.name.strip()[:100], email_verified=True)
+        new = NewAccount(address, _name(proven), email_verified=True)
         user = sign_up.create(identity, session, new, client)
         _link(identity, session, user, proven, client)
         return user
@@ -71,3 +71,8 @@ def _link(identity: Identity, session: Session, user: UserRow, proven: ProvenIde
     )  # fmt: skip
     accounts.insert_identity(session, row)
     identity.record(session, user, "account.identity_linked", client, issuer=proven.issuer)
+
+
+def _name(proven: ProvenIdentity) -> str:
+    """The provider's name for somebody, without what cannot be shown or stored."""
+    return "".join(c for c in proven.name if c.isprintable()).strip()[:100]

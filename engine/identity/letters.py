@@ -26,7 +26,7 @@ or, from a terminal:
 
   curl {public_url}/auth/verify-email -d '{{"token": "{token}"}}'
 
-If it was not you, do nothing: without this step the account cannot use your address.
+If it was not you, do nothing.
 """,
     )
 

@@ -13,7 +13,7 @@ from engine.identity.context import Identity
 from engine.identity.sessions import Client, csrf_token_of, open_session, user_of_session
 from engine.model.access import Principal
 from engine.model.errors import Forbidden, NotFound, Unauthenticated
-from engine.store import accounts, sessions
+from engine.store import accounts, audit, sessions
 from engine.store.account_tables import SessionRow, UserRow
 
 
@@ -49,8 +49,7 @@ async def log_in(
     stored = found.password_hash if found else None
     right, new_hash = await identity.passwords.verify(password, stored)
     if found is None or not right:
-        if found is not None:
-            await identity.write(lambda session: identity.record(session, found, "account.log_in_failed", client))
+        await _record_failure(identity, found, address, client)
         raise Unauthenticated("the e-mail address or the password is wrong")
 
     def store(session: Session) -> LoggedIn:
@@ -65,6 +64,21 @@ async def log_in(
         return open_for(identity, session, user, "password", client, previous_cookie)
 
     return await identity.write(store)
+
+
+async def _record_failure(identity: Identity, user: UserRow | None, address: str, client: Client) -> None:
+    """Write it down also where there is no account: the time it takes must not tell."""
+    subject = user.id if user else f"address:{identity.hasher.hash(f'unknown {address}')[:16]}"
+    await identity.write(
+        lambda session: audit.record(
+            session,
+            at=identity.clock.now(),
+            actor="anonymous",
+            action="account.log_in_failed",
+            subject=subject,
+            details={"address": client.address},
+        )
+    )
 
 
 def require_usable(identity: Identity, user: UserRow) -> None:

@@ -47,7 +47,8 @@ class Passwords:
         Raises:
             Unavailable: too many are being hashed.
         """
-        return await self._run(lambda: self._hash.hash(_normal(password)))
+        plain = _normal(password)
+        return await self._run(lambda: self._hash.hash(plain))
 
     async def verify(self, password: str, stored: str | None) -> tuple[bool, str | None]:
         """Whether it is the password, and a new hash to store where the old one's parameters are outdated.
@@ -58,7 +59,8 @@ class Passwords:
         Raises:
             Unavailable: too many are being compared.
         """
-        return await self._run(lambda: self._verify(_normal(password), stored))
+        plain = _normal(password)
+        return await self._run(lambda: self._verify(plain, stored))
 
     def _verify(self, password: str, stored: str | None) -> tuple[bool, str | None]:
         if stored is not None:
@@ -97,5 +99,11 @@ def require_acceptable(password: str, email: str) -> None:
 
 
 def _normal(password: str) -> str:
-    """One form per text, whichever keyboard typed it (NIST SP 800-63B §3.1.1.2: NFKC)."""
+    """One form per text, whichever keyboard typed it (NIST SP 800-63B §3.1.1.2: NFKC).
+
+    Raises:
+        InvalidSpec: half a surrogate pair, which JSON can spell and UTF-8 cannot.
+    """
+    if any("\ud800" <= character <= "\udfff" for character in password):
+        raise InvalidSpec("the password is not Unicode text", field="password")
     return unicodedata.normalize("NFKC", password)

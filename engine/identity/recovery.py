@@ -49,14 +49,22 @@ async def verify_email(identity: Identity, token: str, client: Client) -> UserRo
     return await identity.write(store)
 
 
-async def resend_verification(identity: Identity, email: str, client: Client) -> None:
-    """Mail a new token to an address that has an unconfirmed account; silent about whether it has.
+async def allow_mail(identity: Identity, email: str, client: Client) -> str:
+    """Let pass who may have a mail sent to an address; returns the address as it is stored.
+
+    The mail itself is written after the answer, so that neither the answer nor its time tells who has an account.
 
     Raises:
+        InvalidSpec: it is no address.
         RateLimited: too often, for this address or from this client.
     """
     address = emails.normalise(email)
     await _charge(identity, (MAIL_PER_EMAIL, address), (MAIL_PER_CLIENT, client_of(client.address)))
+    return address
+
+
+async def resend_verification(identity: Identity, address: str) -> None:
+    """Mail a new token to an address that has an unconfirmed account; to others nothing."""
 
     def store(session: Session) -> None:
         user = accounts.by_email(session, address)
@@ -66,14 +74,8 @@ async def resend_verification(identity: Identity, email: str, client: Client) ->
     await identity.write(store)
 
 
-async def forgot_password(identity: Identity, email: str, client: Client) -> None:
-    """Mail a token for a new password to an address that has an account; silent about whether it has.
-
-    Raises:
-        RateLimited: too often, for this address or from this client.
-    """
-    address = emails.normalise(email)
-    await _charge(identity, (MAIL_PER_EMAIL, address), (MAIL_PER_CLIENT, client_of(client.address)))
+async def forgot_password(identity: Identity, address: str, client: Client) -> None:
+    """Mail a token for a new password to an address that has an account; to others nothing."""
 
     def store(session: Session) -> None:
         user = accounts.by_email(session, address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from datetime import timedelta
@@ -115,6 +116,8 @@ def test_cookie_is_secure_where_the_installation_is(api: Any) -> None:
         ({"password": "ada@example.com1"}, "e-mail address"),
         ({"nickname": "a"}, "nickname"),
         ({"name": "x" * 101}, "name"),
+        ({"name": "Ada\x00"}, "control characters"),
+        ({"email": "ada\x00@example.com"}, "not an e-mail address"),
     ],
 )
 def test_sign_up_refuses_what_cannot_be_and_stores_nothing(api: Any, changed: dict[str, str], said: str) -> None:
@@ -444,3 +447,21 @@ def test_account_whose_deployments_run_cannot_close(api: Any) -> None:
         session.get_one(DeploymentRow, made["id"]).org_id = own
     refused = close(bob, csrf, password=BOB["password"])
     assert refused.status_code == 409 and "still run" in refused.json()["error"]["message"]
+
+
+def test_answers_about_accounts_are_kept_by_no_cache(api: Any) -> None:
+    assert post(api.client, "/auth/signup", ADA).headers["cache-control"] == "no-store"
+    assert api.client.get("/account").headers["cache-control"] == "no-store"
+
+
+def test_name_in_a_path_that_no_database_can_hold_is_no_fault_of_ours(api: Any) -> None:
+    csrf = sign_up(api.client)
+    answer = api.client.delete("/account/sessions/%00", headers={"X-CSRF-Token": csrf})
+    assert answer.status_code in (404, 422)  # SQLite can, PostgreSQL cannot
+
+
+@pytest.mark.parametrize("name", ["email", "password", "name"])
+def test_text_that_is_no_unicode_is_a_422(api: Any, name: str) -> None:
+    body = json.dumps(ADA | {name: "half a character: \ud83d"})  # as escapes: that much is valid JSON
+    answer = api.client.post("/auth/signup", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422 and rows(api, UserRow) == []

@@ -204,6 +204,12 @@ def test_refusal_at_the_provider_is_told(api: Any, provider: TinyProvider) -> No
     assert answer.status_code == 403 and answer.json()["error"]["details"] == {"error": "access_denied"}
 
 
+def test_name_from_the_provider_is_made_showable(api: Any, provider: TinyProvider) -> None:
+    provider.user["name"] = "Ada\x00\n" + "x" * 200
+    assert log_in(browser(api)).status_code == 302
+    assert [u.name for u in users(api)] == ["Ada" + "x" * 97]
+
+
 @pytest.mark.parametrize("path", ["//evil.test", "https://evil.test", "/\\evil.test", "evil", "/a\nb", "\\\\evil"])
 def test_log_in_leads_nowhere_else(api: Any, provider: TinyProvider, path: str) -> None:
     client = browser(api)
