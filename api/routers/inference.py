@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Body
+from pydantic import BaseModel
 
 from api.deps import CallerArg, DepsArg
 from api.schemas.deployments import status_of
@@ -45,6 +46,25 @@ def call_model(
 @router.get("/models", summary="Models this deployment serves (OpenAI's answer)", responses=_ANSWER)
 def list_models(deployment_id: str, caller: CallerArg, deps: DepsArg) -> None:
     refuse(deployment_id, caller, deps)
+
+
+class Admission(BaseModel):
+    """Whom the gateway may serve: it asks for callers with a browser session, which it does not know."""
+
+    org_id: str
+    user_id: str | None
+    session_id: str | None
+
+
+@org_router.post("/admission", name="admit_for_org", include_in_schema=False)
+@org_router.get("/admission", name="admit_reading_for_org", include_in_schema=False)
+@router.post("/admission", name="admit", include_in_schema=False)
+@router.get("/admission", name="admit_reading", include_in_schema=False)
+def admission(deployment_id: str, caller: CallerArg, deps: DepsArg) -> Admission:
+    """The caller, who was found to have what an inference call with this method needs."""
+    with deps.database.read() as session:
+        owned(session, deployment_id, caller.org_id)
+    return Admission(org_id=caller.org_id, user_id=caller.user_id, session_id=caller.session_id)
 
 
 def refuse(deployment_id: str, caller: CallerArg, deps: DepsArg) -> None:

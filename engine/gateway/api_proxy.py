@@ -10,12 +10,15 @@ from yarl import URL
 
 from engine.gateway import asgi
 from engine.gateway.asgi import ClientGone, Receive, Scope, Send
+from engine.model.access import Permission, Principal
 from engine.model.errors import StackyardError, TooLarge, Unavailable
 
 _NOT_PASSED_ON = frozenset(
     (b"content-length", b"expect", b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host",
      b"x-request-id")
 )  # fmt: skip
+
+_OF_THE_BODY = frozenset(("content-type", "content-encoding", "x-request-id"))
 
 
 class ApiProxy:
@@ -60,6 +63,30 @@ class ApiProxy:
             if upload.failure:
                 raise upload.failure from None
             raise
+
+    async def session_caller(self, scope: Scope, call_path: str) -> Principal | None:
+        """Who a browser session's cookie stands for, if the account may make this inference call.
+
+        Sessions are the API's to know: pages make few calls, and each is asked about, so an ended session ends here
+        too. None: refused, or the API does not answer; handing it the request says why.
+
+        Args:
+            call_path: the end of the path that names the call, for example `chat/completions`.
+        """
+        path = scope["raw_path"].decode("latin-1").removesuffix(call_path)
+        headers = [(name, value) for name, value in _headers(scope, "") if name not in _OF_THE_BODY]
+        url = URL(f"http://api{path}admission", encoded=True)
+        try:
+            async with self._open_session.request(scope["method"], url, headers=headers) as answer:
+                if answer.status != 200:
+                    return None
+                facts = await answer.json()
+        except (aiohttp.ClientError, TimeoutError):
+            return None
+        return Principal(
+            facts["org_id"], user_id=facts["user_id"], session_id=facts["session_id"],
+            permissions=frozenset({Permission.DEPLOYMENT_INVOKE}),
+        )  # fmt: skip
 
     async def metrics(self) -> bytes:
         """The API's own counters; empty while it does not answer."""

@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
 from typing import Any
 
+from engine.identity.sessions import COOKIE
 from engine.model.errors import TooLarge
 
 Scope = MutableMapping[str, Any]
@@ -20,6 +21,8 @@ HOP_BY_HOP = frozenset(
      b"trailer", b"transfer-encoding", b"upgrade")
 )  # fmt: skip
 """Headers of one connection, never passed on (RFC 9110, section 7.6.1)."""
+
+_SESSION = f"{COOKIE}=".encode()
 
 STATUS_OF_CODE: Mapping[str, int] = {
     "unauthenticated": 401,
@@ -42,6 +45,13 @@ class ClientGone(Exception):
 def header(scope: Scope, name: bytes) -> bytes | None:
     """The first value of a request header; uvicorn hands names in lower case."""
     return next((value for key, value in scope["headers"] if key == name), None)
+
+
+def has_session(scope: Scope) -> bool:
+    """Whether a request comes with a browser session's cookie and without a key."""
+    if (header(scope, b"authorization") or b"")[:7].lower() == b"bearer ":
+        return False
+    return any(key == b"cookie" and _SESSION in value for key, value in scope["headers"])
 
 
 def end_to_end(headers: Iterable[tuple[bytes, bytes]], *, without: frozenset[bytes] = frozenset()) -> Headers:

@@ -88,8 +88,11 @@ class FrontDoor:
             body = asgi.error_body("method_not_allowed", f"use {call.method} here, not {scope['method']}")
             await asgi.send_json(send, 405, body, [(b"allow", call.method.encode())])
         else:
+            caller = await self._api.session_caller(scope, call.call) if asgi.has_session(scope) else None
             try:
-                await self._inference.answer(call, scope, receive, send, request_id)
+                if caller is None and asgi.has_session(scope):
+                    raise NoRoute("the session may not, or the API does not answer: it says which")
+                await self._inference.answer(call, scope, receive, send, request_id, caller)
             except NoRoute:
                 # deployments that are gone have no route; the API knows them and says 404 or 409
                 await self._api.answer(scope, receive, send, request_id)

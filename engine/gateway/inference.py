@@ -20,6 +20,7 @@ from engine.gateway.balance import Balancer
 from engine.gateway.metrics import GatewayMetrics
 from engine.gateway.routes import Route, RouteTable, Upstream
 from engine.identity.keys import KeyHasher, bearer_secret
+from engine.model.access import Principal
 from engine.model.clock import Clock
 from engine.model.errors import StackyardError, Unavailable
 
@@ -36,7 +37,8 @@ MAX_ATTEMPTS = 3
 
 _NOT_PASSED_ON = frozenset(
     (b"host", b"authorization", b"cookie", b"content-length", b"content-type", b"expect", b"forwarded",
-     b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id")
+     b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id", b"x-csrf-token",
+     b"stackyard-org")
 )  # fmt: skip
 _AGENT_ERROR = "X-Stackyard-Agent-Error"
 _GO_ELSEWHERE = ("draining", "worker_unreachable")
@@ -124,31 +126,36 @@ class Inference:
         if self._session:
             await self._session.close()
 
-    async def answer(self, call: Call, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def answer(
+        self, call: Call, scope: Scope, receive: Receive, send: Send, request_id: str, caller: Principal | None = None
+    ) -> None:
         """Answer one call.
+
+        Args:
+            caller: who a browser session stands for; None: whoever holds the key in the request.
 
         Raises:
             StackyardError: refused or failed before an answer began; nothing was sent yet.
             ClientGone: the client left; the replica's work was cancelled.
         """
-        await self.admit(call, scope)
+        await self.admit(call, scope, caller)
         body = await asgi.read_body(scope, receive, self._max_body_bytes)
         headers = _upstream_headers(scope, request_id)
         await asgi.while_connected(receive, self._forward(call, scope, headers, body, send))
 
-    async def admit(self, call: Call, scope: Scope) -> Route:
+    async def admit(self, call: Call, scope: Scope, caller: Principal | None = None) -> Route:
         """The route this caller may use now; the store's newest state is awaited before saying no."""
         try:
-            return self._admit(call, scope)
+            return self._table.admit(caller or self._by_key(call, scope), call.deployment_id)
         except StackyardError:
             await self._fresh()
-            return self._admit(call, scope)
+            return self._table.admit(caller or self._by_key(call, scope), call.deployment_id)
 
-    def _admit(self, call: Call, scope: Scope) -> Route:
+    def _by_key(self, call: Call, scope: Scope) -> Principal:
         secret = bearer_secret((asgi.header(scope, b"authorization") or b"").decode("latin-1"))
         key_hash = self._hasher.hash(secret) if secret else None
-        principal = self._table.principal(key_hash, self._clock.now(), call.org_id)
-        return self._table.admit(principal, call.deployment_id)
+        org_id = call.org_id or (asgi.header(scope, b"stackyard-org") or b"").decode("latin-1") or None
+        return self._table.principal(key_hash, self._clock.now(), org_id)
 
     async def _forward(self, call: Call, scope: Scope, headers: Headers, body: bytes, send: Send) -> None:
         """Try replicas until one begins to answer, then pass its answer on."""
