@@ -167,7 +167,11 @@ class PluginProcess:
         if process is None:
             plugin._open(command.port)
         else:
-            await plugin._connect(process)
+            try:
+                await plugin._connect(process)
+            except asyncio.CancelledError:  # nobody else knows of it
+                await plugin.close()
+                raise
         return plugin
 
     @property
@@ -329,6 +333,9 @@ class PluginPool:
         key = next((k for k, p in self._processes.items() if p is process), None)
         if key is None:
             await self._end_if_unused(process)
+        elif process.users == 0 and process.command.port:  # whoever runs it may start it anew at any time
+            del self._processes[key]
+            await process.close()
         elif process.users == 0:
             loop = asyncio.get_running_loop()
             self._timers[key] = loop.call_later(self.idle_seconds, self._expire, key)
