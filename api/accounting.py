@@ -37,12 +37,14 @@ class Accounting:
         installation_tag: str,
         *,
         grace: timedelta = spend.GRACE,
+        tell: spend.Tell = spend.silent,
     ) -> None:
         self._database = database
         self._clock = clock
         self._cloud = cloud
         self._tag = installation_tag
         self._grace = grace
+        self._warn = tell
 
     async def __call__(self, guard: Guard) -> None:
         """One pass. A cloud that does not answer leaves its part to the next one: nothing is gone then."""
@@ -54,7 +56,12 @@ class Accounting:
         else:
             await asyncio.to_thread(self._observe, listed, listed_at, guard)
         report = await asyncio.to_thread(
-            settle_everything, self._database, self._clock.now(), grace=self._grace, guard=guard
+            settle_everything,
+            self._database,
+            self._clock.now(),
+            grace=self._grace,
+            guard=guard,
+            tell=self._warn,
         )
         _tell(report)
 

@@ -16,12 +16,14 @@ from api.accounting import Accounting
 from api.outbox import build_outbox
 from api.settings import Settings
 from api.stack_driver import build_driver, cloud_token, ensure_installation, passphrase, shared_budget, stack_settings
+from engine.billing.warnings import MailWarnings
 from engine.controller.controller import Controller, ControllerSettings
 from engine.deploy.command import EngineLoop
 from engine.deploy.providers.digitalocean.api import DigitalOceanApi, HttpClients
 from engine.deploy.providers.digitalocean.inventory import DigitalOceanInventory
 from engine.deploy.providers.digitalocean.provider import user_agent
 from engine.identity import installation_secret
+from engine.model import ids
 from engine.model.budget import CallBudget
 from engine.model.clock import Clock, SystemClock
 from engine.model.stack import installation_tag
@@ -173,8 +175,11 @@ class _Worker:
             ),
             reconcile_period_seconds=self._settings.reconcile_period_seconds,
             sweep_period_seconds=self._settings.sweep_period_seconds,
-            account=Accounting(self._database, self._clock, cloud, tag),
+            account=Accounting(self._database, self._clock, cloud, tag, tell=self._warnings(sealer)),
         )
+
+    def _warnings(self, sealer: Sealer) -> MailWarnings:
+        return MailWarnings(sealer, self._clock, ids.new_id, self._settings.resolved_public_url)
 
 
 async def _until_stopped(controller: Controller, leading: asyncio.Task[None], loop: EngineLoop) -> bool:

@@ -27,13 +27,19 @@ class Report:
 
 
 def settle_everything(
-    database: Database, now: datetime, *, grace: timedelta = spend.GRACE, guard: Callable[[Session], None]
+    database: Database,
+    now: datetime,
+    *,
+    guard: Callable[[Session], None],
+    grace: timedelta = spend.GRACE,
+    tell: spend.Tell = spend.silent,
 ) -> Report:
     """One pass: expire holds, post intervals, machines and usage, checkpoint the books, see who is out of money,
     and suspend or resume what runs accordingly.
 
     Args:
         guard: called in every writing transaction before its end; raises when another process leads.
+        tell: warns people about a change of standing, in the transaction that records it.
 
     Raises:
         LedgerMismatch: a balance is not the sum of its postings; nothing after that is done.
@@ -45,7 +51,7 @@ def settle_everything(
     with database.write() as session:
         checkpoints = ledger_audit.checkpoint(session, now)
         guard(session)
-    moved = spend.observe(database, now, grace=grace, guard=guard)
+    moved = spend.observe(database, now, grace=grace, guard=guard, tell=tell)
     enforced = enforcement.enforce(database, now, guard=guard)
     return Report(expired, intervals, rated, machines, checkpoints, tuple(moved), tuple(enforced))
 

@@ -11,6 +11,8 @@ from enum import StrEnum
 from sqlalchemy import select
 from sqlmodel import Session, col
 
+from engine.billing.meter import interval_of
+from engine.billing.rating import accrued_microdollars
 from engine.model.errors import InsufficientCredit
 from engine.model.ledger import Balance, Scopes
 from engine.model.money import to_microdollars, to_usd
@@ -59,17 +61,29 @@ class Change:
     after: Standing
 
 
+Tell = Callable[[Session, Change], None]
+
+
 def decide(
-    balance: Balance, *, hourly_usd: Decimal, empty_since: datetime | None, now: datetime, grace: timedelta = GRACE
+    balance: Balance,
+    *,
+    hourly_usd: Decimal,
+    empty_since: datetime | None,
+    now: datetime,
+    grace: timedelta = GRACE,
+    accrued: int = 0,
 ) -> Standing:
     """What the balance means for running work.
 
     Money that is held still runs what it was held for, so it counts here; for new work it does not. A clock that went
     back neither ends nor lengthens a grace period: it ends `grace` after `empty_since`.
+
+    Args:
+        accrued: what runs has used since the last posting.
     """
     if balance.credit_limit is None:
         return Standing(SpendState.OK)
-    funds = balance.wallet + balance.held + balance.credit_limit - balance.owed
+    funds = balance.wallet + balance.held + balance.credit_limit - balance.owed - accrued
     if funds > 0:
         lasts_until = _lasts_until(funds, hourly_usd, now)
         is_short = lasts_until is not None and lasts_until < now + WARN_AHEAD
@@ -132,14 +146,27 @@ def standing_of(session: Session, org_id: str, now: datetime, *, grace: timedelt
     rates = {rate.org_id: rate.hourly_usd for rate in settlements.open_rates(session)}
     return decide(
         ledger.balance(session, org_id), hourly_usd=rates.get(org_id, Decimal(0)),
-        empty_since=row.empty_since if row else None, now=now, grace=grace,
+        empty_since=row.empty_since if row else None, now=now, grace=grace, accrued=_accrued(session, org_id, now),
     )  # fmt: skip
 
 
+def silent(session: Session, change: Change) -> None:
+    """Tells nobody."""
+
+
 def observe(
-    database: Database, now: datetime, *, grace: timedelta = GRACE, guard: Callable[[Session], None] = lambda _: None
+    database: Database,
+    now: datetime,
+    *,
+    grace: timedelta = GRACE,
+    guard: Callable[[Session], None] = lambda _: None,
+    tell: Tell = silent,
 ) -> list[Change]:
-    """Record the standing of everybody who runs something or is not fine; what changed, with an audit row each."""
+    """Record the standing of everybody who runs something or is not fine; what changed, with an audit row each.
+
+    Args:
+        tell: called with every change, in its transaction: a warning is sent if and only if the change is recorded.
+    """
     with database.read() as session:
         rates = {rate.org_id: rate.hourly_usd for rate in settlements.open_rates(session)}
         recorded = select(col(SpendStateRow.org_id)).where(col(SpendStateRow.state) != SpendState.OK.value)
@@ -148,15 +175,26 @@ def observe(
     for org_id in concerned:
         with database.write() as session:
             change = _record(session, org_id, rates.get(org_id, Decimal(0)), now, grace)
+            if change:
+                tell(session, change)
             guard(session)
         moved += [change] if change else []
     return moved
 
 
+def _accrued(session: Session, org_id: str, now: datetime) -> int:
+    """What an organisation's running intervals have used and was not posted yet: postings are hourly, money is not."""
+    running = settlements.running(session, org_id)
+    return sum(accrued_microdollars(interval_of(row), now) - posted for row, posted in running)
+
+
 def _record(session: Session, org_id: str, hourly_usd: Decimal, now: datetime, grace: timedelta) -> Change | None:
     row = session.get(SpendStateRow, org_id, with_for_update=True)
     since = row.empty_since if row else None
-    standing = decide(ledger.balance(session, org_id), hourly_usd=hourly_usd, empty_since=since, now=now, grace=grace)
+    standing = decide(
+        ledger.balance(session, org_id), hourly_usd=hourly_usd, empty_since=since, now=now, grace=grace,
+        accrued=_accrued(session, org_id, now),
+    )  # fmt: skip
     before = SpendState(row.state) if row else SpendState.OK
     if row is None:
         if standing.state is SpendState.OK:

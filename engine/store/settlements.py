@@ -59,6 +59,14 @@ def posted(session: Session, interval_id: str) -> int:
     return row.posted_microdollars if row else 0
 
 
+def running(session: Session, org_id: str) -> list[tuple[UsageIntervalRow, int]]:
+    """An organisation's intervals that go on, each with the micro-dollars posted of it so far."""
+    u, s = UsageIntervalRow, IntervalSettlementRow
+    query = select(u, col(s.posted_microdollars)).outerjoin(IntervalSettlementRow, col(s.interval_id) == col(u.id))
+    rows = session.execute(query.where(col(u.org_id) == org_id, col(u.ended_at).is_(None)))
+    return [(interval, posted or 0) for interval, posted in rows]
+
+
 def open_rates(session: Session) -> list[OpenRate]:
     """Hourly cost of what runs, by organisation; exact."""
     u = UsageIntervalRow
