@@ -87,6 +87,8 @@ def property_differences(
         return
     elif old is None:
         yield path, DiffKind.ADD
+    elif new is None and prop.kind is Kind.MAP:
+        yield from ((f"{path}.{key}", DiffKind.DELETE) for key in sorted(old))
     elif new is None:
         yield path, DiffKind.DELETE
     elif prop.kind is Kind.SET:

@@ -28,6 +28,7 @@ from engine.deploy.providers.digitalocean.spaces_xml import (
     delete_document,
     lifecycle_document,
     lifecycle_values,
+    unsaid,
     versioning_document,
 )
 
@@ -64,7 +65,7 @@ _CORS_RULE = {
     "allowedMethods": _NEEDED_TEXTS,
     "allowedOrigins": _NEEDED_TEXTS,
     "allowedHeaders": _TEXTS,
-    "maxAgeSeconds": Property(Kind.NUMBER),
+    "maxAgeSeconds": Property(Kind.NUMBER, default=0),
 }
 _EXPIRATION = {
     "date": text(validate=_date_fault),
@@ -95,7 +96,9 @@ class SpacesBucket(OrdinaryType):
             "region": spaces_region(default="nyc3", default_in_inputs=True, stored=str.lower),
             "acl": text(default="private", default_in_inputs=True, validate=one_of(*ACLS)),
             "corsRules": Property(Kind.LIST, element=Property(Kind.OBJECT, fields=_CORS_RULE)),
-            "versioning": Property(Kind.SINGLE, computed=True, fields={"enabled": Property(Kind.BOOL, default=False)}),
+            "versioning": Property(
+                Kind.SINGLE, default={"enabled": False}, fields={"enabled": Property(Kind.BOOL, default=False)}
+            ),
             "lifecycleRules": Property(Kind.LIST, element=Property(Kind.OBJECT, fields=_LIFECYCLE_RULE)),
             "forceDestroy": Property(Kind.BOOL, default=False),
             "bucketUrn": output(Kind.STRING),
@@ -127,13 +130,15 @@ class SpacesBucket(OrdinaryType):
                 raise TypeFailure(f"Error creating Spaces bucket: {err}") from err
         try:
             await self._wait_until_there(region, name)
-            given = {n for n in SETTINGS if n != "acl" and known.get(n)}
+            given = {n for n in SETTINGS if n != "acl" and inputs.get(n)}
             await _configure(region, name, known, given)
             values = await self.read(cloud, name, known)
         except SpacesError as err:
             raise HalfDone(f"Error creating Spaces bucket: {err}", id=name) from err
         if values is None:
             raise TypeFailure(f"Error creating Spaces bucket: {name} is gone right after it was created")
+        for rule in values["lifecycleRules"]:
+            rule["expiration"] = unsaid(rule["expiration"])
         return name, values
 
     async def _wait_until_there(self, region: Region, name: str) -> None:
@@ -151,9 +156,9 @@ class SpacesBucket(OrdinaryType):
         return {
             **bucket_values(id, region.slug),
             "acl": known.get("acl") or await _acl(region, id),
-            "corsRules": known.get("corsRules"),  # told by the other resource type; the official provider does so
+            "corsRules": known.get("corsRules") or [],  # told by the other resource type; the official provider does so
             "versioning": {"enabled": versioning.findtext("Status") == "Enabled"},
-            "lifecycleRules": (lifecycle_values(lifecycle.tree()) if lifecycle else None) or None,
+            "lifecycleRules": lifecycle_values(lifecycle.tree()) if lifecycle else [],
             "forceDestroy": bool(known.get("forceDestroy")),
         }
 

@@ -6,7 +6,7 @@ from engine.deploy.property import PropertyMap
 from engine.deploy.providers.digitalocean.resource_type import Cloud, OrdinaryType, TypeFailure, Values
 from engine.deploy.providers.digitalocean.schema import Kind, Property, Schema, at_most, one_of, text
 from engine.deploy.providers.digitalocean.spaces_bucket import put_document, region_and_name, spaces_region
-from engine.deploy.providers.digitalocean.spaces_xml import cors_document, cors_values
+from engine.deploy.providers.digitalocean.spaces_xml import cors_document, cors_values, unsaid
 
 METHODS = ("GET", "PUT", "POST", "DELETE", "HEAD")
 _TEXTS = Property(Kind.SET, element=Property(Kind.STRING))
@@ -43,7 +43,7 @@ class SpacesBucketCorsConfiguration(OrdinaryType):
         values = await self.read(cloud, bucket, inputs)
         if values is None:
             raise TypeFailure(f"Error configuring CORS for Spaces bucket {bucket}: the rules are gone at once")
-        return bucket, values
+        return bucket, {**values, "corsRules": [unsaid(rule) for rule in values["corsRules"]]}
 
     async def read(self, cloud: Cloud, id: str, known: PropertyMap) -> Values | None:
         answer = await cloud.spaces(known["region"]).find("GET", id, query={"cors": ""})

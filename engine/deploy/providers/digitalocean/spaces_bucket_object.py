@@ -74,17 +74,17 @@ class SpacesBucketObject(OrdinaryType):
         return faults
 
     def recomputed(self, old_outputs: PropertyMap, new_inputs: PropertyMap) -> Mapping[str, DiffKind]:
-        """Another content is another version, where the bucket keeps versions."""
+        """Another content is another version; the official provider sees it in the hash only."""
         new = new_inputs.get("etag")
         changes = new is not None and new is not UNKNOWN and new != old_outputs.get("etag")
-        return {"versionId": DiffKind.UPDATE} if changes and old_outputs.get("versionId") else {}
+        return {"versionId": DiffKind.UPDATE} if changes else {}
 
     async def create(self, cloud: Cloud, inputs: PropertyMap) -> tuple[str, Values]:
         await _put(cloud.spaces(inputs["region"]), inputs)
         values = await self.read(cloud, inputs["key"], inputs)
         if values is None:
             raise TypeFailure(f"Error putting object in Spaces bucket ({inputs['bucket']}): it is gone at once")
-        return str(inputs["key"]), values
+        return str(inputs["key"]), {**values, "metadata": values["metadata"] or None}
 
     async def read(self, cloud: Cloud, id: str, known: PropertyMap) -> Values | None:
         answer = await cloud.spaces(known["region"]).find("HEAD", known["bucket"], known["key"])
@@ -167,14 +167,13 @@ def _etag(answer: Answer) -> str:
 
 def _values(answer: Answer, known: PropertyMap) -> Values:
     """Outputs; what Spaces does not tell, such as the content, stays as it is known."""
-    told = {name: answer.headers.get(header) for name, header in _HEADERS.items()}
+    told = {name: answer.headers.get(header) or "" for name, header in _HEADERS.items()}
     metadata = {n.removeprefix(_META): v for n, v in answer.headers.items() if n.startswith(_META)}
     kept = ("region", "bucket", "key", "acl", *_SOURCES)
     return {
         **{name: known.get(name) for name in kept},
         **told,
-        "contentType": told["contentType"] or "",
-        "metadata": metadata or None,
+        "metadata": metadata,
         "etag": _etag(answer),
         "versionId": answer.headers.get("x-amz-version-id") or "",
         "forceDestroy": bool(known.get("forceDestroy")),

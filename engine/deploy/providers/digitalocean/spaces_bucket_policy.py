@@ -22,12 +22,6 @@ def _json_fault(value: str) -> str:
     return "" if isinstance(policy, dict) else "must be a JSON object"
 
 
-def normal_policy(value: str) -> str:
-    """The stored form: Go's, with keys sorted and without spaces."""
-    plain = json.dumps(json.loads(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return plain.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
 def same_policy(one: str, other: str) -> bool:
     """Whether two policies say the same: a list of one is that one, and the order of actions means nothing."""
     try:
@@ -59,12 +53,12 @@ class SpacesBucketPolicy(OrdinaryType):
         properties={
             "bucket": text(required=True, replace=True),
             "region": spaces_region(required=True),
-            "policy": text(required=True, validate=_json_fault, stored=normal_policy, same=same_policy),
+            "policy": text(required=True, validate=_json_fault, same=same_policy),
         },
     )
 
     async def create(self, cloud: Cloud, inputs: PropertyMap) -> tuple[str, Values]:
-        region, bucket, policy = cloud.spaces(inputs["region"]), str(inputs["bucket"]), normal_policy(inputs["policy"])
+        region, bucket, policy = cloud.spaces(inputs["region"]), str(inputs["bucket"]), str(inputs["policy"])
         headers = {"content-type": "application/json"}
         await region.call("PUT", bucket, query={"policy": ""}, headers=headers, content=Content.of(policy.encode()))
         return bucket, {"bucket": bucket, "region": inputs["region"], "policy": policy}
@@ -73,8 +67,8 @@ class SpacesBucketPolicy(OrdinaryType):
         answer = await cloud.spaces(known["region"]).find("GET", id, query={"policy": ""})
         if answer is None:
             return None
-        told, before = normal_policy(answer.body.decode()), known.get("policy")
-        policy = normal_policy(before) if before and same_policy(told, before) else told
+        told, before = answer.body.decode(), known.get("policy")
+        policy = before if before and same_policy(told, before) else told
         return {"bucket": id, "region": known["region"], "policy": policy}
 
     async def update(

@@ -49,7 +49,7 @@ def cors_values(tree: Element) -> list[Values]:
     for rule in tree.findall("CORSRule"):
         values: Values = {n: sorted(e.text or "" for e in rule.findall(w)) for n, w in _CORS_LISTS.items()}
         age = rule.findtext("MaxAgeSeconds")
-        found.append({**values, "id": rule.findtext("ID"), "maxAgeSeconds": None if age is None else int(age)})
+        found.append({**values, "id": rule.findtext("ID") or "", "maxAgeSeconds": int(age or 0)})
     return found
 
 
@@ -89,7 +89,7 @@ def _lifecycle_value(rule: Element) -> Values:
     expiration, noncurrent = rule.find("Expiration"), rule.findtext("NoncurrentVersionExpiration/NoncurrentDays")
     return {
         "id": rule.findtext("ID"),
-        "prefix": prefix or None,
+        "prefix": prefix or "",
         "enabled": rule.findtext("Status") == "Enabled",
         "abortIncompleteMultipartUploadDays": _number(
             rule.findtext("AbortIncompleteMultipartUpload/DaysAfterInitiation")
@@ -97,16 +97,21 @@ def _lifecycle_value(rule: Element) -> Values:
         "expiration": None
         if expiration is None
         else {
-            "date": (expiration.findtext("Date") or "")[:10] or None,
+            "date": (expiration.findtext("Date") or "")[:10],
             "days": _number(expiration.findtext("Days")),
-            "expiredObjectDeleteMarker": (expiration.findtext("ExpiredObjectDeleteMarker") or "") == "true" or None,
+            "expiredObjectDeleteMarker": expiration.findtext("ExpiredObjectDeleteMarker") == "true",
         },
         "noncurrentVersionExpiration": None if noncurrent is None else {"days": int(noncurrent)},
     }
 
 
-def _number(text: str | None) -> int | None:
-    return None if text is None else int(text)
+def _number(text: str | None) -> int:
+    return int(text or 0)
+
+
+def unsaid(values: Values | None) -> Values | None:
+    """A member of a set as the official state has it after a creation: numbers and switches not given are null."""
+    return None if values is None else {n: None if v is False or v == 0 else v for n, v in values.items()}
 
 
 def versioning_document(enabled: bool) -> bytes:
