@@ -229,7 +229,8 @@ def test_killed_plugin_leaves_a_pending_operation_and_is_started_again(files: Ca
     assert "it was busy with create of urn:pulumi:dev::local::files:index:File::file" in text
     pending = json.loads(folder.state())["deployment"]["pending_operations"]
     assert [(p["type"], p["resource"]["type"]) for p in pending] == [("creating", "files:index:File")]
-    killed, _ = int(marker.read_text()), marker.unlink()
+    killed = int(marker.read_text())
+    marker.unlink()
     set_(folder, "content", "well")
     assert "cannot tell whether" in folder.up_fails()
     folder.run("refresh", "--yes", "--skip-preview", "--clear-pending-creates", "--stack", "dev")

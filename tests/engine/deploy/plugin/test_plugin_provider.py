@@ -154,24 +154,20 @@ def test_plugin_in_a_debugger_is_used_where_it_listens(lab: Callable[..., Folder
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     program = lab_plugin.install(folder.root / "elsewhere")
-    attached = subprocess.Popen([str(program), "", str(port)], stdout=subprocess.PIPE, text=True)
-    try:
-        assert attached.stdout is not None and attached.stdout.readline().strip() == str(port)
-        folder.variables["PULUMI_DEBUG_PROVIDERS"] = f"lab:{port}"
-        folder.up()
-        assert json.loads(folder.outputs())["pid"] == attached.pid
-        told = json.loads((folder.root / "lab" / "hello").read_text())
-        assert told["root"] == ""
-        set_(folder, "text", "two")
-        folder.up()
-        attached.kill()
-        attached.wait()
-        set_(folder, "text", "three")
-        assert "at port" in folder.up_fails()
-    finally:
-        attached.kill()
-        attached.wait()
-        attached.stdout.close()
+    with subprocess.Popen([str(program), "", str(port)], stdout=subprocess.PIPE, text=True) as attached:
+        try:
+            assert attached.stdout is not None and attached.stdout.readline().strip() == str(port)
+            folder.variables["PULUMI_DEBUG_PROVIDERS"] = f"lab:{port}"
+            folder.up()
+            assert json.loads(folder.outputs())["pid"] == attached.pid
+            told = json.loads((folder.root / "lab" / "hello").read_text())
+            assert told["root"] == ""
+            set_(folder, "text", "two")
+            folder.up()
+        finally:
+            attached.kill()
+    set_(folder, "text", "three")
+    assert "at port" in folder.up_fails()
 
 
 def test_one_process_for_each_configuration(lab: Callable[..., Folder]) -> None:
