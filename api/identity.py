@@ -12,13 +12,13 @@ from api.settings import Settings
 from engine.billing import credit
 from engine.identity.context import AccountPolicy, Identity, SignUp
 from engine.identity.keys import KeyHasher
-from engine.identity.oidc import CALLBACK, OidcClient, OidcProvider
+from engine.identity.oidc import OidcProvider
 from engine.identity.passwords import Passwords
 from engine.identity.sessions import SessionPolicy
 from engine.identity.sms import ConsoleSms, SmsSender, TwilioSms
 from engine.model import ids
 from engine.model.clock import Clock
-from engine.model.errors import Conflict, InvalidSpec
+from engine.model.errors import Conflict
 from engine.store.database import Database
 from engine.store.sealing import Sealer
 
@@ -27,11 +27,7 @@ PHONE_CREDIT_MICRODOLLARS = 1_000_000
 
 
 def build_identity(settings: Settings, database: Database, hasher: KeyHasher, sealer: Sealer, clock: Clock) -> Identity:
-    """The real parts behind accounts.
-
-    Raises:
-        InvalidSpec: settings about mail, text messages or OpenID do not fit together.
-    """
+    """The real parts behind accounts."""
     return Identity(
         database=database,
         hasher=hasher,
@@ -41,7 +37,7 @@ def build_identity(settings: Settings, database: Database, hasher: KeyHasher, se
         passwords=Passwords(),
         policy=AccountPolicy(
             sign_up=SignUp(settings.sign_up),
-            verified_email_needed=bool(settings.smtp_url.get_secret_value()),
+            verified_email_needed=settings.smtp_server is not None,
             sessions=SessionPolicy(
                 idle=timedelta(hours=settings.session_idle_hours), longest=timedelta(days=settings.session_days)
             ),
@@ -57,9 +53,6 @@ def build_identity(settings: Settings, database: Database, hasher: KeyHasher, se
 def _sms_sender(settings: Settings) -> SmsSender:
     if settings.sms == "console":
         return ConsoleSms(sys.stderr)
-    needed = ("twilio_account_sid", "twilio_auth_token", "twilio_from")
-    if missing := [f"STACKYARD_{name.upper()}" for name in needed if not getattr(settings, name)]:
-        raise InvalidSpec(f"STACKYARD_SMS=twilio needs {', '.join(missing)}")
     return TwilioSms(
         settings.twilio_account_sid, settings.twilio_auth_token.get_secret_value(), settings.twilio_from,
         settings.twilio_url,
@@ -67,13 +60,8 @@ def _sms_sender(settings: Settings) -> SmsSender:
 
 
 def _oidc_provider(settings: Settings, clock: Clock) -> OidcProvider | None:
-    if not settings.oidc_issuer:
-        return None
-    client = OidcClient(
-        settings.oidc_issuer, settings.oidc_client_id, settings.oidc_client_secret.get_secret_value(),
-        settings.resolved_public_url + CALLBACK, settings.oidc_scopes,
-    )  # fmt: skip
-    return OidcProvider(client, clock)
+    client = settings.oidc_client
+    return OidcProvider(client, clock) if client else None
 
 
 def grant_promotion(session: Session, org_id: str, phone_hash: str, now: datetime) -> bool:

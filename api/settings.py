@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from engine.identity.mail import SmtpServer
+from engine.identity.oidc_client import CALLBACK, OidcClient
 from engine.model.errors import InvalidSpec
 
 
@@ -39,6 +42,9 @@ class Settings(BaseSettings):
     reconcile_period_seconds: float = Field(5.0, gt=0, description="every deployment is looked at this often")
     health_period_seconds: float = Field(5.0, gt=0, description="how often a ready replica's health is asked")
     sweep_period_seconds: float = Field(60.0, gt=0, description="how often the cloud's inventory is settled")
+    grace_seconds: float = Field(
+        3600.0, ge=0, description="how long running work goes on after a prepaid balance was used up"
+    )
     boot_timeout_seconds: float = Field(
         1200.0, gt=0, description="a replica not ready by then makes the deployment fail"
     )
@@ -61,6 +67,37 @@ class Settings(BaseSettings):
     url: str = Field("", description="the installation that client commands talk to; empty: this one's public URL")
     api_key: str = Field("", description="the key that client commands present")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _accounts_fit(self) -> Settings:
+        """Find out at once what accounts could not work with, not when the first mail is to be sent."""
+        try:
+            needs_sender = self.smtp_server is not None
+            _ = self.oidc_client
+        except InvalidSpec as err:
+            raise ValueError(err.message) from err
+        if needs_sender and "@" not in self.mail_from:
+            raise ValueError("STACKYARD_MAIL_FROM: mail needs the address it comes from, as `Yard <yard@example.com>`")
+        twilio = ("twilio_account_sid", "twilio_auth_token", "twilio_from")
+        if self.sms == "twilio" and (missing := [f"STACKYARD_{n.upper()}" for n in twilio if not getattr(self, n)]):
+            raise ValueError(f"STACKYARD_SMS=twilio needs {', '.join(missing)}")
+        return self
+
+    @property
+    def smtp_server(self) -> SmtpServer | None:
+        """Where mails go; None: to the terminal."""
+        url = self.smtp_url.get_secret_value()
+        return SmtpServer.of_url(url) if url else None
+
+    @property
+    def oidc_client(self) -> OidcClient | None:
+        """How the OpenID provider knows this installation; None: there is none."""
+        if not self.oidc_issuer:
+            return None
+        return OidcClient(
+            self.oidc_issuer, self.oidc_client_id, self.oidc_client_secret.get_secret_value(),
+            self.resolved_public_url + CALLBACK, self.oidc_scopes,
+        )  # fmt: skip
 
     @property
     def resolved_database_url(self) -> str:
@@ -89,5 +126,12 @@ def load(**given: Any) -> Settings:
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as err:
-        wrong = [f"STACKYARD_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in err.errors()]
-        raise InvalidSpec("settings are wrong: " + "; ".join(wrong)) from err
+        # the cause is left out where it is shown: it would quote the values, secrets among them
+        raise InvalidSpec("settings are wrong: " + "; ".join(map(_reason, err.errors()))) from None
+
+
+def _reason(error: ErrorDetails) -> str:
+    """One wrong value, by its variable; what several together make wrong names them itself."""
+    if not error["loc"]:
+        return error["msg"].removeprefix("Value error, ")
+    return f"STACKYARD_{'.'.join(map(str, error['loc'])).upper()}: {error['msg']}"

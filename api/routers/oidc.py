@@ -11,7 +11,8 @@ from fastapi.responses import RedirectResponse
 from api.cookies import client_of, is_https, set_session
 from api.deps import DepsArg
 from engine.identity import federation
-from engine.identity.oidc import CALLBACK, FLOW_LIFETIME, Flow, OidcProvider
+from engine.identity.oidc import FLOW_LIFETIME, Flow, OidcProvider
+from engine.identity.oidc_client import CALLBACK
 from engine.identity.sessions import COOKIE
 from engine.model.errors import Forbidden, InvalidSpec, NotFound
 

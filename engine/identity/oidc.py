@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 from urllib.parse import urlencode, urlsplit
@@ -22,13 +22,11 @@ from joserfc.errors import JoseError
 from joserfc.jwk import KeySet, KeySetSerialization
 from joserfc.jws import JWSRegistry
 
+from engine.identity.oidc_client import OidcClient
 from engine.model import ids
 from engine.model.clock import Clock
 from engine.model.errors import Forbidden, InvalidSpec, Unavailable
 from engine.store.sealing import CannotOpen, Sealer
-
-CALLBACK = "/auth/oidc/callback"
-"""The path the provider sends browsers back to; registered there with our public URL before it."""
 
 FLOW_LIFETIME = timedelta(minutes=10)
 
@@ -37,29 +35,8 @@ _SECONDS = 10.0
 _LEEWAY_SECONDS = 60
 _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """Signatures only: `none` proves nothing, and HS256 would make everybody who knows the client's secret a provider."""
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _log = structlog.get_logger("oidc")
-
-
-@dataclass(frozen=True)
-class OidcClient:
-    """This installation as the provider knows it."""
-
-    issuer: str
-    client_id: str
-    client_secret: str = field(repr=False)
-    redirect_uri: str
-    scopes: str = "openid email profile"
-
-    def __post_init__(self) -> None:
-        parts = urlsplit(self.issuer)
-        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
-            raise InvalidSpec("STACKYARD_OIDC_ISSUER has to be an https:// URL (http:// on this machine only)")
-        if not self.client_id:
-            raise InvalidSpec("STACKYARD_OIDC_CLIENT_ID: the provider's name for this installation is missing")
-        if not {"openid", "email"} <= set(self.scopes.split()):
-            raise InvalidSpec("STACKYARD_OIDC_SCOPES needs openid and email")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from sqlmodel import select
 from starlette.testclient import TestClient
 
 from engine.identity.context import AccountPolicy, SignUp
-from engine.identity.oidc import OidcClient, OidcProvider
+from engine.identity.oidc import OidcProvider
+from engine.identity.oidc_client import OidcClient
 from engine.model.clock import SystemClock
 from engine.model.errors import InvalidSpec
 from engine.store.account_tables import IdentityRow, UserRow
