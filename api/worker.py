@@ -175,11 +175,13 @@ class _Worker:
             ),
             reconcile_period_seconds=self._settings.reconcile_period_seconds,
             sweep_period_seconds=self._settings.sweep_period_seconds,
-            account=Accounting(self._database, self._clock, cloud, tag, tell=self._warnings(sealer)),
+            account=self._accounting(cloud, tag, sealer),
         )
 
-    def _warnings(self, sealer: Sealer) -> MailWarnings:
-        return MailWarnings(sealer, self._clock, ids.new_id, self._settings.resolved_public_url)
+    def _accounting(self, cloud: DigitalOceanCloud, tag: str, sealer: Sealer) -> Accounting:
+        warnings = MailWarnings(sealer, self._clock, ids.new_id, self._settings.resolved_public_url)
+        grace = timedelta(seconds=self._settings.grace_seconds)
+        return Accounting(self._database, self._clock, cloud, tag, grace=grace, tell=warnings)
 
 
 async def _until_stopped(controller: Controller, leading: asyncio.Task[None], loop: EngineLoop) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
 import typer
@@ -13,20 +15,28 @@ from sqlmodel import Session
 
 from api.cli.output import Output, OutputOption, print_json, print_rows
 from api.settings import load
+from engine.billing import credit
 from engine.identity import operators
+from engine.model import ids
 from engine.model.clock import SystemClock
 from engine.model.errors import InvalidSpec
 from engine.model.ledger import parse_usd
+from engine.model.money import to_usd
 from engine.model.tiers import Tier
-from engine.store import audit, migrate
+from engine.store import audit, ledger, ledger_audit, migrate, orgs, prices
 from engine.store.database import Database
+from engine.store.ledger_tables import PriceRow
 from engine.store.tables import AuditRow
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="What only operators do, directly in the store.")
 accounts_app = typer.Typer(no_args_is_help=True, help="Accounts: list, close, open again, make operators.")
 orgs_app = typer.Typer(no_args_is_help=True, help="Organisations: list, tier, credit limit.")
+credit_app = typer.Typer(no_args_is_help=True, help="Money: record payments, give credit, refund, look.")
+prices_app = typer.Typer(no_args_is_help=True, help="Prices: list, set from now or later on.")
 app.add_typer(accounts_app, name="accounts")
 app.add_typer(orgs_app, name="orgs")
+app.add_typer(credit_app, name="credit")
+app.add_typer(prices_app, name="prices")
 
 OrgArgument = Annotated[str, typer.Argument(help="org_…")]
 AccountArgument = Annotated[str, typer.Argument(help="e-mail address or usr_…")]
@@ -153,6 +163,135 @@ def set_credit_limit(
     said({"id": row.id, "credit_limit_microdollars": limit}, output, f"{row.name} ({row.id}) may go {usd} below zero")
 
 
+@credit_app.command("deposit")
+def deposit(
+    org: OrgArgument,
+    usd: Annotated[str, typer.Argument(help="dollars, for example 50 or 12.50")],
+    payment: Annotated[str, typer.Option(help="the payment's number; it counts once, forever")],
+    description: Annotated[str, typer.Option(help="what people read beside it")] = "",
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Record money that was paid in outside of this system. Five dollars in all make Basic organisations Pro."""
+    with writing() as session:
+        orgs.one(session, org)
+        made = credit.deposit(
+            session, org, parse_usd(usd), key=payment, actor=operator(), now=SystemClock().now(),
+            description=description,
+        )  # fmt: skip
+    pro = "; it is Pro now" if made.became_pro else ""
+    sentence = f"${usd} recorded for {org}{pro}" if made.is_new else f"payment {payment} was recorded before"
+    said(
+        {"transaction_id": made.transaction_id, "is_new": made.is_new, "became_pro": made.became_pro}, output, sentence
+    )
+
+
+@credit_app.command("grant")
+def grant(
+    org: OrgArgument,
+    usd: Annotated[str, typer.Argument(help="dollars")],
+    name: Annotated[str, typer.Option(help="names this grant; it counts once, forever")],
+    description: Annotated[str, typer.Option(help="what people read beside it")] = "",
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Give credit without money; it counts towards no tier."""
+    with writing() as session:
+        orgs.one(session, org)
+        posted = credit.promote(
+            session, org, parse_usd(usd), key=f"operator/{name}", actor=operator(), now=SystemClock().now(),
+            description=description,
+        )  # fmt: skip
+    sentence = f"${usd} given to {org}" if posted.is_new else f"grant {name} was made before"
+    said({"transaction_id": posted.id, "is_new": posted.is_new}, output, sentence)
+
+
+@credit_app.command("refund")
+def refund(
+    transaction: Annotated[str, typer.Argument(help="txn_… of usage or of a deposit")],
+    usd: Annotated[str, typer.Option(help="a part of it; empty: what is left of it")] = "",
+    name: Annotated[str, typer.Option(help="names this refund of it; it counts once, forever")] = "1",
+    description: Annotated[str, typer.Option(help="what people read beside it")] = "",
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Take a transaction back by its reverse: usage goes back to the balance, a deposit out of the system."""
+    with writing() as session:
+        posted = credit.refund(
+            session, transaction, parse_usd(usd) if usd else None, key=name, actor=operator(),
+            now=SystemClock().now(), description=description,
+        )  # fmt: skip
+    sentence = f"{transaction} refunded as {posted.id}" if posted.is_new else f"refund {name} was made before"
+    said({"transaction_id": posted.id, "is_new": posted.is_new}, output, sentence)
+
+
+@credit_app.command("show")
+def show_credit(
+    org: OrgArgument,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="newest transactions")] = 20,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show an organisation's transactions, newest first, with every account they moved."""
+    with database() as opened, opened.read() as session:
+        rows = ledger.page(session, org, limit=limit)
+        lines = ledger.postings(session, [row.id for row in rows])
+        shown = [
+            {
+                "id": row.id, "effective_at": row.effective_at.isoformat(timespec="seconds"), "reason": row.reason,
+                "postings": ", ".join(f"{p.account} {to_usd(p.microdollars):+f}" for p in lines[row.id]),
+                "description": row.description, "actor": row.actor,
+            }
+            for row in rows
+        ]  # fmt: skip
+    columns = ("id", "effective_at", "reason", "postings", "description", "actor")
+    print_rows(shown, columns, output, empty="no money moved yet")
+
+
+@prices_app.command("list")
+def list_prices(output: OutputOption = Output.TABLE) -> None:
+    """List every price with when it begins."""
+    with database() as opened, opened.read() as session:
+        rows = [_priced(row) for row in prices.everything(session)]
+    print_rows(rows, ("sku", "unit_usd", "unit", "effective_from", "created_by"), output, empty="no prices yet")
+
+
+@prices_app.command("set")
+def set_price(
+    sku: Annotated[str, typer.Argument(help="what is sold, for example tokens:llama-3.3-70b-instruct:output")],
+    usd: Annotated[str, typer.Argument(help="dollars for one unit, as exact as you like")],
+    unit: Annotated[str, typer.Option(help="what is counted: tokens, images, seconds, …")],
+    begins: Annotated[str, typer.Option("--from", help="ISO 8601 with a time zone; empty: now")] = "",
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Set what a sku costs from now or later on. What was used keeps its price."""
+    now = SystemClock().now()
+    with writing() as session:
+        row = prices.put(
+            session,
+            PriceRow(
+                id=ids.new_id("price"), sku=sku, unit=unit, unit_usd=_decimal(usd), created_at=now,
+                created_by=operator(), effective_from=_moment(begins) if begins else now,
+            ),
+            now=now,
+        )  # fmt: skip
+        audit.record(
+            session, at=now, actor=operator(), action="price.set", subject=row.id,
+            details={"sku": sku, "unit_usd": str(row.unit_usd), "effective_from": row.effective_from.isoformat()},
+        )  # fmt: skip
+        shown = _priced(row)
+    said(shown, output, f"{sku}: ${shown['unit_usd']} per {unit} from {shown['effective_from']} on")
+
+
+@app.command("verify")
+def verify_books(output: OutputOption = Output.TABLE) -> None:
+    """Add up every posting ever made and compare with the balances; exit code 1 if the books contradict themselves."""
+    with database() as opened, opened.read() as session:
+        findings = [{"subject": f.subject, "message": f.message} for f in ledger_audit.verify(session)]
+        totals = {kind.value: f"{to_usd(amount):f}" for kind, amount in ledger.totals(session).items() if amount}
+    if findings:
+        print_rows(findings, ("subject", "message"), output, empty="")
+        raise typer.Exit(1)
+    summary = ", ".join(f"{kind} {amount}" for kind, amount in totals.items()) or "nothing was posted yet"
+    said({"findings": [], "totals": totals}, output, f"the books agree: {summary}")
+
+
 @app.command("audit")
 def show_audit(
     org: Annotated[str, typer.Option(help="only of this organisation")] = "",
@@ -182,6 +321,25 @@ def _limit(usd: str) -> int | None:
     if usd.lower() == "none":
         return None
     return 0 if usd in ("0", "0.0", "0.00") else parse_usd(usd)
+
+
+def _priced(row: PriceRow) -> dict[str, Any]:
+    return {**row.model_dump(), "unit_usd": f"{row.unit_usd:f}", "effective_from": row.effective_from.isoformat(),
+            "created_at": row.created_at.isoformat()}  # fmt: skip
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation as err:
+        raise InvalidSpec(f"{text!r} is not a price: write dollars like 0.0000004") from err
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as err:
+        raise InvalidSpec(f"{text!r} is no time: write 2027-01-01T00:00:00Z") from err
 
 
 def _audited(row: AuditRow) -> dict[str, Any]:
