@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -21,9 +22,11 @@ from engine.deploy.command import EngineLoop
 from engine.identity.installation_secret import load_or_create
 from engine.model.budget import Unlimited
 from engine.model.clock import SystemClock
-from engine.proof import bench_engine, bench_stacks
+from engine.model.errors import Unavailable
+from engine.proof import bench_engine, bench_ledger, bench_stacks
 from engine.proof.figures import Figure, dumps
 from engine.proof.installation import Installation
+from engine.proof.private_postgres import private_postgres
 from engine.store.database import Database
 from engine.store.migrate import migrate
 
@@ -68,6 +71,36 @@ def stacks(
         print(dumps(figures))
     else:
         _show(figures, {**bench_stacks.LIMITS, **bench_engine.LIMITS})
+
+
+@app.command()
+def ledger(
+    as_json: Annotated[bool, typer.Option("--json", help="one object: name → value, unit, limit, ratio")] = False,
+    records: Annotated[int, typer.Option(help="usage records taken in and priced")] = 1_000_000,
+    postings: Annotated[int, typer.Option(help="in the books when balances are asked for")] = 10_000_000,
+) -> None:
+    """Usage taken in and priced, balances among ten million postings, keys recognised; on a PostgreSQL of its own."""
+    size = bench_ledger.Size(records=records, postings=postings)
+    try:
+        with private_postgres() as url:
+            figures = bench_ledger.run(url, SystemClock(), size)
+    except Unavailable as err:
+        Console(stderr=True).print(err.message)
+        raise typer.Exit(1) from err
+    if as_json:
+        print(json.dumps(bench_ledger.to_json(figures), indent=1))
+    else:
+        _show_held(bench_ledger.to_json(figures))
+
+
+def _show_held(figures: Mapping[str, Mapping[str, Any]]) -> None:
+    """Figures that are held to a limit; the ratio says how many times better than it they are."""
+    table = Table("figure", "value", "limit", "ratio", box=None, padding=(0, 2))
+    for name, shown in figures.items():
+        style = "red" if shown.get("ratio", 1) < 1 else "green"
+        value = f"[{style}]{shown['value']:,} {shown['unit']}[/]"
+        table.add_row(name, value, str(shown.get("limit", "")), str(shown.get("ratio", "")))
+    Console().print(table)
 
 
 @contextmanager

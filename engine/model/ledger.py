@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
+from functools import cached_property
 from types import MappingProxyType
 
 from engine.model.errors import InvalidSpec
@@ -129,12 +130,12 @@ class Transaction:
         if len({p.account for p in self.postings}) < len(self.postings):
             raise ValueError(f"{self.key} posts twice to one account: add the two up")
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The same for the same key, so a retry after a crash writes what the first try would have."""
         return transaction_id(self.key)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Of what was asked for: two transactions of one key with other digests are a mistake of the caller.
 
