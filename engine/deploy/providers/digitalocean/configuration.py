@@ -79,6 +79,8 @@ def token(inputs: PropertyMap, environment: Mapping[str, str]) -> str:
 def endpoint(inputs: PropertyMap, configured: str, environment: Mapping[str, str]) -> str:
     """The API's address: of the inputs, of the composition root, of the environment, or DigitalOcean's own."""
     given = strip_secrets(inputs.get("apiEndpoint"))
+    if configured == DEFAULT_ENDPOINT:
+        configured = ""  # a setting that was left alone must not win over what the environment says
     return str(given or configured or environment.get("DIGITALOCEAN_API_URL") or DEFAULT_ENDPOINT)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from engine.deploy.property import UNKNOWN, Secret
 from engine.deploy.provider import ProviderError
-from engine.deploy.providers.digitalocean import DigitalOceanProvider
+from engine.deploy.providers.digitalocean import DigitalOceanProvider, configuration
 from engine.model.budget import Unlimited
 from tests.fakes.clock import FakeClock
 from tests.fakes.digitalocean import FakeDigitalOcean
@@ -144,3 +144,16 @@ async def test_a_changed_provider_setting_replaces_nothing(desk: Any) -> None:
     assert not found.replace_keys
     same = await desk.provider.diff_config("u", {"token": Secret("t"), "__internal": {}}, {"token": Secret("t")})
     assert same.changes is False
+
+
+@pytest.mark.parametrize(
+    ("inputs", "configured", "environment", "found"),
+    [
+        ({}, "", {}, "https://api.digitalocean.com"),
+        ({}, "https://api.digitalocean.com", {"DIGITALOCEAN_API_URL": "http://env"}, "http://env"),
+        ({}, "http://set", {"DIGITALOCEAN_API_URL": "http://env"}, "http://set"),
+        ({"apiEndpoint": "http://given"}, "http://set", {}, "http://given"),
+    ],
+)
+def test_whose_address_counts(inputs: Any, configured: str, environment: dict[str, str], found: str) -> None:
+    assert configuration.endpoint(inputs, configured, environment) == found
