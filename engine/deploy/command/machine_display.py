@@ -13,14 +13,24 @@ from engine.deploy.command.console import Console
 from engine.deploy.command.display import Showing
 from engine.deploy.events import revealed
 from engine.deploy.property import SECRET_SIGNATURE, SIGNATURE
-from engine.deploy.urn import ROOT_STACK_TYPE
+from engine.deploy.urn import ROOT_STACK_TYPE, is_default_provider
 
 _NANOSECONDS = 1_000_000_000
 _STATE_MEMBERS = (
     *("urn", "custom", "delete", "id", "type", "inputs", "outputs"),
     *("parent", "protect", "initErrors", "provider"),
 )
-_UNSHOWN = frozenset({"same", "refresh"})
+_REPLACEMENT_OPS = frozenset(
+    {
+        "replace",
+        "create-replacement",
+        "delete-replaced",
+        "read-replacement",
+        "discard-replaced",
+        "remove-pending-replace",
+        "import-replacement",
+    }
+)
 
 
 class EventLines:
@@ -53,6 +63,7 @@ class PreviewDigest:
         self._digest: dict[str, Any] = {}
         self._steps: list[dict[str, Any]] = []
         self._diagnostics: list[dict[str, Any]] = []
+        self._last_ops: dict[str, str] = {}  # URN → what began last
 
     def start(self) -> None:
         """Nothing may stand outside the document."""
@@ -64,8 +75,11 @@ class PreviewDigest:
         if prelude := event.get("preludeEvent"):
             self._digest["config"] = prelude["config"]
         elif metadata := (event.get("resourcePreEvent") or {}).get("metadata"):
-            if metadata["op"] not in _UNSHOWN or metadata["type"] == ROOT_STACK_TYPE or self._showing.sames:
+            if self._shows(metadata):
+                self._last_ops[metadata["urn"]] = metadata["op"]
                 self._steps.append(self._step(metadata))
+        elif metadata := (event.get("resOutputsEvent") or {}).get("metadata"):
+            self._take_result_of_refresh(metadata)
         elif diagnostic := event.get("diagnosticEvent"):
             if diagnostic["severity"] != "debug" and not diagnostic.get("ephemeral"):
                 self._diagnostics.append(_diagnostic(diagnostic))
@@ -87,6 +101,27 @@ class PreviewDigest:
             "changeSummary": self._digest.get("changeSummary"),
         }
         self._console.out(json.dumps({k: v for k, v in order.items() if v}, indent=4, ensure_ascii=False))
+
+    def _shows(self, metadata: Mapping[str, Any]) -> bool:
+        """As pulumi: `display/display.go`, shouldShow."""
+        if metadata["type"] == ROOT_STACK_TYPE:
+            return True
+        if is_default_provider(metadata["urn"]):
+            return False
+        if metadata["op"] == "same":
+            old, new = metadata.get("old") or {}, metadata.get("new") or {}
+            return self._showing.sames or bool(old.get("protect")) != bool(new.get("protect"))
+        is_half = metadata["op"] in _REPLACEMENT_OPS and not metadata.get("logical")
+        return self._showing.replacement_steps or not is_half
+
+    def _take_result_of_refresh(self, metadata: Mapping[str, Any]) -> None:
+        """A refresh that found a difference is shown as that difference."""
+        if self._last_ops.get(metadata["urn"]) != "refresh":
+            return
+        if metadata["op"] == "delete" or (metadata["op"] == "update" and metadata.get("detailedDiff")):
+            for number, step in enumerate(self._steps):
+                if step["urn"] == metadata["urn"]:
+                    self._steps[number] = self._step(metadata)
 
     def _step(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
         detailed = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pulumi
@@ -197,6 +198,22 @@ def test_command_line(started: Callable[..., Folder]) -> None:
         folder.run("refresh", "--yes", "--expect-no-changes", "--stack", "dev")
     assert '"size": 7' in folder.state(), "the check comes after the refresh"
     folder.run("refresh", "--yes", "--run-program", "--expect-no-changes", "--stack", "dev")
+
+
+def test_json_preview_shows_what_the_refresh_found(started: Callable[..., Folder]) -> None:
+    folder = started("from thing import Thing\nfor name in 'abc':\n    Thing(name, {'size': 1})\n")
+    folder.up()
+    folder.cloud.made("a")[0].properties["size"] = 7
+    del folder.cloud.things[folder.cloud.made("b")[0].id]
+    for verb, ops in (
+        (("refresh", "--preview-only"), {"a": ["update"], "b": ["delete"], "c": ["refresh"]}),
+        (("preview", "--refresh"), {"a": ["refresh", "update"], "b": ["refresh", "create"], "c": ["refresh"]}),
+    ):
+        found: dict[str, list[str]] = {}
+        for step in json.loads(folder.run(*verb, "--json", "--stack", "dev"))["steps"]:
+            found.setdefault(step["urn"].rpartition("::")[2], []).append(step["op"])
+        assert {name: found[name] for name in ops} == ops
+        assert not any(name.startswith("default") for name in found)
 
 
 def test_variable_that_runs_the_program(started: Callable[..., Folder]) -> None:
