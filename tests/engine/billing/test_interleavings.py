@@ -244,6 +244,8 @@ class Interleavings(RuleBasedStateMachine):
             for org in ORGS:
                 have = ledger.accounts(session, org)
                 assert have[AccountKind.WALLET] >= -LIMITS[org]
+                is_owing = have[AccountKind.RECEIVABLE] < 0
+                assert not is_owing or have[AccountKind.WALLET] == -LIMITS[org], "nothing is owed while there is money"
                 rows = [h for h in session.exec(select(HoldRow)).all() if h.org_id == org and h.state == "open"]
                 assert have[AccountKind.HELD] == sum(h.amount - h.drawn for h in rows)
                 paid_in = sum(v for key, v in self.deposited.items() if key.startswith(org))
