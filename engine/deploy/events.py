@@ -43,7 +43,7 @@ class HiddenSecret(dict[str, Any]):
     def __eq__(self, other: object) -> bool:
         return self.value == other.value if isinstance(other, HiddenSecret) else super().__eq__(other)
 
-    __hash__ = None  # type: ignore[assignment]  # as every dict's
+    __hash__ = None  # as every dict's
 
 
 def revealed(value: Any) -> Any:
