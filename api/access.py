@@ -122,6 +122,7 @@ ACCESS: Mapping[str, Access] = MappingProxyType(
         "list_invitations": _ADMIN,
         "revoke_invitation": _ADMIN,
         "accept_invitation": Level.SESSION,
+        "list_audit": _ADMIN,
         # money
         "list_tiers": Level.PUBLIC,
         "get_balance": Permission.BILLING_READ,

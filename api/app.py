@@ -12,6 +12,7 @@ from api.metrics import ApiMetrics
 from api.middleware import Counted, JsonByDefault
 from api.routers import (
     account,
+    audit,
     auth,
     billing,
     deployments,
@@ -59,6 +60,7 @@ def create_app(deps: Deps) -> FastAPI:
         keys.router,
         permissions.router,
         orgs.router,
+        audit.router,
         billing.router,
         billing.tiers_router,
     ):

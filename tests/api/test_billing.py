@@ -177,3 +177,11 @@ def test_tiers_are_the_documented_table(api: Any) -> None:
     assert [(t["name"], t["requests_per_minute"]) for t in tiers] == [
         ("Basic", 60), ("Pro", 600), ("Enterprise", None),
     ]  # fmt: skip
+
+
+def test_audit_of_an_organisation_is_its_own(api: Any) -> None:
+    api.call("PUT", "/billing/budgets", json={"scope": "org", "period": "day", "limit_usd": "1"})
+    page = api.call("GET", "/orgs/org_1/audit?limit=1").json()
+    assert page["data"][0]["action"] == "budget.set" and page["data"][0]["details"]["limit_microdollars"] == 1_000_000
+    assert api.call("GET", "/orgs/org_1/audit", headers=api.headers_of("org_2")).status_code == 404
+    assert api.call("GET", "/orgs/org_2/audit", headers=api.headers_of("org_2")).json()["data"] == []
