@@ -15,6 +15,7 @@ from typing import Any
 from engine.deploy.backend.blobs import BackendError
 from engine.deploy.checkpoint import COMPATIBLE_VERSION, CheckpointError
 from engine.deploy.command.session import Session
+from engine.deploy.command.tables import table
 from engine.deploy.installed_plugins import Plugins
 from engine.deploy.secrets import SecretsError
 from engine.deploy.stack_config import ConfigError
@@ -49,7 +50,7 @@ def plugin_ls(session: Session) -> None:
     if session.arguments.has("json"):
         session.console.out(json.dumps(rows, indent=2))
         return
-    for line in _table(["NAME", "KIND", "VERSION"], [[row["name"], row["kind"], row["version"]] for row in rows]):
+    for line in table(["NAME", "KIND", "VERSION"], [[row["name"], row["kind"], row["version"]] for row in rows]):
         session.console.out(line)
     session.console.out(f"\nTOTAL plugins: {len(rows)}")
 
@@ -134,19 +135,13 @@ def _text(document: dict[str, Any]) -> Iterator[str]:
     """The document as people read it, section by section."""
     for title, key in (("CLI", "cliAbout"), ("Host", "host"), ("Runtime", "runtime"), ("Backend", "backend")):
         if section := document[key]:
-            yield from _table([title, ""], [[name, str(value)] for name, value in section.items() if value])
+            yield from table([title, ""], [[name, str(value)] for name, value in section.items() if value])
             yield ""
     if stack := document["currentStack"]:
         yield f"Current Stack: {stack['fullyQualifiedName']}"
         yield f"Found {len(stack['resources'])} resources, {len(stack['pendingOps'])} pending operations"
         yield ""
     if plugins := document["plugins"]:
-        yield from _table(["PLUGIN", "KIND", "VERSION"], [[p["name"], p["kind"], p["version"]] for p in plugins])
+        yield from table(["PLUGIN", "KIND", "VERSION"], [[p["name"], p["kind"], p["version"]] for p in plugins])
         yield ""
-    yield from _table(["NAME", "VERSION"], [[d["name"], d["version"]] for d in document["dependencies"]])
-
-
-def _table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    for row in [head, *rows]:
-        yield "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
+    yield from table(["NAME", "VERSION"], [[d["name"], d["version"]] for d in document["dependencies"]])

@@ -11,6 +11,7 @@ from engine.deploy.backend.stacks import StackReference
 from engine.deploy.command.arguments import SWITCH, UsageError
 from engine.deploy.command.deployments import config_row
 from engine.deploy.command.session import Session
+from engine.deploy.command.tables import table
 from engine.deploy.secrets import PassphraseSecrets
 from engine.deploy.stack_config import ConfigError, open_value, parse_key, parse_path, path_scalar, resealed
 
@@ -25,9 +26,9 @@ def show(session: Session) -> None:
         rows = {key: config_row(entry) for key, entry in entries.items()}
         session.console.out(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    session.console.out(f"{'KEY':<40}  VALUE")
-    for key, entry in entries.items():
-        session.console.out(f"{key.removeprefix(session.project.name + ':'):<40}  {entry.text}")
+    lines = [(key.removeprefix(f"{session.project.name}:"), entry.text) for key, entry in entries.items()]
+    for line in table(("KEY", "VALUE"), lines):
+        session.console.out(line)
 
 
 def get(session: Session) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +24,7 @@ from engine.deploy.checkpoint import (
 )
 from engine.deploy.command.arguments import SWITCH, UsageError
 from engine.deploy.command.session import Session
+from engine.deploy.command.tables import ago, table
 from engine.deploy.property import PropertyMap, PropertyValue, Secret, strip_secrets, transform
 from engine.deploy.resource import ResourceState
 from engine.deploy.snapshot import Snapshot
@@ -46,7 +47,9 @@ def show(session: Session) -> None:
         return
     console.out(f"Current stack is {session.stack.name}:\n    Managed by {session.backend.url}")
     if stored.deployment.time:
-        console.out(f"    Last updated: {stored.deployment.time}")
+        moment = datetime.fromisoformat(milliseconds(stored.deployment.time)).timestamp()
+        console.out(f"    Last updated: {since(session, moment)} ({stored.deployment.time})")
+        console.out(f"    Pulumi version used: {stored.deployment.version}")
     console.out(f"Current stack resources ({len(resources)}):")
     rows = list(_tree(resources, "", "    "))
     width = max((len(text) for text, _ in rows), default=4)
@@ -58,9 +61,17 @@ def show(session: Session) -> None:
         if arguments.has("show-ids") and state.id:
             console.out(f"        ID: {state.id}")
     outputs = shown_outputs(stored.snapshot, show_secrets=arguments.has("show-secrets"))
-    console.out(f"\nCurrent stack outputs ({len(outputs)}):")
-    for name, value in outputs.items():
-        console.out(f"    {name}  {_plain(value)}")
+    console.out()
+    _print_outputs(session, outputs)
+
+
+def _print_outputs(session: Session, outputs: Mapping[str, Any]) -> None:
+    session.console.out(f"Current stack outputs ({len(outputs)}):")
+    rows = [(name, _plain(value)) for name, value in outputs.items()]
+    for line in (
+        table(("OUTPUT", "VALUE"), rows, indent="    ") if rows else ["    No output values currently in this stack"]
+    ):
+        session.console.out(line)
 
 
 def _stack_document(session: Session, deployment: Deployment, resources: Sequence[ResourceState]) -> dict[str, Any]:
@@ -106,9 +117,7 @@ def output(session: Session) -> None:
             for name, value in outputs.items():
                 session.console.out(f"{name}={shlex.quote(_plain(value))}")
             return
-        session.console.out(f"Current stack outputs ({len(outputs)}):")
-        for name, value in outputs.items():
-            session.console.out(f"    {name}  {_plain(value)}")
+        _print_outputs(session, outputs)
         return
     name = arguments.operands[0]
     if name not in outputs:
@@ -154,19 +163,15 @@ def history(session: Session) -> None:
     number = session.backend.updates(session.stack) - page_size * (max(page, 1) - 1)
     for update, row in zip(updates, rows, strict=True):
         changes = ", ".join(f"{count} {op}" for op, count in row.get("resourceChanges", {}).items())
-        started = row["startTime"] if arguments.has("full-dates") else _ago(session, int(update.get("startTime", 0)))
+        started = row["startTime"] if arguments.has("full-dates") else since(session, update.get("startTime", 0))
         facts = f"{number:>4}  {row['kind']:<8} {row['result']:<10} {started:<20}  {changes}  {row['message']}"
         session.console.out(facts.rstrip())
         number -= 1
 
 
-def _ago(session: Session, started: int) -> str:
-    """How long ago, in the largest unit that fits: people read it."""
-    seconds = max(int(session.services.clock.now().timestamp()) - started, 0)
-    for unit, size in (("day", 86_400), ("hour", 3600), ("minute", 60)):
-        if count := seconds // size:
-            return f"{count} {unit}{'s' if count > 1 else ''} ago"
-    return "now" if seconds < 2 else f"{seconds} seconds ago"
+def since(session: Session, moment: float) -> str:
+    """How long ago a moment was."""
+    return ago(max(int(session.services.clock.now().timestamp() - moment), 0))
 
 
 def _history_row(session: Session, update: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 from engine.deploy.backend.blobs import BackendError, encode
@@ -11,8 +12,9 @@ from engine.deploy.backend.stacks import StackReference
 from engine.deploy.checkpoint import parse_versioned
 from engine.deploy.command.arguments import SWITCH, UsageError
 from engine.deploy.command.configuration import copy_config
-from engine.deploy.command.deployments import milliseconds
+from engine.deploy.command.deployments import milliseconds, since
 from engine.deploy.command.session import Session
+from engine.deploy.command.tables import table
 
 
 def select(session: Session) -> None:
@@ -77,12 +79,20 @@ def ls(session: Session) -> None:
     if arguments.has("json"):
         session.console.out(json.dumps(rows, indent=2))
         return
-    session.console.out(f"{'NAME':<40}  {'LAST UPDATE':<24}  RESOURCE COUNT")
-    for row in rows:
-        mark = "*" if row["current"] else ""
-        session.console.out(
-            f"{row['name'] + mark:<40}  {row.get('lastUpdate', 'n/a'):<24}  {row.get('resourceCount', 'n/a')}"
-        )
+    lines = [(_marked(row), _last_update(session, row), str(row.get("resourceCount", "n/a"))) for row in rows]
+    for line in table(("NAME", "LAST UPDATE", "RESOURCE COUNT"), lines):
+        session.console.out(line)
+
+
+def _marked(row: dict[str, Any]) -> str:
+    return f"{row['name']}*" if row["current"] else str(row["name"])
+
+
+def _last_update(session: Session, row: dict[str, Any]) -> str:
+    if row.get("updateInProgress"):
+        return "in progress"
+    time = row.get("lastUpdate")
+    return since(session, datetime.fromisoformat(time).timestamp()) if time else "n/a"
 
 
 def _has_tag(session: Session, stack: StackReference) -> bool:
@@ -155,8 +165,8 @@ def tag_ls(session: Session) -> None:
     if session.arguments.has("json"):
         session.console.out(json.dumps(tags, indent=4, sort_keys=True))
         return
-    for name, value in sorted(tags.items()):
-        session.console.out(f"{name}  {value}")
+    for line in table(("NAME", "VALUE"), sorted(tags.items())):
+        session.console.out(line)
 
 
 def tag_get(session: Session) -> None:
