@@ -19,11 +19,12 @@ from api.settings import Settings
 from api.stack_driver import build_driver
 from engine.automation.driver import StackDriver
 from engine.deploy.command import EngineLoop
+from engine.deploy.provider_sources import Plugins
 from engine.identity.installation_secret import load_or_create
 from engine.model.budget import Unlimited
 from engine.model.clock import SystemClock
 from engine.model.errors import Unavailable
-from engine.proof import bench_engine, bench_ledger, bench_stacks
+from engine.proof import bench_engine, bench_ledger, bench_peer, bench_stacks
 from engine.proof.figures import Figure, dumps
 from engine.proof.installation import Installation
 from engine.proof.private_postgres import private_postgres
@@ -58,19 +59,31 @@ def stacks(
                 rounds=rounds,
                 stacks=count,
                 at_once=at_once,
-                peer=_driver(Path(folder) / "cli", cloud.url, "cli", loop) if shutil.which("pulumi") else None,
+                peer=_driver(Path(folder) / "cli", cloud.url, "cli", loop) if _has_official_cloud() else None,
                 peer_name="pulumi",
             )
             size = bench_engine.Size(resources=resources, stacks=3 * count, at_once=at_once)
             figures = bench_stacks.run(bench)
             figures |= bench_engine.one_stack(Path(folder), loop, clock, size)
+            figures |= bench_peer.same_program(
+                Path(folder) / "peer", loop, clock, os.environ, resources=resources, with_peer=_has_official()
+            )
             figures |= bench_engine.many_processes(worker_driver, Path(folder), cloud, clock, size)
         finally:
             loop.close()
     if as_json:
         print(dumps(figures))
     else:
-        _show(figures, {**bench_stacks.LIMITS, **bench_engine.LIMITS})
+        _show(figures, {**bench_stacks.LIMITS, **bench_engine.LIMITS, **bench_peer.LIMITS})
+
+
+def _has_official() -> bool:
+    return shutil.which("pulumi") is not None
+
+
+def _has_official_cloud() -> bool:
+    """Whether the official engine could make a Droplet: it needs the provider's plugin as well."""
+    return _has_official() and Plugins(os.environ).find("digitalocean", "") is not None
 
 
 @app.command()

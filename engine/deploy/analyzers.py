@@ -119,8 +119,9 @@ class Analyzers:
         """
         self._events = events
         for pack in self._packs:
+            events.policy_load()
             self._running.append(await self._start(pack, dry_run))
-        events.policy_packs = {a.name: a.version for a in self._running}
+        events.policy_packs = {f"{a.name}|local|{a.pack.given}": a.version for a in self._running}
 
     async def review(
         self, urn: str, goal: Goal, inputs: PropertyMap, provider: ResourceState | None
@@ -137,19 +138,23 @@ class Analyzers:
             request = analyzer_pb2.AnalyzeRequest(**_resource(urn, goal, inputs, provider))
             response = await analyzer.ask("Analyze", request)
             allowed = self._report(analyzer, response, urn) and allowed
+            self._summarise("Analyze", analyzer, response.diagnostics, response, urn)
         return inputs, allowed
 
-    async def review_stack(self, resources: Sequence[ResourceState], root: str) -> None:
-        """Show all resources, as they have become, to the stack policies.
+    async def review_stack(self, resources: Sequence[ResourceState], root: str) -> bool:
+        """Show all resources, as they have become, to the stack policies; whether they may be.
 
         Raises:
             PolicyError: a pack failed.
         """
         by_urn = {state.urn: state for state in resources}
         shown = [_stack_resource(state, by_urn) for state in resources]
+        allowed = True
         for analyzer in self._running:
             response = await analyzer.ask("AnalyzeStack", analyzer_pb2.AnalyzeStackRequest(resources=shown))
-            self._report(analyzer, response, root)
+            allowed = self._report(analyzer, response, root) and allowed
+            self._summarise("AnalyzeStack", analyzer, response.diagnostics, response)
+        return allowed
 
     async def close(self) -> None:
         """End the processes that served this update only."""
@@ -208,6 +213,7 @@ class Analyzers:
             before, inputs = inputs, decode_struct(remediation.properties)
             if self._is_new(urn, f"remediate {remediation.policyName}", str(inputs)):
                 self._events.policy_remediation(urn, analyzer.labels(remediation), before, inputs)
+        self._summarise("Remediate", analyzer, response.remediations, response, urn)
         return inputs
 
     def _report(self, analyzer: _Analyzer, response: Any, urn: str) -> bool:
@@ -222,6 +228,23 @@ class Analyzers:
                 severity = _SEVERITIES.get(found.severity, "")
                 self._events.policy_violation(subject, analyzer.labels(found), found.message, level, severity)
         return allowed
+
+    def _summarise(self, what: str, analyzer: _Analyzer, found: Sequence[Any], response: Any, urn: str = "") -> None:
+        """Say which policies passed: those of the kind that are enabled, apply and found nothing."""
+        failed = {one.policyName for one in found}
+        left_out = failed | {one.policy_name for one in response.not_applicable}
+        policies = analyzer.stack_policies if what == "AnalyzeStack" else analyzer.resource_policies
+        self._events.policy_summary(
+            what,
+            {
+                "resourceUrn": urn,
+                "policyPackName": analyzer.name,
+                "policyPackVersion": analyzer.version,
+                "policyPackVersionTag": analyzer.version,
+                "passed": sorted(policies - left_out),
+                "failed": sorted(failed),
+            },
+        )
 
     def _is_new(self, urn: str, policy: str, text: str) -> bool:
         """A replacement has its inputs checked a second time; its violations are told once."""
@@ -241,11 +264,16 @@ class _Analyzer:
     name: str = ""
     version: str = ""
     levels: frozenset[str] = field(default_factory=frozenset)
+    resource_policies: frozenset[str] = field(default_factory=frozenset)
+    stack_policies: frozenset[str] = field(default_factory=frozenset)
 
     async def configure(self) -> None:
         """Take the pack's name and policies, and configure it unless another update has."""
         info = await self.ask("GetAnalyzerInfo", empty_pb2.Empty())
         self.name, self.version = info.name, self.pack.version or info.version
+        enabled = [policy for policy in info.policies if policy.enforcementLevel != analyzer_pb2.DISABLED]
+        self.resource_policies = frozenset(p.name for p in enabled if p.policy_type != analyzer_pb2.POLICY_TYPE_STACK)
+        self.stack_policies = frozenset(p.name for p in enabled if p.policy_type != analyzer_pb2.POLICY_TYPE_RESOURCE)
         declared = [
             DeclaredPolicy(
                 policy.name,

@@ -338,11 +338,9 @@ def _place(place: str, delete: bool, id: str) -> str:
 
 
 def _dump_reference(reference: ResourceReference) -> dict[str, Any]:
-    data = {SIGNATURE: RESOURCE_SIGNATURE, "urn": reference.urn}
+    data = {SIGNATURE: RESOURCE_SIGNATURE, "urn": reference.urn, "packageVersion": reference.package_version}
     if reference.id is not None:
         data["id"] = UNKNOWN_VALUE if reference.id is UNKNOWN else reference.id
-    if reference.package_version:
-        data["packageVersion"] = reference.package_version
     return data
 
 

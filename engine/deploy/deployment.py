@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from engine.deploy.assets import AssetError, has_assets, with_hashes
 from engine.deploy.check_diff import CheckDiff, shown
@@ -102,6 +103,11 @@ class Deployment:
         self._lost: set[str] = set()
         self._skipped: set[str] = set()
         self._stack_outputs: PropertyMap | None = None
+
+    @property
+    def root(self) -> Path:
+        """The project's folder."""
+        return self._target.root
 
     async def register(self, goal: Goal) -> Registered:
         """Make the goal real.
@@ -202,7 +208,7 @@ class Deployment:
             condemned = self._condemned.pop(old.urn, None) if old is not None else None
             self._operated.add(urn)
         before = condemned.state if condemned else old
-        new = goal.new_state(urn, {}, None)
+        new = goal.new_state(urn, goal.properties, None)
         steps = generate_import(new, before, recreating=condemned is not None)
         self.plan_steps(steps)
         return replace(await self.executor.run_chain(steps), old=before)
@@ -211,7 +217,7 @@ class Deployment:
         """What the update's targets leave out stays as it is; what does not exist is not made."""
         self._plan_goal(urn, goal, old, old.inputs if old is not None else {})
         if old is None:
-            new = goal.new_state(urn, goal.properties, None)
+            new = goal.new_state(urn, {}, None)
             step = Step(Op.SAME, urn, new, new)
             self.plan_steps([step])
             self.executor.skip(step)
@@ -226,7 +232,7 @@ class Deployment:
             )
         self.registrations.seen.add(old.urn)
         self._operated.add(urn)
-        kept = Step(Op.SAME, old.urn, old, old)
+        kept = Step(Op.SAME, old.urn, old, old.with_(id=""))
         self.plan_steps([kept])
         made = await self.executor.run_chain([kept])
         self.registrations.made[urn] = self.registrations.made[old.urn] = made
@@ -392,7 +398,11 @@ class Deployment:
         try:
             steps = generate_steps(facts, dependents)
         except CannotReplace as err:
-            raise self._x.failure(urn, str(err)) from err
+            if not self._x.dry_run:
+                raise self._x.failure(urn, str(err)) from err
+            self._workers.fail(str(err), urn)
+            self.executor.failed = True
+            steps = generate_steps(facts, dependents, ignore_protect=True)
         self.plan_steps(steps)
         self._condemned.update(
             {d.state.urn: replace(d, state=d.state.with_(pending_replacement=True)) for d in dependents}

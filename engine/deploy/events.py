@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from enum import IntEnum
 from typing import Any
 
 from engine.deploy.property import (
@@ -55,6 +56,14 @@ def revealed(value: Any) -> Any:
     return [revealed(v) for v in value] if isinstance(value, list) else value
 
 
+class FailedStatus(IntEnum):
+    """What is known of a resource whose step failed; PARTIAL: it exists and is not usable."""
+
+    NOTHING = 0
+    PARTIAL = 1
+    UNKNOWN = 2
+
+
 class EngineEvents:
     """Numbers, dates and emits the events of one update; keeps the diagnostics it showed."""
 
@@ -65,6 +74,7 @@ class EngineEvents:
         self._sequence = 0
         self._started = clock.monotonic()
         self.diagnostics: list[str] = []
+        self.maybe_corrupt = False
         self.policy_packs: Mapping[str, str] = {}  # pack → version
 
     def prelude(self, config: Mapping[str, str], secret_keys: frozenset[str]) -> None:
@@ -75,11 +85,15 @@ class EngineEvents:
         self._emit("resourcePreEvent", self._with_planning({"metadata": step_metadata(step)}))
 
     def outputs(self, step: Step) -> None:
-        self._emit("resOutputsEvent", self._with_planning({"metadata": step_metadata(step)}))
+        metadata = step_metadata(step)
+        if step.op is Op.IMPORT and step.new is not None:  # what was taken over is where it starts from
+            metadata["old"] = state_metadata(step.new)
+        self._emit("resOutputsEvent", self._with_planning({"metadata": metadata}))
 
-    def failed(self, step: Step, *, partial: bool, steps_done: int) -> None:
-        """`status` 1 means the resource exists and is not usable."""
-        self._emit("resOpFailedEvent", {"metadata": step_metadata(step), "status": int(partial), "steps": steps_done})
+    def failed(self, step: Step, *, status: FailedStatus, steps_done: int) -> None:
+        """A step failed."""
+        self.maybe_corrupt |= status is FailedStatus.UNKNOWN
+        self._emit("resOpFailedEvent", {"metadata": step_metadata(step), "status": status.value, "steps": steps_done})
 
     def diagnostic(
         self, severity: str, message: str, *, urn: str = "", stream_id: int = 0, ephemeral: bool = False
@@ -108,10 +122,20 @@ class EngineEvents:
         event = {"resourceUrn": urn, "color": "never", **policy, "before": shown(before), "after": shown(after)}
         self._emit("policyRemediationEvent", event)
 
-    def summary(self, changes: Mapping[str, int]) -> None:
+    def policy_load(self) -> None:
+        """A policy pack is about to be started."""
+        self._emit("policyLoadEvent", {})
+
+    def policy_summary(self, what: str, summary: Mapping[str, Any]) -> None:
+        """Which policies of a pack passed and which failed; `what`: Analyze, Remediate or AnalyzeStack."""
+        self._emit(f"policy{what}SummaryEvent", {key: value for key, value in summary.items() if value})
+
+    def summary(self, changes: Mapping[str, int], result: str) -> None:
+        """`result`: succeeded, failed or canceled."""
         seconds = math.ceil(self._clock.monotonic() - self._started)
-        event = {"maybeCorrupt": False, "durationSeconds": seconds, "resourceChanges": dict(changes)}
-        self._emit("summaryEvent", {**event, "PolicyPacks": dict(self.policy_packs)})
+        event = {"maybeCorrupt": self.maybe_corrupt, "durationSeconds": seconds, "resourceChanges": dict(changes)}
+        event |= {"PolicyPacks": dict(self.policy_packs), "isPreview": self._planning, "result": result}
+        self._emit("summaryEvent", event)
 
     def cancel(self) -> None:
         """The last event of every update."""
@@ -132,14 +156,15 @@ def step_metadata(step: Step) -> dict[str, Any]:
     """`apitype.StepEventMetadata` of a step."""
     state = step.state
     metadata: dict[str, Any] = {
-        "op": str(step.op),
+        "op": step.name,
         "urn": step.urn,
         "type": state.type,
         "old": state_metadata(step.old) if step.old and step.op not in _WITHOUT_OLD else None,
         "new": state_metadata(step.new) if step.new and step.op not in (Op.DELETE, Op.DELETE_REPLACED) else None,
         "detailedDiff": {
             path: {"diffKind": d.kind.value, "inputDiff": d.input_diff} for path, d in step.detailed_diff.items()
-        },
+        }
+        or None,
         "provider": state.provider,
     }
     if step.keys:
@@ -166,6 +191,7 @@ def state_metadata(state: ResourceState) -> dict[str, Any]:
         ("custom", state.custom),
         ("delete", state.delete),
         ("protect", state.protect),
+        ("external", state.external),
         ("retainOnDelete", state.retain_on_delete),
         ("initErrors", list(state.init_errors)),
         ("hideDiffs", list(state.hide_diffs)),
@@ -190,7 +216,8 @@ def shown(value: PropertyValue) -> Any:
     if isinstance(value, Output):
         return shown(value.value)
     if isinstance(value, ResourceReference):
-        return {SIGNATURE: RESOURCE_SIGNATURE, "urn": value.urn, "id": shown(value.id)}
+        id = {} if value.id is None else {"id": shown(value.id)}
+        return {SIGNATURE: RESOURCE_SIGNATURE, "urn": value.urn, "packageVersion": value.package_version, **id}
     if isinstance(value, Asset):
         return {SIGNATURE: ASSET_SIGNATURE, **value.fields}
     if isinstance(value, Archive):

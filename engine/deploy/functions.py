@@ -11,7 +11,7 @@ from functools import partial
 from engine.deploy.default_providers import DefaultProviders
 from engine.deploy.packages import PackageRequest
 from engine.deploy.property import UNKNOWN_VALUE, PropertyMap, PropertyValue, ResourceReference
-from engine.deploy.provider import CallingProvider, CallResult, PartialFailure
+from engine.deploy.provider import CallingProvider, CallResult, FunctionRefused, PartialFailure, ProviderError
 from engine.deploy.registrations import Registrations
 from engine.deploy.registry import SWITCH_TO_CLI
 from engine.deploy.step_executor import Execution
@@ -88,7 +88,12 @@ class Functions:
             raise Refused(f"no provider here knows the function {token}: {SWITCH_TO_CLI}")
         reference = reference or await self._default_providers.reference(plugin)
         provider = await self._x.registry.get(reference)
-        return await provider.invoke(token, args)
+        try:
+            return await provider.invoke(token, args)
+        except FunctionRefused:
+            raise
+        except ProviderError as err:
+            raise ProviderError(f"invocation of {token} returned an error: {err}") from err
 
     async def _call(
         self,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from engine.deploy.packages import PackageRequest
 from engine.deploy.property import PropertyMap, PropertyValue
@@ -58,6 +59,7 @@ class Goal:
     replace_with: Sequence[str] = ()
     replacement_trigger: PropertyValue = None
     hooks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)  # where the program asked for it, as checkpoints have it
 
     def new_state(self, urn: str, inputs: PropertyMap, old: ResourceState | None) -> ResourceState:
         """The state this goal leads to, before its id and outputs are known."""
@@ -72,7 +74,6 @@ class Goal:
             dependencies=tuple(self.dependencies),
             property_dependencies={k: tuple(v) for k, v in self.property_dependencies.items()},
             additional_secret_outputs=tuple(self.additional_secret_outputs),
-            aliases=(old.urn,) if old is not None and old.urn != urn else (),
             custom_timeouts=dict(self.custom_timeouts),
             retain_on_delete=self.retain_on_delete,
             deleted_with=self.deleted_with,
@@ -86,6 +87,7 @@ class Goal:
             replace_on_changes=tuple(self.replace_on_changes),
             created=old.created if old else "",
             modified=old.modified if old else "",
+            extra=dict(self.origin),
         )
 
 

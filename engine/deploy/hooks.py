@@ -187,7 +187,7 @@ def _sides(step: Step) -> tuple[ResourceState | None, ResourceState | None]:
 
 def _request(when: str, step: Step) -> Any:
     old, new = _sides(step)
-    state = step.state if new is not None else old or step.state
+    state = step.state if new is not None and (new.id or old is None) else old or step.state
     request = resource_pb2.ResourceHookRequest(
         urn=step.urn,
         id="" if state.id == UNKNOWN_VALUE else state.id,

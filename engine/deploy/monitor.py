@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -25,6 +26,7 @@ from engine.deploy.packages import ENV_VAR_MAPPINGS, INTERNAL, PackageRequest, a
 from engine.deploy.property import UNKNOWN_VALUE, PropertyMap
 from engine.deploy.provider import ProviderError
 from engine.deploy.registry import SWITCH_TO_CLI
+from engine.deploy.source_positions import SourcePositions
 from engine.deploy.transforms import Transforms
 from engine.deploy.urn import package_of
 from engine.deploy.version_range import VersionRangeError, require_version
@@ -108,6 +110,7 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         self._transforms = transforms
         self._hooks = hooks
         self._component_providers = ComponentProviders()
+        self._positions = SourcePositions(deployment.root)
         self._inheritance = Inheritance()
         self._all_registered = all_registered
         self._may_end = may_end
@@ -130,7 +133,8 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
         plugin = await self._plugin(request, package_of(request.type), context)
         if request.remote:
             return await self._construct(asked, request, plugin, context)
-        made = await _answer(context, self._deployment.register(_goal(request, plugin)))
+        goal = replace(_goal(request, plugin), origin=self._positions.of(request))
+        made = await _answer(context, self._deployment.register(goal))
         self._transforms.remember(made.urn, asked)
         self._component_providers.remember(made.urn, request)
         self._inheritance.remember(made.urn, request)
@@ -186,7 +190,8 @@ class _Monitor(resource_pb2_grpc.ResourceMonitorServicer):
 
     async def ReadResource(self, request: Any, context: Any) -> resource_pb2.ReadResourceResponse:
         plugin = await self._plugin(request, package_of(request.type), context)
-        made = await _answer(context, self._deployment.read(_read_goal(request, plugin), request.id))
+        goal = replace(_read_goal(request, plugin), origin=self._positions.of(request))
+        made = await _answer(context, self._deployment.read(goal, request.id))
         result = resource_pb2.Result.SUCCESS if made.succeeded else resource_pb2.Result.FAIL
         properties = encode_struct(
             made.outputs, keep_secrets=request.acceptSecrets, keep_resources=request.acceptResources

@@ -42,6 +42,7 @@ from engine.deploy.provider import (
     CreateResult,
     DiffKind,
     DiffResult,
+    FunctionRefused,
     PartialFailure,
     PropertyDiff,
     ProviderError,
@@ -232,7 +233,7 @@ class PluginProvider:
     ) -> PropertyMap | UpdateResult:
         """See `Provider.update`."""
         if preview and (self._unknown or not self._session.abilities.preview):
-            return {**old_outputs, **new_inputs}
+            return new_inputs  # what it computes is unknown
         request = provider_pb2.UpdateRequest(
             **_identity(urn, type_),
             id=id,
@@ -274,8 +275,7 @@ class PluginProvider:
         )
         response = await self._session.ask("Invoke", request)
         if response.failures:
-            reasons = "; ".join(f"{f.property}: {f.reason}" if f.property else f.reason for f in response.failures)
-            raise ProviderError(f"invocation of {token} failed: {reasons}")
+            raise FunctionRefused("; ".join(f"{f.reason} ({f.property})" for f in response.failures))
         return decode_struct(getattr(response, "return"))
 
     async def call(

@@ -46,8 +46,8 @@ class PolicyReviewer(Protocol):
         """Show a resource to all packs; returns its inputs, remediated, and whether it may be."""
         ...
 
-    async def review_stack(self, resources: Sequence[ResourceState], root: str) -> None:
-        """Show all resources, as they have become, to the stack policies."""
+    async def review_stack(self, resources: Sequence[ResourceState], root: str) -> bool:
+        """Show all resources, as they have become, to the stack policies; whether they may be."""
         ...
 
     async def close(self) -> None:

@@ -135,6 +135,10 @@ class ProviderError(Exception):
     """An operation failed and left nothing behind; the message is the provider's own."""
 
 
+class FunctionRefused(ProviderError):
+    """A function found fault with its arguments; the message says with which."""
+
+
 class PartialFailure(ProviderError):
     """A create or update failed half-way: the resource exists and must be kept in state with its `init_errors`."""
 

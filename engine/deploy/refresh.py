@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import replace
 
 from engine.deploy.diff import invert
+from engine.deploy.events import FailedStatus
 from engine.deploy.provider import DiffResult, PartialFailure, ProviderError, ReadResult
 from engine.deploy.registry import ask_diff
 from engine.deploy.resource import ResourceState
@@ -44,7 +45,8 @@ class Refresher:
                 new, diff = await self.read(state, wanted)
             except ProviderError as err:
                 self._x.events.diagnostic("error", str(err), urn=state.urn)
-                self._x.events.failed(step, partial=False, steps_done=self._executor.steps_done)
+                self._executor.failed = True
+                self._x.events.failed(step, status=FailedStatus.UNKNOWN, steps_done=self._executor.steps_done)
                 raise StepFailed(str(err)) from err
             self._record(step, state, new, diff)
             return new

@@ -19,7 +19,10 @@ def mark_secrets(state: ResourceState, outputs: PropertyMap) -> PropertyMap:
 
 
 def annotate(values: PropertyMap, secrets_of: PropertyMap) -> PropertyMap:
-    """`values` with what is secret in `secrets_of` made secret; one secret element makes its whole list secret."""
+    """`values` with what is secret in `secrets_of` made secret.
+
+    One secret element makes its whole list secret, unless the list says itself which of its elements are.
+    """
     marked = dict(values)
     for key, model in secrets_of.items():
         if key in marked:
@@ -34,7 +37,7 @@ def _annotate(value: PropertyValue, model: PropertyValue) -> PropertyValue:
         return Secret(value)
     if isinstance(value, dict) and isinstance(model, dict):
         return annotate(value, model)
-    if isinstance(model, list) and contains_secret(model):
+    if isinstance(model, list) and contains_secret(model) and not contains_secret(value):
         return Secret(value)
     return value
 

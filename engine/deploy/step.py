@@ -59,6 +59,13 @@ class Step:
     pending_replacement: bool = False
 
     @property
+    def name(self) -> str:
+        """The operation as events and summaries call it: what was only read is not deleted but let go."""
+        if self.state.external and self.op in (Op.DELETE, Op.DELETE_REPLACED):
+            return "discard" if self.op is Op.DELETE else "discard-replaced"
+        return str(self.op)
+
+    @property
     def state(self) -> ResourceState:
         """The state the step is about: the new one, or the old one of a delete."""
         state = self.new or self.old

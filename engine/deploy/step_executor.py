@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
-from engine.deploy.events import EngineEvents
+from engine.deploy.events import EngineEvents, FailedStatus
 from engine.deploy.hooks import HookFailed, Hooks
 from engine.deploy.ledger import Ledger
 from engine.deploy.property import UNKNOWN_VALUE, PropertyMap
@@ -34,6 +34,11 @@ _CREATES = frozenset({Op.CREATE, Op.CREATE_REPLACEMENT})
 _READS = frozenset({Op.READ, Op.READ_REPLACEMENT})
 _T = TypeVar("_T")
 _IMPORTS = frozenset({Op.IMPORT, Op.IMPORT_REPLACEMENT})
+_REPLACEMENTS = frozenset({Op.CREATE_REPLACEMENT, Op.READ_REPLACEMENT, Op.IMPORT_REPLACEMENT})
+
+
+class _Refused(ProviderError):
+    """The engine itself says no: nothing was asked of a provider, or nothing came of it."""
 
 
 class StepFailed(Exception):
@@ -67,6 +72,7 @@ class StepExecutor:
         self.changes: Counter[str] = Counter()
         self.deleting: set[str] = set()
         self.steps_done = 0
+        self.failed = False
 
     async def run_chain(self, steps: Sequence[Step]) -> Step:
         """Run steps one after the other; returns the one that made the resource, with its final state.
@@ -78,20 +84,20 @@ class StepExecutor:
         made = steps[-1]
         async with self._slots:
             for step in steps:
-                done = await self._run(step)
+                done = await self._run(_after(made, step))
                 if step.op is not Op.REPLACE and step.op not in _DELETES:
                     made = done
         return made
 
-    def count(self, op: Op, urn: str) -> None:
+    def count(self, op: str, urn: str) -> None:
         """Count a finished step for the summary; providers nobody asked for do not count."""
         if not is_default_provider(urn):
-            self.changes[str(op)] += 1
+            self.changes[op] += 1
 
     def skip(self, step: Step) -> None:
         """Show a step nobody performs: what the update's targets leave out."""
         self._x.events.before(step)
-        self._finish(step)
+        self._finish(replace(step, new=step.old or step.new))
 
     async def _run(self, step: Step) -> Step:
         x = self._x
@@ -109,16 +115,16 @@ class StepExecutor:
                 x.ledger.succeed(step.op, number or x.ledger.next_step(), step.old, half.new)
             elif number is not None:
                 x.ledger.fail(step.op, number, step.old, step.new)
-            raise self._failed(half or step, str(err), partial=half is not None) from err
+            raise self._failed(half or step, str(err), _status(step, err, half)) from err
         except StaleLease:
             raise
         except Exception as err:  # a provider's bug: how far it got is unknown, so the step stays pending
-            raise self._failed(step, f"{type(err).__name__}: {err}") from err
+            raise self._failed(step, f"{type(err).__name__}: {err}", FailedStatus.UNKNOWN) from err
         done = replace(step, new=new)
         x.ledger.succeed(step.op, number if number is not None else x.ledger.next_step(), step.old, new)
         if done.state.custom or done.op in _DELETES:  # a component's run when its outputs are registered
             await x.hooks.after(done)
-        self._finish(done)
+        self._finish(_with_old_marked(done))
         return done
 
     def _finish(self, step: Step) -> None:
@@ -126,11 +132,17 @@ class StepExecutor:
         if self._x.dry_run or step.state.custom or step.op in _DELETES:
             self._x.events.outputs(step)
         if step.logical and _is_news(step):
-            self.count(step.op, step.urn)
+            self.count(step.name, step.urn)
 
-    def _failed(self, step: Step, message: str, *, partial: bool = False) -> StepFailed:
+    def _failed(self, step: Step, message: str, status: FailedStatus) -> StepFailed:
+        self.failed = True
+        if self._x.dry_run:
+            self._x.events.diagnostic("error", f"Preview failed: {message}", urn=step.urn)
+            return StepFailed(message)
         self._x.events.diagnostic("error", message, urn=step.urn)
-        self._x.events.failed(step, partial=partial, steps_done=self.steps_done)
+        if step.op is Op.UPDATE and step.old is not None and step.new is not None:
+            step = replace(step, new=step.new.with_(id=step.old.id))
+        self._x.events.failed(step, status=status, steps_done=self.steps_done)
         return StepFailed(message)
 
     def _half_done(self, step: Step, err: PartialFailure) -> Step | None:
@@ -138,11 +150,12 @@ class StepExecutor:
         old, new = step.old, step.new
         if new is None or self._x.dry_run:
             return None
-        created = old.created if old and step.op is Op.UPDATE else self._now()
+        updated = old if step.op is Op.UPDATE else None
+        created = updated.created if updated else self._now()
         state = new.with_(
             id=err.id,
             outputs=mark_secrets(new, err.outputs),
-            inputs=new.inputs if err.inputs is None else err.inputs,
+            inputs=updated.inputs if updated else err.inputs or new.inputs,  # what an update did not reach is as before
             init_errors=tuple(err.reasons),
             created=created,
             modified=self._now(),
@@ -240,7 +253,7 @@ class StepExecutor:
             create = partial(provider.create, new.urn, new.type, new.inputs, timeout, self._x.dry_run)
             result = await self._try(step, create, partial(self._remove_half_made, provider, new))
             if not result.id and not self._x.dry_run:
-                raise ProviderError("provider did not return an ID from Create")
+                raise _Refused("provider did not return an ID from Create")
             id, outputs, stale = result.id, result.outputs, result.refresh_before_update
         now = self._now()
         state = new.with_(id=id, outputs=mark_secrets(new, outputs), created=now, modified=now)
@@ -281,11 +294,11 @@ class StepExecutor:
         provider = await self._x.registry.get(new.provider)
         result = await provider.read(new.urn, new.type, new.id, new.inputs, new.inputs)
         if not result.id:
-            raise ProviderError(f"resource '{new.id}' does not exist")
+            raise _Refused(f"resource '{new.id}' does not exist")
         state = new.with_(id=result.id, outputs=mark_secrets(new, result.outputs))
         old = step.old
         if old is None:
-            return state.with_(modified=self._now())
+            return state
         changed = old.inputs != state.inputs or old.outputs != state.outputs
         return state.with_(created=old.created, modified=self._now() if changed else old.modified)
 
@@ -297,7 +310,7 @@ class StepExecutor:
         except PartialFailure as err:
             errors, result = tuple(err.reasons), ReadResult(err.id, err.outputs, err.inputs or {})
         if not result.id:
-            raise ProviderError(f"resource '{new.import_id}' does not exist")
+            raise _Refused(f"resource '{new.import_id}' does not exist")
         now = self._now()
         state = new.with_(id=result.id, inputs=result.inputs, outputs=mark_secrets(new, result.outputs))
         return state.with_(
@@ -307,7 +320,7 @@ class StepExecutor:
     async def _delete(self, step: Step) -> ResourceState | None:
         old = step.state
         if step.op is Op.DELETE and old.protect:
-            raise ProviderError(
+            raise _Refused(
                 f'resource "{old.urn}" cannot be deleted\nbecause it is protected. To unprotect the resource, either '
                 "remove the `protect` flag from the resource in your Pulumi program and run `pulumi up`, or use the "
                 f"command:\n`pulumi state unprotect '{old.urn}'`"
@@ -323,12 +336,32 @@ class StepExecutor:
         return rfc3339(self._x.clock.now())
 
 
+def _status(step: Step, err: ProviderError, half: Step | None) -> FailedStatus:
+    """What a failure says about the resource; a provider's plain error leaves open how far it got."""
+    if half is not None:
+        return FailedStatus.PARTIAL
+    known = step.op in _CREATES or isinstance(err, _Refused | HookFailed)
+    return FailedStatus.NOTHING if known else FailedStatus.UNKNOWN
+
+
+def _after(made: Step, step: Step) -> Step:
+    """The step as it looks once another has made its resource: a `replace` shows what came of it."""
+    if step.op is Op.REPLACE and made.op in _REPLACEMENTS and made.op is not step.op and made.urn == step.urn:
+        return replace(step, old=_with_old_marked(made).old, new=made.new)
+    return step
+
+
+def _with_old_marked(step: Step) -> Step:
+    """A replacement that is made leaves its old copy marked for deletion, and events show it so."""
+    if step.op not in _REPLACEMENTS or step.old is None or step.old.pending_replacement:
+        return step
+    return replace(step, old=step.old.with_(delete=True))
+
+
 def _is_news(step: Step) -> bool:
-    """A resource that was read before counts again only when something about it changed."""
+    """A read counts only where it shows that something changed since the last one."""
     old, new = step.old, step.new
-    if step.op is not Op.READ or old is None or new is None:
-        return True
-    return old.id != new.id or old.outputs != new.outputs
+    return step.op is not Op.READ or (old is not None and new is not None and old.outputs != new.outputs)
 
 
 def rfc3339(moment: datetime) -> str:

@@ -88,10 +88,11 @@ def deletes_before_replace(goal: Goal, diff: DiffResult) -> bool:
     return diff.delete_before_replace
 
 
-def generate_steps(facts: Facts, dependents: Sequence[Dependent] = ()) -> list[Step]:
+def generate_steps(facts: Facts, dependents: Sequence[Dependent] = (), *, ignore_protect: bool = False) -> list[Step]:
     """The chain of steps that realises one registration; never empty.
 
     `dependents` (in dependency order) matter only for a replacement that deletes first.
+    `ignore_protect` is for a preview, which shows also what an update refuses.
 
     Raises:
         CannotReplace: a protected resource would have to be replaced.
@@ -105,7 +106,7 @@ def generate_steps(facts: Facts, dependents: Sequence[Dependent] = ()) -> list[S
     if old.external and not new.external:
         return _create_then_delete(facts, diff) if old.id else [Step(Op.CREATE, new.urn, new=new)]
     if needs_replacement(old, diff, triggered=is_triggered(old, new)):
-        return _replace(facts, diff, dependents)
+        return _replace(facts, diff, dependents, ignore_protect)
     if diff.changes or old.init_errors:
         return [Step(Op.UPDATE, new.urn, old, new, diffs=tuple(diff.changed_keys), detailed_diff=diff.detailed_diff)]
     return [Step(Op.SAME, new.urn, old, new)]
@@ -121,17 +122,17 @@ def _recreate(facts: Facts) -> list[Step]:
     ]
 
 
-def _replace(facts: Facts, diff: DiffResult, dependents: Sequence[Dependent]) -> list[Step]:
+def _replace(facts: Facts, diff: DiffResult, dependents: Sequence[Dependent], ignore_protect: bool) -> list[Step]:
     old, new = facts.old, facts.new
     if old is None:
         raise ValueError(f"nothing to replace for {new.urn}")
-    if old.protect and new.protect:
+    if old.protect and new.protect and not ignore_protect:
         raise CannotReplace(
             f'unable to replace resource "{new.urn}"\nas it is currently marked for protection. To unprotect the '
             "resource, remove the `protect` flag from the resource in your Pulumi program and run `pulumi up`"
         )
     if deletes_before_replace(facts.goal, diff) or old.pending_replacement:
-        return _delete_then_create(facts, diff, dependents)
+        return _delete_then_create(facts, diff, dependents, ignore_protect)
     return _create_then_delete(facts, diff)
 
 
@@ -140,11 +141,13 @@ def _create_then_delete(facts: Facts, diff: DiffResult) -> list[Step]:
     return [create, logical]  # the old copy, now marked, is deleted after everything else
 
 
-def _delete_then_create(facts: Facts, diff: DiffResult, dependents: Sequence[Dependent]) -> list[Step]:
+def _delete_then_create(
+    facts: Facts, diff: DiffResult, dependents: Sequence[Dependent], ignore_protect: bool
+) -> list[Step]:
     old = facts.old
     if old is None:
         raise ValueError(f"nothing to replace for {facts.new.urn}")
-    steps = [_condemn(d.state, facts.new.urn) for d in reversed(dependents)]
+    steps = [_condemn(d.state, facts.new.urn, ignore_protect) for d in reversed(dependents)]
     gone = old.with_(pending_replacement=True)
     if not old.pending_replacement:
         steps.append(Step(Op.DELETE_REPLACED, old.urn, old=old, logical=False, pending_replacement=True))
@@ -152,8 +155,8 @@ def _delete_then_create(facts: Facts, diff: DiffResult, dependents: Sequence[Dep
     return [*steps, logical, create]
 
 
-def _condemn(state: ResourceState, for_urn: str) -> Step:
-    if state.protect and not state.delete:
+def _condemn(state: ResourceState, for_urn: str, ignore_protect: bool) -> Step:
+    if state.protect and not state.delete and not ignore_protect:
         raise CannotReplace(
             f'unable to replace resource "{state.urn}" as part of replacing "{for_urn}" as it is currently marked for '
             "protection. To unprotect the resource, remove the `protect` flag from the resource in your Pulumi program "

@@ -125,16 +125,16 @@ class Selection:
             return [s for s in resources if s.urn not in kept]
         return list(resources)
 
-    def undeclared_deletes(self, urns: Iterable[str]) -> list[str]:
-        """A sentence for each delete that only follows from a target, without `--target-dependents`."""
+    def undeclared_deletes(self, urns: Iterable[str]) -> dict[str, str]:
+        """A sentence for each URN whose delete only follows from a target, without `--target-dependents`."""
         if not self._targets or self.flags.target_dependents:
-            return []
-        return [
-            f"Resource '{urn}' will be destroyed but was not specified in --target list.\n"
+            return {}
+        return {
+            urn: f"Resource '{urn}' will be destroyed but was not specified in --target list.\n"
             "Either include resource in --target list or pass --target-dependents to proceed."
             for urn in urns
             if urn not in self._targets
-        ]
+        }
 
     @staticmethod
     def _grown(seed: UrnPatterns, resources: Sequence[ResourceState], *, down: bool, up: bool) -> set[str]:

@@ -405,7 +405,8 @@ class _Update:
         resources = [s for s in self._ledger.snapshot().resources if not s.delete]
         root = next((s.urn for s in resources if s.type == ROOT_STACK_TYPE), "")
         try:
-            await self._policies.review_stack(resources, root)
+            if not await self._policies.review_stack(resources, root):
+                self._deployment.executor.failed = True
         except PolicyError as err:
             self._workers.fail(str(err))
 
@@ -435,10 +436,13 @@ class _Update:
         except StepFailed:
             self._workers.failed = True
             return
+        if undeclared := self._selection.undeclared_deletes([s.urn for s in steps]):
+            for urn, sentence in undeclared.items():
+                self._workers.fail(sentence, urn)
+            self._deployment.executor.failed = True
+            return
         for same in sames:
             self._deployment.executor.skip(same)
-        if self._report(self._selection.undeclared_deletes([s.urn for s in steps])):
-            return
         self._deployment.executor.deleting = {s.urn for s in steps}
         for antichain in schedule_deletes(steps):
             if not self._going_on:
@@ -449,7 +453,7 @@ class _Update:
     def _kept(self, states: Sequence[ResourceState]) -> list[Step]:
         """Steps that say of what neither the program nor the targets name that it stays."""
         registered = self._deployment.registrations.registered
-        return [Step(Op.SAME, s.urn, s, s) for s in states if s.urn not in registered and not s.delete]
+        return [Step(Op.SAME, s.urn, s, s.with_(id="")) for s in states if s.urn not in registered and not s.delete]
 
     def _free(self, antichain: Sequence[Step]) -> Sequence[Step]:
         """The steps whose resources nobody needs any more; after a failed delete its dependencies must stay."""
@@ -470,6 +474,11 @@ class _Update:
                 self._workers.abort_running()
             seen = max(seen, level)
 
+    def _says_so(self) -> bool:
+        """Whether "update failed" is worth saying: not where the one error there is came before any step."""
+        shown = self._dry_run and self._policies is not None and self._policies.violated
+        return self._deployment.executor.failed or self._hooks.failed or shown
+
     def _finish(self) -> UpdateResult:
         deployment = self._deployment
         failed = self._workers.failed or self._workers.stopped or self._hooks.failed
@@ -480,16 +489,17 @@ class _Update:
             outputs = next((s.outputs for s in self._ledger.resources() if s.type == ROOT_STACK_TYPE), {})
         failed = failed or (self._policies is not None and self._policies.violated)
         changes = dict(sorted(deployment.executor.changes.items()))
+        outcome = "canceled" if self._cancelled else "failed" if failed else "succeeded"
         message = ""
         if failed:
             message = f"{'preview' if self._dry_run else 'update'} {'cancelled' if self._cancelled else 'failed'}"
-            if not self._program_failed or self._cancelled:
+            if self._cancelled or self._says_so():
                 self._events.diagnostic("error", message)
         elif self._options.expect_no_changes and set(changes) - {"same"}:
             what = _OPERATIONS[self._options.mode]
             # Said by the command, not among the diagnostics: nothing went wrong in the update.
             failed, message = True, f"{UNEXPECTED_CHANGES} for {what} but changes were proposed"
-        self._events.summary(changes)
+        self._events.summary(changes, outcome)
         self._events.cancel()
         snapshot = self._base if self._dry_run else self._ledger.snapshot()
         plan = None if failed else self._planning.made

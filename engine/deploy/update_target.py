@@ -23,6 +23,7 @@ class UpdateTarget:
         config: full key (`project:name`) → plain text, secrets already decrypted.
         secret_keys: the keys of `config` that are secret.
         directory: where relative paths of assets start: the program's folder.
+        root: the project's folder, which positions in the program are relative to.
     """
 
     project: str
@@ -31,6 +32,7 @@ class UpdateTarget:
     secret_keys: frozenset[str] = frozenset()
     organization: str = "organization"
     directory: Path = Path()
+    root: Path = Path("/")
 
     def denies_default_provider(self, package: str) -> bool:
         """Whether `pulumi:disable-default-providers` names the package, or all with `*`."""

@@ -27,6 +27,7 @@ from engine.deploy.property import (
     ResourceReference,
     Secret,
 )
+from engine.deploy.urn import urn_name, urn_type
 
 MAX_MESSAGE_BYTES = 400 * 1024 * 1024  # Pulumi's own limit: whole files travel as assets
 CHANNEL_OPTIONS = (
@@ -158,7 +159,10 @@ def _encode_marked(value: PropertyValue, into: struct_pb2.Value, secrets: bool, 
 
 
 def _reference(reference: ResourceReference) -> dict[str, PropertyValue]:
-    marked: dict[str, PropertyValue] = {SIGNATURE: RESOURCE_SIGNATURE, "urn": reference.urn}
+    urn = reference.urn
+    marked: dict[str, PropertyValue] = {
+        SIGNATURE: RESOURCE_SIGNATURE, "urn": urn, "name": urn_name(urn), "type": urn_type(urn)
+    }  # fmt: skip
     if reference.id is not None:
         marked["id"] = reference.id
     if reference.package_version:

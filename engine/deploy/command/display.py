@@ -14,6 +14,7 @@ from engine.deploy.command.console import Console
 from engine.deploy.command.output_text import outputs_text
 from engine.deploy.command.policy_display import PolicyDisplay
 from engine.deploy.events import revealed
+from engine.deploy.property import UNKNOWN_VALUE
 from engine.deploy.update import UpdateMode
 from engine.deploy.urn import ROOT_STACK_TYPE
 from engine.model.clock import Clock
@@ -297,12 +298,13 @@ class ProgressDisplay:
 
     def _print_rest(self, summary: Mapping[str, Any]) -> None:
         """What comes below the rows."""
-        self._print_diagnostics()
         for line in self._policies.lines(summary.get("PolicyPacks") or {}):
             self._say(line)
+        self._print_diagnostics()
         if self._showing.outputs and self._mode is not UpdateMode.DESTROY:
             self._print_outputs()
-        self._print_summary(summary)
+        if not self._policies.forbids:  # the end is to be what is forbidden
+            self._print_summary(summary)
 
     def _print_diagnostics(self) -> None:
         rows = [row for row in self._rows.values() if row.messages]
@@ -332,7 +334,7 @@ class ProgressDisplay:
     def _outputs_text(self, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> str:
         """What is printed of the outputs; a preview leaves out those that stay."""
         if self._planning and old is not None and not self._showing.sames:
-            same = {key for key in new if key in old and old[key] == new[key]}
+            same = {key for key in new if key in old and new[key] in (old[key], UNKNOWN_VALUE)}
             old = {key: value for key, value in old.items() if key not in same}
             new = {key: value for key, value in new.items() if key not in same}
         return outputs_text(old, new)

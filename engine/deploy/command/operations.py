@@ -24,7 +24,7 @@ from engine.deploy.command.loop import UpdateCancellation
 from engine.deploy.command.other_stacks import OtherStacks
 from engine.deploy.command.session import CommandFailed, Session
 from engine.deploy.command.stacks import remove_stack
-from engine.deploy.command.state_edit import unprotected
+from engine.deploy.command.state_edit import NothingToDestroy, unprotected
 from engine.deploy.command.stored_stack import StoredStack
 from engine.deploy.deadline import TimedProgram
 from engine.deploy.journal import Journal, JournalEntry
@@ -140,12 +140,17 @@ def refresh(session: Session) -> None:
 
 def destroy(session: Session) -> None:
     """`destroy [--yes] [--skip-preview] [--remove] [--exclude-protected]`."""
-    result = _update(session, UpdateMode.DESTROY)
+    try:
+        result = _update(session, UpdateMode.DESTROY)
+    except NothingToDestroy as err:
+        session.console.out(str(err))
+        return
     if result is None or result.snapshot.resources:
         return
     if session.arguments.has("remove"):
         remove_stack(session, session.stack)
-    else:
+        session.console.out("The resources in the stack have been deleted, and the history and configuration removed.")
+    elif not (session.arguments.has("target") or session.arguments.has("exclude")):
         session.console.out(
             "The resources in the stack have been deleted, but the history and configuration associated with the stack "
             "are still maintained.\nIf you want to remove the stack completely, run "
@@ -317,6 +322,7 @@ def _run(
         config={key: entry.text for key, entry in entries.items()},
         secret_keys=frozenset(key for key, entry in entries.items() if entry.secret),
         directory=program_folder(session.project.path),
+        root=session.project.path.parent.absolute(),
     )
     planning = dry_run or mode is UpdateMode.PREVIEW
     options = replace(_options(session, mode), dry_run=dry_run, plan=plan, generate_plan=generate_plan)
@@ -393,7 +399,7 @@ def _record(session: Session, mode: UpdateMode, result: UpdateResult, raw: bytes
         "version": 0,
         "result": "succeeded" if result.succeeded else "failed",
         "endTime": int(ended.timestamp()),
-        "resourceChanges": dict(result.resource_changes),
+        **({"resourceChanges": dict(result.resource_changes)} if result.resource_changes else {}),
     }
     nanoseconds = int(ended.timestamp() * 1_000_000) * 1000
     session.backend.add_history(session.stack, update, raw, nanoseconds)

@@ -7,7 +7,7 @@ import asyncio
 from engine.deploy.backend.blobs import BackendError
 from engine.deploy.checkpoint import CheckpointError
 from engine.deploy.command.deployments import stack_outputs
-from engine.deploy.command.session import Session
+from engine.deploy.command.session import Session, StackNotFound
 from engine.deploy.property import PropertyMap
 from engine.deploy.provider import ProviderError
 from engine.deploy.secrets import SecretsError
@@ -24,6 +24,10 @@ class OtherStacks:
         return await asyncio.to_thread(self._read, name)
 
     def _read(self, name: str) -> PropertyMap:
+        try:
+            self._session.existing(name)
+        except StackNotFound as err:
+            raise ProviderError(f'unknown stack "{name}"') from err
         try:
             return stack_outputs(self._session.store_of(self._session.existing(name)).load_root())
         except (BackendError, CheckpointError, SecretsError, OSError) as err:

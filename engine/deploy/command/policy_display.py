@@ -5,7 +5,8 @@ Reads engine events only. Source: pulumi `pkg/backend/display/progress.go`, prin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.deploy.command.output_text import outputs_text
@@ -27,6 +28,11 @@ class PolicyDisplay:
         elif remediation := event.get("policyRemediationEvent"):
             self._found.append(("remediate", remediation))
 
+    @property
+    def forbids(self) -> bool:
+        """Whether a mandatory policy is violated."""
+        return any(level == "mandatory" for level, _ in self._found)
+
     def lines(self, packs: Mapping[str, str]) -> Iterator[str]:
         """The section; nothing where no pack ran.
 
@@ -40,16 +46,27 @@ class PolicyDisplay:
             yield from self._pack(name, version)
         yield ""
 
-    def _pack(self, name: str, version: str) -> Iterator[str]:
+    def _pack(self, key: str, version: str) -> Iterator[str]:
+        name, _, path = key.partition("|local|")
         found = [(level, event) for level, event in self._found if event["policyPackName"] == name]
         levels = {level for level, _ in found}
         worst = next((mark for level, mark in _MARKS.items() if level in levels), "✅")
-        yield f"    {worst} {name}@v{version}"
+        yield f"    {worst} {name}@v{version}{path and f' (local: {path})'}"
+        if not self._remediations:
+            yield from _remediated([event for level, event in found if level == "remediate"])
+            found = [(level, event) for level, event in found if level != "remediate"]
         for level, event in sorted(found, key=lambda f: (f[0] != "mandatory", f[1]["policyName"])):
             type_, _, resource = event["resourceUrn"].split("::", 2)[2].partition("::")
             yield f"        - [{level}]  {event['policyName']}  ({type_.rpartition('$')[2]}: {resource})"
-            if level == "remediate" and self._remediations:
+            if level == "remediate":
                 for line in outputs_text(event.get("before") or {}, event.get("after") or {}).splitlines():
                     yield f"        {line}"
             for line in str(event.get("message", "")).strip().split("\n") if level != "remediate" else ():
                 yield f"          {line}"
+
+
+def _remediated(events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """One line for each policy that changed something, with how many resources."""
+    counts = Counter(str(event["policyName"]) for event in events)
+    for name, count in sorted(counts.items()):
+        yield f"        - [remediate]  {name}  ({count} resource{'s' if count > 1 else ''})"

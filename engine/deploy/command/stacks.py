@@ -6,15 +6,17 @@ import json
 from datetime import datetime
 from typing import Any
 
-from engine.deploy.backend.blobs import BackendError, encode
+from engine.deploy.backend.blobs import BackendError
 from engine.deploy.backend.locks import LockHolder, lock_keys
 from engine.deploy.backend.stacks import StackReference
-from engine.deploy.checkpoint import parse_versioned
+from engine.deploy.checkpoint import CheckpointCodec, Deployment, parse_versioned
 from engine.deploy.command.arguments import SWITCH, UsageError
 from engine.deploy.command.configuration import copy_config
 from engine.deploy.command.deployments import milliseconds, since
 from engine.deploy.command.session import Session
+from engine.deploy.command.stored_stack import StoredStack
 from engine.deploy.command.tables import table
+from engine.deploy.snapshot import Snapshot
 
 
 def select(session: Session) -> None:
@@ -62,8 +64,8 @@ def _create(session: Session, stack: StackReference) -> None:
     if not config.salt:
         config.set_salt(secrets.state)
         config.save()
-    empty = encode({"version": 3, "checkpoint": {"stack": stack.qualified}})
-    session.backend.write(stack, empty, session.services.fence.check)
+    empty = StoredStack(b"", Deployment(salt=secrets.state), CheckpointCodec(secrets))
+    session.store_of(stack).create(empty, Snapshot())
     session.console.error(f"Created stack '{stack.name}'")
 
 
@@ -129,7 +131,9 @@ def _is_dead(session: Session, key: str) -> bool:
 def rm(session: Session) -> None:
     """`stack rm [NAME] --yes [--force] [--preserve-config] [--remove-backups]`."""
     operands = session.arguments.operands
-    remove_stack(session, session.existing(operands[0]) if operands else session.stack)
+    stack = session.existing(operands[0]) if operands else session.stack
+    remove_stack(session, stack)
+    session.console.out(f"Stack '{stack.name}' has been removed!")
 
 
 def remove_stack(session: Session, stack: StackReference) -> None:
@@ -156,7 +160,6 @@ def remove_stack(session: Session, stack: StackReference) -> None:
     if not arguments.has("preserve-config"):
         session.config_of(stack).path.unlink(missing_ok=True)
     session.deselect(stack)
-    session.console.out(f"Stack '{stack.name}' has been removed!")
 
 
 def tag_ls(session: Session) -> None:

@@ -5,6 +5,7 @@ Source: pulumi `pkg/resource/edit/operations.go`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
@@ -19,6 +20,10 @@ class CannotEdit(Exception):
     """The edit would leave a state that must not be; the message says what to do."""
 
 
+class NothingToDestroy(Exception):
+    """All that is left is protected; the message says so."""
+
+
 def find(snapshot: Snapshot, urn: str) -> ResourceState:
     """The one resource of that URN.
 
@@ -27,7 +32,7 @@ def find(snapshot: Snapshot, urn: str) -> ResourceState:
     """
     found = [r for r in snapshot.resources if r.urn == urn]
     if not found:
-        raise CannotEdit(f"No such resource '{urn}' exists in the current state")
+        raise CannotEdit(_no_such(urn))
     if len(found) > 1:
         ids = ", ".join(r.id + (" (pending deletion)" if r.delete else "") for r in found)
         raise CannotEdit(
@@ -46,21 +51,33 @@ def delete_resources(snapshot: Snapshot, urns: Collection[str], *, force: bool, 
     """
     everything = {r.urn for r in snapshot.resources} <= set(urns)
     doomed = set(urns) if everything else {find(snapshot, urn).urn for urn in urns}
+    _check_unprotected(snapshot, doomed, force)
     dependents = _dependents(snapshot.resources, doomed)
     if dependents and not with_dependents:
-        names = "\n".join(f" * {urn_name(r.urn)!r:<15} ({r.urn})" for r in dependents)
+        names = "\n".join(f" * {json.dumps(urn_name(r.urn)):<15} ({r.urn})" for r in dependents)
         raise CannotEdit(
-            "This resource can't be safely deleted because the following resources depend on it:\n"
+            f"{', '.join(sorted(doomed))} can't be safely deleted because the following resources depend on it:\n"
             f"{names}\n\nDelete those resources first or pass --target-dependents."
         )
     doomed |= {r.urn for r in dependents}
+    _check_unprotected(snapshot, doomed, force)
+    return replace(snapshot, resources=[r for r in snapshot.resources if r.urn not in doomed])
+
+
+def _check_unprotected(snapshot: Snapshot, doomed: Collection[str], force: bool) -> None:
     protected = [r.urn for r in snapshot.resources if r.urn in doomed and r.protect]
     if protected and not force:
         raise CannotEdit(
-            f"This resource can't be safely deleted because {protected[0]} is protected. "
+            f"{protected[0]} can't be safely deleted because it is protected. "
             "Re-run this command with --force to force deletion"
         )
-    return replace(snapshot, resources=[r for r in snapshot.resources if r.urn not in doomed])
+
+
+def _no_such(urn: str) -> str:
+    return (
+        f'No such resource "{urn}" exists in the current state\n\nTo list the resource URNs in the stack, run `pulumi '
+        "stack --show-urns`; to inspect the full state, run `pulumi stack export`."
+    )
 
 
 def _dependents(resources: Sequence[ResourceState], roots: Collection[str]) -> list[ResourceState]:
@@ -77,7 +94,7 @@ def unprotected(snapshot: Snapshot) -> tuple[str, ...]:
     """What a destroy may delete that leaves protected resources, and all they need, alone.
 
     Raises:
-        CannotEdit: nothing is left to delete.
+        NothingToDestroy: nothing is left to delete.
     """
     kept: set[str] = set()
     for state in reversed(snapshot.resources):  # ordered: what something needs comes before it
@@ -87,7 +104,7 @@ def unprotected(snapshot: Snapshot) -> tuple[str, ...]:
                 kept.add(parse_reference(state.provider)[0])
     free = tuple(dict.fromkeys(r.urn for r in snapshot.resources if r.urn not in kept))
     if kept and not free:
-        raise CannotEdit(
+        raise NothingToDestroy(
             f"There were no unprotected resources to destroy. There are still {len(kept)} protected resources "
             "associated with this stack."
         )

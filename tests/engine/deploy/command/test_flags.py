@@ -91,12 +91,12 @@ def test_destroy_exclude_protected_keeps_what_protected_resources_need(place: An
     assert place.execute(program, "destroy", "-yf", "--exclude-protected").code == 0
     assert {t.urn.rpartition("::")[2] for t in place.cloud.things.values()} == {"root", "vault"}
     again = place.execute(program, "destroy", "-yf", "--exclude-protected")
-    assert again.code == 1 and "no unprotected resources to destroy" in again.stderr
+    assert again.code == 0 and "no unprotected resources to destroy" in again.stdout
 
 
 def test_destroy_remove_takes_the_stack_away(place: Any, stack: Any) -> None:
     done = place.execute(chain(1), "destroy", "-yf", "--remove")
-    assert done.code == 0 and "Stack 'dev' has been removed!" in done.stdout
+    assert done.code == 0 and "history and configuration removed" in done.stdout
     assert json.loads(place.run("stack", "ls", "--json").stdout) == []
     assert not (place.root / "work" / "Pulumi.dev.yaml").exists()
 

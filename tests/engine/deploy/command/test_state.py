@@ -69,7 +69,7 @@ def test_delete_with_dependents_and_force(place: Any, stack: Any) -> None:
 def test_edits_need_consent_and_a_known_urn(place: Any, stack: Any) -> None:
     with pytest.raises(CommandError, match="--yes must be passed"):
         place.run("state", "delete", LEAF, "--stack", "dev")
-    with pytest.raises(CommandError, match="No such resource 'urn:x'"):
+    with pytest.raises(CommandError, match='No such resource "urn:x"'):
         state(place, "delete", "urn:x")
     with pytest.raises(CommandError, match="either URNs or --all"):
         state(place, "unprotect")

@@ -89,7 +89,10 @@ def test_mandatory_violation_keeps_the_resource_from_being_made(reviewed: Callab
     assert violation["message"] == "Things are small.\n9 is more than 5\n"
     assert (violation["policyName"], violation["policyPackName"]) == ("size", "lab")
     assert (violation["policyPackVersion"], violation["enforcementLevel"]) == ("1.2.3", "mandatory")
-    assert next(e["summaryEvent"] for e in seen if "summaryEvent" in e)["PolicyPacks"] == {"lab": "1.2.3"}
+    summary = next(e["summaryEvent"] for e in seen if "summaryEvent" in e)
+    assert summary["PolicyPacks"] == {"lab|local|../pack": "1.2.3"}
+    checked = [e["policyAnalyzeSummaryEvent"] for e in seen if "policyAnalyzeSummaryEvent" in e]
+    assert checked[-1]["failed"] == ["size"] and "sound" in checked[-1]["passed"]
     assert not folder.cloud.things
     text = folder.up_fails("--policy-pack", "../pack")
     assert "❌ lab@v1.2.3" in text and "- [mandatory]  size  (fake:index:Thing: big)" in text

@@ -1,0 +1,75 @@
+"""Twin folders for both engines; without `pulumi` on PATH the tests here are skipped by name."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.deploy.command import EngineLoop
+from engine.deploy.secrets import PassphraseSecrets, new_salt
+from tests.fakes import cells_plugin
+from tests.fakes.agreement import Reading, differences
+from tests.fakes.twins import Twin, embedded, official
+
+Conform = Callable[..., None]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if shutil.which("pulumi") is None:
+        for item in items:
+            if Path(__file__).parent in item.path.parents:
+                item.add_marker(pytest.mark.skip(reason="the official `pulumi` is not on PATH"))
+
+
+@pytest.fixture(scope="session")
+def salt(command_loop: EngineLoop) -> str:
+    return new_salt("x", command_loop.keys)
+
+
+@pytest.fixture(scope="session")
+def plugin_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("pulumi-home")
+    cells_plugin.install(home, ("1.0.0", "1.1.0"))
+    return home
+
+
+@pytest.fixture
+def twin(tmp_path: Path, command_loop: EngineLoop, plugin_home: Path, salt: str) -> Callable[..., Twin]:
+    engines = {"official": official, "embedded": embedded(command_loop, salt)}
+
+    def make(side: str, program: Any, *, where: str = "", **options: Any) -> Twin:
+        return Twin(tmp_path / (where or side), engines[side], plugin_home, salt, program, **options)
+
+    return make
+
+
+@pytest.fixture
+def conform(twin: Callable[..., Twin], command_loop: EngineLoop, salt: str) -> Conform:
+    """Runs a scenario through both engines and fails with every difference."""
+    decrypt = PassphraseSecrets.open("x", salt, command_loop.keys).decrypt
+
+    def run(program: Any, lines: tuple[str, ...], known: tuple[str, ...], **options: Any) -> None:
+        sides = [twin(side, program, **options) for side in ("official", "embedded")]
+        found = []
+        for number, line in enumerate(lines):
+            views = [Reading(side.root, decrypt).of(side.do(line)) for side in sides]
+            found += [
+                f"{number} `{line}` {where}\n    official: {_short(one)}\n    embedded: {_short(other)}"
+                for where, one, other in differences(*views)
+                if not any(re.search(part, f"{line} {where}") for part in known)
+            ]
+        if found:
+            pytest.fail(f"{len(found)} differences\n" + "\n".join(found), pytrace=False)
+
+    return run
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return text if len(text) < 600 else f"{text[:600]} …"
