@@ -13,9 +13,9 @@ from engine.deploy.command.session import CommandFailed, Session
 from engine.deploy.command.state_edit import (
     CannotEdit,
     delete_resources,
+    marked,
     rename_resource,
     rename_stack,
-    set_protection,
 )
 from engine.deploy.config_change import ConfigChange
 from engine.deploy.secrets import PassphraseSecrets, SecretsError
@@ -49,15 +49,25 @@ def delete(session: Session) -> None:
 
 def protect(session: Session) -> None:
     """`state protect URN… | --all`."""
-    _protection(session, protect=True)
+    _mark(session, "protected", protect=True)
 
 
 def unprotect(session: Session) -> None:
     """`state unprotect URN… | --all`."""
-    _protection(session, protect=False)
+    _mark(session, "unprotected", protect=False)
 
 
-def _protection(session: Session, *, protect: bool) -> None:
+def taint(session: Session) -> None:
+    """`state taint URN… | --all`: the next update replaces them."""
+    _mark(session, "tainted", taint=True)
+
+
+def untaint(session: Session) -> None:
+    """`state untaint URN… | --all`."""
+    _mark(session, "untainted", taint=False)
+
+
+def _mark(session: Session, done: str, **marks: bool) -> None:
     wanted = set(session.arguments.operands)
     everything = session.arguments.has("all")
     if bool(wanted) == everything:
@@ -67,11 +77,11 @@ def _protection(session: Session, *, protect: bool) -> None:
         known = {r.urn for r in snapshot.resources}
         if missing := sorted(wanted - known):
             raise CannotEdit(f"No such resource '{missing[0]}' exists in the current state")
-        return set_protection(snapshot, known if everything else wanted, protect=protect)
+        return marked(snapshot, known if everything else wanted, **marks)
 
     _edit(session, edit)
     which = "All resources" if everything else "Resource" if len(wanted) == 1 else f"{len(wanted)} resources"
-    session.console.out(f"{which} {'protected' if protect else 'unprotected'}")
+    session.console.out(f"{which} {done}")
 
 
 def rename(session: Session) -> None:

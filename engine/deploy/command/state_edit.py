@@ -111,9 +111,9 @@ def unprotected(snapshot: Snapshot) -> tuple[str, ...]:
     return free
 
 
-def set_protection(snapshot: Snapshot, urns: Collection[str], *, protect: bool) -> Snapshot:
-    """Protect resources from deletion, or no longer."""
-    return replace(snapshot, resources=[r.with_(protect=protect) if r.urn in urns else r for r in snapshot.resources])
+def marked(snapshot: Snapshot, urns: Collection[str], **marks: bool) -> Snapshot:
+    """Resources with `protect` or `taint` set or taken away."""
+    return replace(snapshot, resources=[r.with_(**marks) if r.urn in urns else r for r in snapshot.resources])
 
 
 def rename_resource(snapshot: Snapshot, urn: str, name: str) -> Snapshot:

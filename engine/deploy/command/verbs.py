@@ -196,6 +196,12 @@ VERBS: Mapping[Words, Verb] = {
     ("state", "unprotect"): Verb(
         "Protect resources no longer", flags("all yes/y", "stack/s"), state.unprotect, "[URN…]"
     ),
+    ("state", "taint"): Verb(
+        "Have resources replaced by the next update", flags("yes/y", "stack/s"), state.taint, "URN…"
+    ),
+    ("state", "untaint"): Verb(
+        "Have resources replaced no longer", flags("all yes/y", "stack/s"), state.untaint, "[URN…]"
+    ),
     ("state", "rename"): Verb("Give a resource another name", flags("yes/y", "stack/s"), state.rename, "URN NAME"),
     ("config",): Verb(
         "List a stack's configuration", flags("json/j show-secrets", _CONFIG, "open"), configuration.show
@@ -297,8 +303,6 @@ REFUSED: Mapping[Words, str] = {
     ("state", "get"): "`pulumi stack export` prints every resource",
     ("state", "move"): "resources are not moved between stacks",
     ("state", "repair"): "an unsound state is not repaired by guessing: restore a backup with `pulumi stack import`",
-    ("state", "taint"): "use `pulumi up --replace URN`",
-    ("state", "untaint"): "use `pulumi up --replace URN` for what must be replaced",
     ("state", "upgrade"): "old backends are upgraded by the CLI that wrote them",
     ("template",): _DOWNLOADS,
     ("watch",): "run `pulumi up` after each change",

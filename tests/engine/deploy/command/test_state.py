@@ -85,6 +85,20 @@ def test_unprotect_and_protect(place: Any, stack: Any) -> None:
     assert not place.cloud.things
 
 
+def test_tainted_resource_is_replaced_once(place: Any, stack: Any) -> None:
+    assert state(place, "taint", LEAF, WEB) == "2 resources tainted"
+    assert {u for u, r in resources(place).items() if r.get("taint")} == {LEAF, WEB}
+    assert state(place, "untaint", WEB) == "Resource untainted"
+    done = stack.up()
+    assert done.summary.resource_changes == {"same": 4, "replace": 1}
+    assert not any(r.get("taint") for r in resources(place).values())
+    state(place, "taint", LEAF)
+    assert state(place, "untaint", "--all") == "All resources untainted"
+    assert set(stack.up().summary.resource_changes or {}) == {"same"}
+    with pytest.raises(CommandError, match="either URNs or --all"):
+        state(place, "taint")
+
+
 def test_rename_moves_every_reference(place: Any, stack: Any) -> None:
     state(place, "rename", SHIELDED, "armoured")
     renamed = SHIELDED.replace("shielded", "armoured")
