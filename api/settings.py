@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     reconcile_period_seconds: float = Field(5.0, gt=0, description="every deployment is looked at this often")
     health_period_seconds: float = Field(5.0, gt=0, description="how often a ready replica's health is asked")
     sweep_period_seconds: float = Field(60.0, gt=0, description="how often the cloud's inventory is settled")
+    accounting_period_seconds: float = Field(
+        60.0, gt=0, description="how often usage is posted and limits are enforced"
+    )
     grace_seconds: float = Field(
         3600.0, ge=0, description="how long running work goes on after a prepaid balance was used up"
     )

@@ -176,6 +176,7 @@ class _Worker:
             reconcile_period_seconds=self._settings.reconcile_period_seconds,
             sweep_period_seconds=self._settings.sweep_period_seconds,
             account=self._accounting(cloud, tag, sealer),
+            accounting_period_seconds=self._settings.accounting_period_seconds,
         )
 
     def _accounting(self, cloud: DigitalOceanCloud, tag: str, sealer: Sealer) -> Accounting:

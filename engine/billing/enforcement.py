@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from math import ceil
 
 from sqlmodel import Session, col, select, union
 
@@ -67,7 +68,7 @@ def exhausted_at(
     if over < 0:
         return None
     hourly = sum((interval.hourly_rate_usd for interval, _ in running), Decimal(0)) * MICRODOLLARS
-    late = timedelta(microseconds=int(over * MICROSECONDS_PER_HOUR / hourly)) if hourly else timedelta(0)
+    late = timedelta(microseconds=ceil(over * MICROSECONDS_PER_HOUR / hourly)) if hourly else timedelta(0)
     return now - late
 
 

@@ -36,9 +36,6 @@ KEEP_CHANGES = timedelta(days=1)
 KEEP_FAILURES = timedelta(days=30)
 KEEP_EXECUTORS = timedelta(days=90)
 LONGEST_GRACE = timedelta(seconds=60)
-ACCOUNTING_SECONDS = 60.0
-"""Money is posted by the hour; a minute is how late an end, an expiry or an empty balance may be seen."""
-
 Guard = Callable[[Session], None]
 """Called inside a transaction that writes; raises `StaleLease` when another process leads."""
 
@@ -52,7 +49,8 @@ class LeaderParts:
     Attributes:
         installation_tag: on every cloud resource of this installation.
         hourly_usd: price of one replica of a GPU type.
-        account: the periodic work on money, one pass; None: nobody is billed here.
+        account: the periodic work on money, one pass; None: nobody is billed here. Money is posted by the hour; its
+            period is how late an end, an expiry or an empty balance may be seen.
     """
 
     database: Database
@@ -66,6 +64,7 @@ class LeaderParts:
     reconcile_period_seconds: float
     sweep_period_seconds: float
     account: Callable[[Guard], Awaitable[None]] | None = None
+    accounting_period_seconds: float = 60.0
 
 
 async def lead_when_possible(parts: LeaderParts) -> None:
@@ -162,7 +161,7 @@ async def _keep_accounts(parts: LeaderParts, account: Callable[[Guard], Awaitabl
             _log.warning("accounting failed, the next pass makes it good", error=str(err))
         except Exception as err:  # noqa: BLE001  (the loop's edge: an error in the books must not stop the reconcilers)
             _log.error("accounting failed", exc_info=err)
-        await parts.clock.sleep(ACCOUNTING_SECONDS)
+        await parts.clock.sleep(parts.accounting_period_seconds)
 
 
 def prune(database: Database, now: datetime) -> None:
