@@ -37,9 +37,7 @@ def create(
     org: OrgOption = "",
     new_org: Annotated[str, typer.Option(help="make an organisation of this name for the key")] = "",
     prefix: Annotated[str, typer.Option(help="sk or ck")] = "sk",
-    scope: Annotated[
-        list[Permission] | None, typer.Option(help="what it may do, repeatable; default: all")
-    ] = None,
+    scope: Annotated[list[Permission] | None, typer.Option(help="what it may do, repeatable; default: all")] = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Create a key and print it, this once. The first key also creates the first organisation."""
