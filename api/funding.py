@@ -36,7 +36,7 @@ def require_an_hour(
         return
     orgs.locked(session, caller.org_id)
     hourly = catalog.hourly_usd(gpu_type) * replicas + _committed(deployments.living_of_org(session, caller.org_id))
-    scopes = Scopes(caller.org_id, caller.user_id, caller.key_id, deployment_id)
+    scopes = Scopes(caller.org_id, caller.user_id, caller.key_lineage or caller.key_id, deployment_id)
     spend.require_funds(session, caller.org_id, to_microdollars(hourly), scopes=scopes, now=now)
 
 

@@ -56,6 +56,7 @@ def create_deployment(
     digest = _digest(body) if idempotency_key else None
     row = _new_row(deps, new_id, caller.org_id, spec, digest)
     with deps.database.write() as session:
+        orgs.locked(session, caller.org_id)  # of two requests with one key the second has to see the first's row
         if deployments.get(session, row.id) is None:  # a repeated request starts nothing new
             require_an_hour(session, caller, spec.gpu_type, spec.replicas, row.created_at)
         row = deployments.insert_once(session, row)

@@ -46,11 +46,14 @@ def test_two_requests_with_one_key_at_the_same_time_make_one_deployment(
         database=database, hasher=KeyHasher(SECRET), sealer=Sealer(SECRET), clock=clock, new_id=ids.new_id,
         public_url="http://yard.test", logs=unused, stacks=unused, identity=unused,
     )  # fmt: skip
-    both_saw_nothing = threading.Barrier(2)
+    both_are_here = threading.Barrier(2)
+    met: set[int] = set()
 
     def before_execute(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
-        if statement.startswith("INSERT INTO deployments"):
-            both_saw_nothing.wait(timeout=20)
+        locks = "FROM orgs" in statement and statement.endswith("FOR UPDATE")  # where one has to wait for the other
+        if locks and threading.get_ident() not in met:
+            met.add(threading.get_ident())
+            both_are_here.wait(timeout=20)
 
     def request(count: int) -> str | Conflict:
         body = DeploymentCreate(
