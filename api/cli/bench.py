@@ -19,7 +19,7 @@ from api.settings import Settings
 from api.stack_driver import build_driver
 from engine.automation.driver import StackDriver
 from engine.deploy.command import EngineLoop
-from engine.deploy.provider_sources import Plugins
+from engine.deploy.installed_plugins import Plugins
 from engine.identity.installation_secret import load_or_create
 from engine.model.budget import Unlimited
 from engine.model.clock import SystemClock
@@ -83,7 +83,7 @@ def _has_official() -> bool:
 
 def _has_official_cloud() -> bool:
     """Whether the official engine could make a Droplet: it needs the provider's plugin as well."""
-    return _has_official() and Plugins(os.environ).find("digitalocean", "") is not None
+    return _has_official() and Plugins(os.environ, Path("Pulumi.yaml")).find("digitalocean", "") is not None
 
 
 @app.command()
