@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select, text, update
+from sqlalchemy import Select, and_, bindparam, func, or_, select, text, update
 from sqlalchemy.sql.elements import ColumnElement
 from sqlmodel import Session, col
 
@@ -57,16 +57,37 @@ class _Sum:
         return None
 
 
+def _recent() -> tuple[ColumnElement[Any], ...]:
+    """Columns of an account with its postings since the last checkpoint, found by their numbers.
+
+    Read in one statement, accounts and postings are of one moment on every isolation level.
+    """
+    a, p = LedgerAccountRow, LedgerPostingRow
+    new = and_(col(p.org_id) == col(a.org_id), col(p.kind) == col(a.kind), col(p.seq) > col(a.verified_seq))
+    counted = select(func.count()).select_from(p).where(new).correlate(a).scalar_subquery()
+    summed = select(func.coalesce(func.sum(p.amount), 0)).where(new).correlate(a).scalar_subquery()
+    since = (col(a.verified_balance) + summed, col(a.verified_seq) + counted)
+    return (col(a.org_id), col(a.kind), col(a.balance), col(a.seq), *since)  # type: ignore[return-value]
+
+
+def _balance_query() -> Select[Any]:
+    a = LedgerAccountRow
+    shown = and_(col(a.org_id) == col(OrgRow.id), col(a.kind).in_(_SHOWN_ACCOUNTS))
+    query = select(col(OrgRow.credit_limit_microdollars), *_recent()).outerjoin(LedgerAccountRow, shown)
+    return query.where(col(OrgRow.id) == bindparam("org"))
+
+
+_BALANCE = _balance_query()
+"""Made once: putting it together anew costs more than the database needs to answer it."""
+
+
 def verified_balance(session: Session, org_id: str) -> Balance:
     """The balance, after comparing the kept one with its postings since the last checkpoint.
 
     Raises:
         LedgerMismatch: they differ; the message names the account.
     """
-    a = LedgerAccountRow
-    shown = and_(col(a.org_id) == col(OrgRow.id), col(a.kind).in_(_SHOWN_ACCOUNTS))
-    query = select(col(OrgRow.credit_limit_microdollars), *_recent()).outerjoin(LedgerAccountRow, shown)
-    rows = session.connection().execute(query.where(col(OrgRow.id) == org_id)).all()
+    rows = session.connection().execute(_BALANCE, {"org": org_id}).all()
     if not rows:
         raise NotFound(f"no organisation {org_id}")
     sums = [_checked(_sum(*row[1:])) for row in rows if row[1] is not None]
@@ -116,19 +137,6 @@ def verify(session: Session) -> list[Finding]:
     for org_id, kind, seq in _rows(session, _JUMPS):
         findings.append(Finding(f"{org_id}/{kind}", f"posting {seq} does not follow from the one before it"))
     return findings
-
-
-def _recent() -> tuple[ColumnElement[Any], ...]:
-    """Columns of an account with its postings since the last checkpoint, found by their numbers.
-
-    Read in one statement, accounts and postings are of one moment on every isolation level.
-    """
-    a, p = LedgerAccountRow, LedgerPostingRow
-    new = and_(col(p.org_id) == col(a.org_id), col(p.kind) == col(a.kind), col(p.seq) > col(a.verified_seq))
-    counted = select(func.count()).select_from(p).where(new).correlate(a).scalar_subquery()
-    summed = select(func.coalesce(func.sum(p.amount), 0)).where(new).correlate(a).scalar_subquery()
-    since = (col(a.verified_balance) + summed, col(a.verified_seq) + counted)
-    return (col(a.org_id), col(a.kind), col(a.balance), col(a.seq), *since)  # type: ignore[return-value]
 
 
 def _sum(org_id: str, kind: str, balance: int, seq: int, summed: Any, counted: Any) -> _Sum:

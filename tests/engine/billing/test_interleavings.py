@@ -15,7 +15,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from sqlmodel import Session, select
+from sqlalchemy import and_
+from sqlalchemy.sql.elements import ColumnElement
+from sqlmodel import Session, col, select
 
 from engine.billing import credit, meter, rating, settling, usage
 from engine.model.errors import StackyardError
@@ -272,6 +274,8 @@ class Interleavings(RuleBasedStateMachine):
         lines = ledger.postings(session, ids)
         revenue = sum(p.microdollars for id in ids for p in lines[id] if p.account is AccountKind.REVENUE)
         assert revenue == posted
+        corrections = session.exec(select(LedgerTransactionRow).where(_is_correction_of(row.id))).all()
+        assert not corrections or (settled and settled.is_final), "what runs is never posted backwards"
         if settled:
             until = settled.settled_until
             if row.ended_at is None or until <= row.ended_at or settled.is_final:
@@ -306,6 +310,11 @@ class Interleavings(RuleBasedStateMachine):
             quantity = sum((r.quantity for r in self.measured.values() if (r.org_id, r.sku) == (org, sku)), Decimal(0))
             total += round(quantity * usd * 1_000_000)
         return total
+
+
+def _is_correction_of(interval_id: str) -> ColumnElement[bool]:
+    t = LedgerTransactionRow
+    return and_(col(t.source_id) == interval_id, col(t.reason) == Reason.USAGE_CORRECTION.value)
 
 
 def _run(open_database: Callable[[], Database], examples: int) -> None:
