@@ -122,6 +122,7 @@ ACCESS: Mapping[str, Access] = MappingProxyType(
         "list_invitations": _ADMIN,
         "revoke_invitation": _ADMIN,
         "accept_invitation": Level.SESSION,
+        "accept_invitation_page": Level.PUBLIC,
         "list_audit": _ADMIN,
         # money
         "list_tiers": Level.PUBLIC,

@@ -66,6 +66,7 @@ def create_app(deps: Deps) -> FastAPI:
     ):
         app.include_router(router, prefix=PUBLIC)
     app.include_router(auth.router)
+    app.include_router(orgs.pages_router)
     app.include_router(oidc.router)
     app.include_router(account.router)
     app.include_router(keys.manage_router)

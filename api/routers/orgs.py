@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, BackgroundTasks
+from fastapi import APIRouter, BackgroundTasks, Request
+from fastapi.responses import HTMLResponse
 from sqlmodel import Session
 
+from api import pages
 from api.deps import CallerArg, DepsArg
 from api.schemas.orgs import (
     AcceptBody,
@@ -33,6 +35,9 @@ from engine.store.account_tables import UserRow
 from engine.store.org_tables import MembershipRow
 
 router = APIRouter(tags=["organisations"])
+pages_router = APIRouter(include_in_schema=False)
+
+ACCEPT = "/invitations/accept"
 
 
 @router.post("/orgs", status_code=201, summary="Make an organisation; you are its owner")
@@ -123,7 +128,7 @@ def revoke_invitation(org_id: str, invitation_id: str, caller: CallerArg, deps: 
         return invitation_view(inviting.revoke(session, caller, invitation_id, deps.clock.now()))
 
 
-@router.post("/invitations/accept", summary="Join the organisation that a mail invited you to")
+@router.post(ACCEPT, summary="Join the organisation that a mail invited you to")
 def accept_invitation(body: AcceptBody, caller: CallerArg, deps: DepsArg) -> OrgView:
     """Joining again is fine. 403 for an account of another address; 409, with the reason, when it is no longer open."""
     with deps.database.write() as session:
@@ -150,3 +155,8 @@ def _member(session: Session, row: MembershipRow) -> MemberView:
     if user is None:
         raise NotFound(f"no member {row.user_id}")
     return member_view(row, user)
+
+
+@pages_router.get(ACCEPT)
+async def accept_invitation_page(request: Request) -> HTMLResponse:
+    return pages.accept_invitation(str(request.app.url_path_for("accept_invitation")))

@@ -241,3 +241,9 @@ def test_personal_organisation_stays_one_persons(api: Any, org: Org) -> None:
         refused = org.call("owner", method, path, body, org="own")
         assert refused.status_code == 409 and "personal" in refused.json()["error"]["message"]
     assert api.call("GET", "/keys", headers=org.headers["owner"]).json() == {"data": []}, "it is the one by default"
+
+
+def test_mailed_link_leads_to_a_page_that_joins(api: Any) -> None:
+    page = api.client.get("/invitations/accept")
+    assert page.status_code == 200 and '"/api/v1/public/invitations/accept"' in page.text
+    assert "$" not in page.text and page.headers["content-security-policy"].startswith("default-src 'none'")
