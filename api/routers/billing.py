@@ -24,6 +24,7 @@ from api.schemas.billing import (
     transaction_view,
 )
 from engine.billing import credit, spend
+from engine.identity.issue import require_no_budget
 from engine.model.errors import NotFound
 from engine.model.ledger import BudgetScope, Reason, parse_usd
 from engine.model.money import to_microdollars
@@ -84,6 +85,7 @@ def put_budget(body: BudgetPut, caller: CallerArg, deps: DepsArg) -> BudgetView:
     scope = BudgetScope(body.scope)
     limit = 0 if _is_zero(body.limit_usd) else parse_usd(body.limit_usd, body.currency)
     with deps.database.write() as session:
+        require_no_budget(session, caller, "sets none: it would raise its own")
         scope_id = _scope_id(session, scope, body.scope_id, caller.org_id)
         row = budgets.put(
             session,
@@ -104,6 +106,7 @@ def put_budget(body: BudgetPut, caller: CallerArg, deps: DepsArg) -> BudgetView:
 def delete_budget(budget_id: str, caller: CallerArg, deps: DepsArg) -> BudgetView:
     now = deps.clock.now()
     with deps.database.write() as session:
+        require_no_budget(session, caller, "removes none: it would lift its own")
         row = budgets.remove(session, budget_id, org_id=caller.org_id, now=now)
         audit.record(
             session, at=now, actor=caller.actor, org_id=caller.org_id, action="budget.removed", subject=row.id
@@ -143,6 +146,7 @@ def _scope_id(session: Session, scope: BudgetScope, given: str | None, org_id: s
         case BudgetScope.KEY:
             row = keys.get(session, given)
             known = row is not None and row.org_id == org_id
+            given = (row.lineage if row else None) or given  # one budget for a key and all it is rotated into
         case BudgetScope.DEPLOYMENT:
             known = deployments.get(session, given, org_id=org_id) is not None
         case _:

@@ -133,22 +133,24 @@ def _count_budgets(session: Session, lines: Iterable[Line]) -> None:
     """Add to every budget that applies, all at the end and in order, so that no two passes wait in a circle."""
     listed = list(lines)
     limited = budgets.orgs_with_budgets(session, {line.meter.org_id for line in listed})
-    owner = _owners(session, {line.meter.key_id for line in listed if line.meter.org_id in limited})
+    makers = _makers(session, {line.meter.key_id for line in listed if line.meter.org_id in limited})
     moves: dict[budgets.Reservation, tuple[int, int]] = {}
     for line in listed:
         meter = line.meter
         if meter.org_id not in limited:
             continue
-        scopes = Scopes(meter.org_id, owner.get(meter.key_id), meter.key_id or None, meter.deployment_id or None)
+        user_id, lineage = makers.get(meter.key_id, (None, meter.key_id or None))
+        scopes = Scopes(meter.org_id, user_id, lineage, meter.deployment_id or None)
         for this in budgets.windows(session, scopes, rating.hour_start(line.hour)):
             moves[this] = (0, moves.get(this, (0, 0))[1] + line.microdollars)
     budgets.apply(session, moves)
 
 
-def _owners(session: Session, key_ids: set[str]) -> dict[str, str]:
+def _makers(session: Session, key_ids: set[str]) -> dict[str, tuple[str | None, str]]:
+    """Key → who made it, and the first key of its rotations, under which its budgets count."""
     k = ApiKeyRow
-    query = select(col(k.id), col(k.created_by)).where(col(k.id).in_(key_ids))
-    return {key_id: user for key_id, user in session.connection().execute(query) if user}
+    query = select(col(k.id), col(k.created_by), col(k.lineage)).where(col(k.id).in_(key_ids))
+    return {key_id: (user, lineage or key_id) for key_id, user, lineage in session.connection().execute(query)}
 
 
 def _plain(quantity: Decimal) -> str:

@@ -178,6 +178,17 @@ def budgets_of(session: Session, org_id: str) -> dict[str, list[BudgetRow]]:
     return found
 
 
+def require_no_budget(session: Session, caller: Principal, refusal: str) -> None:
+    """Let sessions pass, and keys that no budget of their own limits: what a limited key does must not widen it.
+
+    Raises:
+        Forbidden: the calling key has a budget.
+    """
+    lineage = caller.key_lineage or caller.key_id
+    if lineage is not None and budgets_of(session, caller.org_id).get(lineage):
+        raise Forbidden(f"a key with a budget {refusal}; sign in, or use another key")
+
+
 def _within(
     session: Session,
     caller: Principal,
@@ -202,8 +213,7 @@ def _within(
     maker = keys.get(session, caller.key_id)
     if maker is None:
         raise Forbidden("the key that makes this one is gone")
-    if budgets_of(session, maker.org_id).get(maker.lineage or maker.id):
-        raise Forbidden("a key with a budget makes no keys: they would spend beside it; sign in, or use another key")
+    require_no_budget(session, caller, "makes no keys: they would spend beside it")
     own = scopes_of(maker)
     if scopes is None and own is not None:
         if not inherit:
