@@ -20,7 +20,7 @@ from api.schemas.deployments import (
     deployment_view,
 )
 from engine.identity.worker_identity import new_worker_identity
-from engine.model.access import Permission
+from engine.model.access import Permission, Principal
 from engine.model.deployment import DeploymentSpec, Scaling
 from engine.model.errors import Conflict, NotFound
 from engine.model.tiers import Feature, Tier, require
@@ -54,7 +54,7 @@ def create_deployment(
     )  # fmt: skip
     new_id = _id_for(idempotency_key, caller.org_id) if idempotency_key else deps.new_id("dep")
     digest = _digest(body) if idempotency_key else None
-    row = _new_row(deps, new_id, caller.org_id, spec, digest)
+    row = _new_row(deps, new_id, caller, spec, digest)
     with deps.database.write() as session:
         orgs.locked(session, caller.org_id)  # of two requests with one key the second has to see the first's row
         if deployments.get(session, row.id) is None:  # a repeated request starts nothing new
@@ -104,12 +104,15 @@ def gpu_model_configs(caller: CallerArg) -> GpuModelConfigs:
     return GpuModelConfigs(data=[GpuModelConfig.model_validate(c) for c in catalog.gpu_model_configs()])
 
 
-def _new_row(deps: Deps, deployment_id: str, org_id: str, spec: DeploymentSpec, digest: str | None) -> DeploymentRow:
+def _new_row(
+    deps: Deps, deployment_id: str, caller: Principal, spec: DeploymentSpec, digest: str | None
+) -> DeploymentRow:
     now = deps.clock.now()
     identity = new_worker_identity(deployment_id, now)
     return DeploymentRow(
-        id=deployment_id, org_id=org_id, name=spec.name, spec=spec.model_dump(mode="json"), created_at=now,
-        updated_at=now, request_digest=digest, worker_token_sealed=deps.sealer.seal(identity.token),
+        id=deployment_id, org_id=caller.org_id, name=spec.name, spec=spec.model_dump(mode="json"), created_at=now,
+        updated_at=now, request_digest=digest, created_by=caller.user_id,
+        created_with=caller.key_lineage or caller.key_id, worker_token_sealed=deps.sealer.seal(identity.token),
         worker_key_sealed=deps.sealer.seal(identity.private_key_pem),
         worker_certificate_pem=identity.certificate_pem, worker_fingerprint=identity.fingerprint,
     )  # fmt: skip

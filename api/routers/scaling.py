@@ -38,8 +38,8 @@ def patch_scaling(deployment_id: str, body: ScalingChange, caller: CallerArg, de
             if edited == spec:
                 return _view(row)
             now = deps.clock.now()
-            if row.suspended_at is None:
-                more = edited.replicas - spec.replicas
+            if edited.replicas > spec.replicas:  # a suspended one comes back as a whole: what it has counts as new
+                more = edited.replicas - (spec.replicas if row.suspended_at is None else 0)
                 require_an_hour(session, caller, spec.gpu_type, more, now, deployment_id=row.id)
             if changed := deployments.update_spec(session, row.id, edited, generation=row.generation, now=now):
                 return _view(changed)

@@ -14,7 +14,7 @@ from math import ceil
 
 from sqlmodel import Session, col, select, union
 
-from engine.billing.meter import interval_of
+from engine.billing.meter import interval_of, scopes_of
 from engine.billing.rating import MICROSECONDS_PER_HOUR, Interval, accrued_microdollars
 from engine.billing.spend import SpendState
 from engine.model.ledger import BudgetScope
@@ -106,8 +106,9 @@ def _suspensions(session: Session, org_id: str, rows: Sequence[DeploymentRow], n
         return {row.id: Suspension(BALANCE_REASON, now) for row in rows}
     found: dict[str, Suspension] = {}
     for budget in budgets.list_for_org(session, org_id):
-        concerned = [row for row in rows if budget.scope == BudgetScope.ORG or row.id == budget.scope_id]
-        if budget.scope in (BudgetScope.ORG, BudgetScope.DEPLOYMENT) and concerned:
+        scope = BudgetScope(budget.scope)
+        concerned = [row for row in rows if scopes_of(row).ids().get(scope) == budget.scope_id]
+        if concerned:
             for row_id, suspension in _over(session, budget, concerned, now).items():
                 known = found.get(row_id)
                 if known is None or suspension.billed_until < known.billed_until:

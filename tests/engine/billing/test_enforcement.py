@@ -150,3 +150,22 @@ def test_the_moment_of_exhaustion() -> None:
     assert enforcement.exhausted_at(DOLLAR, 0, [(one, 0), (replace(one), 0)], START + HOUR) == START + HOUR / 2
     assert enforcement.exhausted_at(DOLLAR, DOLLAR, [], START) == START, "nothing runs, and nothing is left"
     assert spend.GRACE == HOUR
+
+
+@pytest.mark.parametrize(("scope", "scope_id"), [("user", "usr_1"), ("key", "key_1")])
+def test_budgets_of_accounts_and_keys_end_what_they_asked_for(store: Database, scope: str, scope_id: str) -> None:
+    with store.write() as session:
+        credit.deposit(session, "org_1", 1000 * DOLLAR, key="p1", actor="x", now=START)
+        deployments.insert(session, deployment_row(START, "dep_1", created_by="usr_1", created_with="key_1"))
+        deployments.insert(session, deployment_row(START, "dep_2", created_by="usr_2", created_with="key_2"))
+    run(store, "dep_1")
+    run(store, "dep_2")
+    limit(store, scope, scope_id, "10")
+    assert settle(store, START + 2 * HOUR) == ()
+    with store.read() as session:
+        (budget,) = budgets.list_for_org(session, "org_1")
+        assert budgets.usage(session, budget, START).spent == 2 * 4_410_000, "one of the two counts here"
+    assert settle(store, START + 3 * HOUR) == ("dep_1",)
+    settle(store, START + 4 * HOUR)
+    with store.read() as session:
+        assert budgets.usage(session, budget, START).spent <= 10 * DOLLAR

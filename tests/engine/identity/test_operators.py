@@ -93,6 +93,10 @@ def test_a_changed_audit_log_is_noticed(database: Database, clock: FakeClock, da
     with database.read() as session:
         assert audit.first_broken(session, batch=3) is None
     with database.write() as session:
+        for trigger in ("audit_refuses_update", "audit_refuses_delete") if database.is_sqlite else ():
+            session.connection().execute(text(f"DROP TRIGGER {trigger}"))
+        if not database.is_sqlite:
+            session.connection().execute(text("DROP TRIGGER audit_append_only ON audit"))
         session.connection().execute(text(damage))
     with database.read() as session:
         assert audit.first_broken(session, batch=3) == row
