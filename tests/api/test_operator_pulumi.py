@@ -173,4 +173,4 @@ def test_pulumi_refuses_to_update_unasked_where_nobody_can_be_asked(operator: Op
     run("stacks", "checkout", deployed)
     assert "--yes or --skip-preview" in operator.pulumi("up", "-s", deployed, code=2).stderr
     assert "no stack named 'nope' found" in operator.pulumi("preview", "-s", "nope", code=6).stderr
-    assert "not implemented" in operator.pulumi("new", "python", code=2).stderr
+    assert "STACKYARD_PULUMI=cli" in operator.pulumi("new", "python", code=2).stderr
