@@ -11,7 +11,7 @@ from sqlmodel import Session
 
 from engine.billing import operator_cost, spend
 from engine.billing.operator_cost import Machine
-from engine.billing.settling import Report, settle_everything
+from engine.billing.settling import Report, settle_everything, verify_daily
 from engine.deploy.providers.digitalocean.inventory import DROPLET, OwnedResource
 from engine.model.clock import Clock
 from engine.model.errors import CloudError
@@ -64,6 +64,8 @@ class Accounting:
             tell=self._warn,
         )
         _tell(report)
+        for finding in await asyncio.to_thread(verify_daily, self._database, self._clock.now(), guard=guard) or ():
+            _log.error("the books contradict themselves", subject=finding.subject, problem=finding.message)
 
     def _observe(self, listed: Sequence[OwnedResource], listed_at: datetime, guard: Guard) -> None:
         with self._database.write() as session:

@@ -9,8 +9,10 @@ from datetime import datetime, timedelta
 from sqlmodel import Session
 
 from engine.billing import enforcement, meter, operator_cost, spend, usage
-from engine.store import holds, ledger_audit
+from engine.store import audit, holds, ledger_audit
 from engine.store.database import Database
+
+VERIFIED = "ledger.verified"
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,25 @@ def settle_everything(
     moved = spend.observe(database, now, grace=grace, guard=guard, tell=tell)
     enforced = enforcement.enforce(database, now, guard=guard)
     return Report(expired, intervals, rated, machines, checkpoints, tuple(moved), tuple(enforced))
+
+
+def verify_daily(
+    database: Database, now: datetime, *, guard: Callable[[Session], None]
+) -> list[ledger_audit.Finding] | None:
+    """Verify the whole of the books, once a UTC day and installation; None: that was done. An audit row says when.
+
+    What it finds is for people to explain: nothing is repaired.
+    """
+    with database.read() as session:
+        last = audit.latest(session, subject="ledger", action=VERIFIED)
+        if last is not None and last.at.date() >= now.date():
+            return None
+        findings = ledger_audit.verify(session)
+    with database.write() as session:
+        details = {"findings": [f"{f.subject}: {f.message}" for f in findings[:20]]}
+        audit.record(session, at=now, actor="system:billing", action=VERIFIED, subject="ledger", details=details)
+        guard(session)
+    return findings
 
 
 def expire_holds(database: Database, now: datetime, *, guard: Callable[[Session], None]) -> int:

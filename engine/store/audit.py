@@ -67,6 +67,12 @@ def page(
     return session.exec(query).all()
 
 
+def latest(session: Session, *, subject: str, action: str) -> AuditRow | None:
+    """The newest row about this deed to this subject."""
+    query = select(AuditRow).where(col(AuditRow.subject) == subject, col(AuditRow.action) == action)
+    return session.exec(query.order_by(col(AuditRow.seq).desc()).limit(1)).first()
+
+
 def first_broken(session: Session, *, batch: int = 1000) -> int | None:
     """The `seq` of the first row that was changed, removed or put in between; None: the chain is whole."""
     previous, seq = GENESIS, 0

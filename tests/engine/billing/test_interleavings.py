@@ -116,10 +116,12 @@ class Interleavings(RuleBasedStateMachine):
         key, now = f"{org}/{name}", self.now
         self.work(lambda s: credit.promote(s, org, amount, key=key, actor="x", now=now), crash)
 
-    @rule(which=st.integers(0, 1000), amount=st.none() | amounts, name=names, crash=crashes)
+    @rule(which=st.integers(0, 3), amount=st.none() | amounts, name=names, crash=crashes)
     def refund(self, which: int, amount: int | None, name: int, crash: bool) -> None:
+        """Of few transactions, so that one is refunded again and again."""
+        wanted = [reason.value for reason in (Reason.SETTLEMENT, Reason.DEPOSIT, Reason.USAGE, Reason.PROMOTION)]
         with self.database.read() as session:
-            ids = sorted(session.exec(select(LedgerTransactionRow.id)).all())
+            ids = [row.id for org in ORGS for row in reversed(ledger.page(session, org, reasons=wanted))]
         if ids:
             id, now = ids[which % len(ids)], self.now
             self.work(lambda s: credit.refund(s, id, amount, key=str(name), actor="x", now=now), crash)
@@ -165,8 +167,9 @@ class Interleavings(RuleBasedStateMachine):
             st.tuples(org_ids, st.integers(0, 25), st.sampled_from(sorted(SKUS)), st.integers(1, 10**8)), max_size=6
         ),
         crash=crashes,
+        is_rated=st.booleans(),
     )
-    def ingest(self, used: list[tuple[str, int, str, int]], crash: bool) -> None:
+    def ingest(self, used: list[tuple[str, int, str, int]], crash: bool, is_rated: bool) -> None:
         now, batch = self.now, f"batch_{len(self.done)}"
         records = [
             UsageRecord(f"{org}/{n}", org, sku, Decimal(quantity).scaleb(-3), now, deployment_id="dep_1")
@@ -178,8 +181,13 @@ class Interleavings(RuleBasedStateMachine):
                 self.measured.setdefault(record.source_id, record)
 
         self.work(lambda s: usage.ingest(s, records, batch_id=batch, now=now), crash, count)
+        if is_rated:
+            self.rate(False, 100)
 
     @rule(crash=crashes, most=st.integers(1, 8))
+    def price(self, crash: bool, most: int) -> None:
+        self.rate(crash, most)
+
     def rate(self, crash: bool, most: int) -> None:
         now = self.now
         self.work(lambda s: usage.rate_some(s, now, most=most), crash)

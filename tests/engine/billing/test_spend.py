@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from sqlalchemy import text
 
 from engine.billing import credit, meter, settling, spend
 from engine.billing.spend import SpendState
@@ -14,6 +15,7 @@ from engine.model.ledger import Balance, Scopes, Source, SourceKind
 from engine.store import audit, budgets, holds, usage
 from engine.store.database import Database
 from engine.store.holds import Hold
+from engine.store.ledger_audit import Finding
 from engine.store.ledger_tables import BudgetRow
 from engine.store.tables import UsageIntervalRow
 from tests.fakes.clock import START
@@ -121,3 +123,22 @@ def test_one_pass_does_all_the_periodic_work(store: Database) -> None:
     with store.read() as session:
         assert holds.get(session, "h").state == "expired"
         assert holds.get(session, meter.precharge_id("use_9")).state == "open", "a pre-charge waits for its interval"
+
+
+def test_the_books_are_verified_once_a_day(store: Database) -> None:
+    def verified(now: datetime) -> list[Finding] | None:
+        return settling.verify_daily(store, now, guard=lambda _: None)
+
+    with store.write() as session:
+        credit.deposit(session, "org_1", 5 * DOLLAR, key="p1", actor="x", now=START)
+    assert verified(START) == []
+    assert verified(START + 11 * HOUR) is None
+    assert verified(START - 24 * HOUR) is None, "a clock that went back"
+    with store.write() as session:
+        session.connection().execute(text("UPDATE ledger_accounts SET balance = 1 WHERE kind = 'wallet'"))
+    found = verified(START + 12 * HOUR) or []
+    assert [f.subject for f in found] == ["org_1/wallet"]
+    with store.write() as session:
+        [row, _] = [row for row in audit.page(session) if row.action == settling.VERIFIED]
+        assert "org_1/wallet" in row.details["findings"][0]
+        session.connection().execute(text(f"UPDATE ledger_accounts SET balance = {5 * DOLLAR} WHERE kind = 'wallet'"))
