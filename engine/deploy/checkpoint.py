@@ -38,7 +38,12 @@ COMPATIBLE_VERSION = "3.260.0"
 
 SCHEMA_VERSION = 3
 _FEATURE_SCHEMA_VERSION = 4  # version 3 plus a list of features a reader must know
-_KNOWN_FEATURES = frozenset({"refreshBeforeUpdate"})
+_FEATURES: Mapping[str, str] = {  # feature → the field of a resource that needs it
+    "hooks": "hooks",
+    "refreshBeforeUpdate": "refresh_before_update",
+    "replaceWith": "replace_with",
+    "taint": "taint",
+}
 _CLI_HINT = "use the official CLI for this stack (STACKYARD_PULUMI=cli)"
 
 _TEXT_FIELDS = {
@@ -382,7 +387,7 @@ def parse_versioned(text: str | bytes, where: str, member: str) -> dict[str, Any
     if not isinstance(data, dict) or not isinstance(data.get(member, {}), dict):
         raise CheckpointError(f"{where} is not a Pulumi {member}; {_RESTORE}")
     version = data.get("version")
-    unknown = set(data.get("features") or ()) - _KNOWN_FEATURES
+    unknown = set(data.get("features") or ()) - _FEATURES.keys()
     if version == _FEATURE_SCHEMA_VERSION and unknown:
         raise CheckpointError(f"{where} uses features unknown here ({', '.join(sorted(unknown))}); {_CLI_HINT}")
     if version not in (SCHEMA_VERSION, _FEATURE_SCHEMA_VERSION):
@@ -395,8 +400,9 @@ def parse_versioned(text: str | bytes, where: str, member: str) -> dict[str, Any
 
 def versioned(member: str, inside: Mapping[str, Any], resources: Sequence[ResourceState]) -> dict[str, Any]:
     """The envelope; schema version 4 only where a resource needs a feature, as the official engine does."""
-    if any(r.refresh_before_update for r in resources):
-        return {"version": _FEATURE_SCHEMA_VERSION, "features": ["refreshBeforeUpdate"], member: dict(inside)}
+    features = [feature for feature, name in _FEATURES.items() if any(getattr(r, name) for r in resources)]
+    if features:
+        return {"version": _FEATURE_SCHEMA_VERSION, "features": features, member: dict(inside)}
     return {"version": SCHEMA_VERSION, member: dict(inside)}
 
 

@@ -103,6 +103,7 @@ class Deployment:
         self._lost: set[str] = set()
         self._skipped: set[str] = set()
         self._stack_outputs: PropertyMap | None = None
+        self.refused = False
 
     @property
     def root(self) -> Path:
@@ -400,8 +401,8 @@ class Deployment:
         except CannotReplace as err:
             if not self._x.dry_run:
                 raise self._x.failure(urn, str(err)) from err
-            self._workers.fail(str(err), urn)
-            self.executor.failed = True
+            self._x.failure(urn, str(err))
+            self.refused = self.executor.failed = True  # and shown all the same
             steps = generate_steps(facts, dependents, ignore_protect=True)
         self.plan_steps(steps)
         self._condemned.update(

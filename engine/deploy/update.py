@@ -481,7 +481,7 @@ class _Update:
 
     def _finish(self) -> UpdateResult:
         deployment = self._deployment
-        failed = self._workers.failed or self._workers.stopped or self._hooks.failed
+        failed = self._workers.failed or self._workers.stopped or self._hooks.failed or deployment.refused
         outputs: PropertyMap = {}
         if self._options.mode is not UpdateMode.DESTROY:
             outputs = deployment.finalize_stack_outputs(succeeded=not failed)

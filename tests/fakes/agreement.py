@@ -70,7 +70,8 @@ class Reading:
 
     def _deployment(self, deed: Deed) -> Any:
         rest = {k: v for k, v in _latest(deed).items() if k not in ("manifest", "resources")}
-        return self._plain({**rest, "manifest": sorted(_latest(deed).get("manifest", {}))})
+        envelope = {k: v for k, v in (deed.checkpoint or {}).items() if k != "checkpoint"}
+        return self._plain({**rest, "manifest": sorted(_latest(deed).get("manifest", {})), "envelope": envelope})
 
     def _history(self, deed: Deed) -> Any:
         history = dict(deed.history or {})
@@ -81,7 +82,7 @@ class Reading:
     def _output(self, deed: Deed) -> Any:
         if deed.events:
             return digest(self._text(deed.stdout))
-        if deed.stdout[:1] in ("{", "["):
+        if deed.stdout[:1] in ("{", "[") and "\n" in deed.stdout.strip():
             return self._plain(json.loads(deed.stdout))
         return [line.rstrip() for line in self._text(f"{deed.stdout}\n{deed.stderr}").splitlines() if line.strip()]
 

@@ -74,7 +74,7 @@ class Engine(Protocol):
 
 def official(args: list[str], cwd: Path, env: dict[str, str]) -> tuple[int, str, str]:
     """The `pulumi` on PATH."""
-    done = subprocess.run(["pulumi", *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(["pulumi", *args], cwd=cwd, env=env, capture_output=True, text=True, timeout=600, check=False)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -23,7 +23,8 @@ def show(session: Session) -> None:
         raise UsageError(f"`pulumi config {' '.join(operands[:2])}` needs {what}, not implemented here; {SWITCH}")
     entries = session.entries(show_secrets=session.arguments.has("show-secrets"))
     if session.arguments.has("json"):
-        rows = {key: config_row(entry) for key, entry in entries.items()}
+        shown = session.arguments.has("show-secrets")
+        rows = {key: config_row(entry, shown=shown or not entry.secret) for key, entry in entries.items()}
         session.console.out(json.dumps(rows, indent=2, ensure_ascii=False))
         return
     lines = [(key.removeprefix(f"{session.project.name}:"), entry.text) for key, entry in entries.items()]

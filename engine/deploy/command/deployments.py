@@ -29,7 +29,7 @@ from engine.deploy.property import PropertyMap, PropertyValue, Secret, strip_sec
 from engine.deploy.resource import ResourceState
 from engine.deploy.snapshot import Snapshot
 from engine.deploy.stack_config import ConfigEntry, open_value
-from engine.deploy.urn import ROOT_STACK_TYPE, is_default_provider, urn_name
+from engine.deploy.urn import ROOT_STACK_TYPE, urn_name
 
 
 def show(session: Session) -> None:
@@ -51,15 +51,15 @@ def show(session: Session) -> None:
         console.out(f"    Last updated: {since(session, moment)} ({stored.deployment.time})")
         console.out(f"    Pulumi version used: {stored.deployment.version}")
     console.out(f"Current stack resources ({len(resources)}):")
-    rows = list(_tree(resources, "", "    "))
-    width = max((len(text) for text, _ in rows), default=4)
+    rows = list(_tree(resources))
+    width = max((len(text) for text, _, _ in rows), default=4)
     console.out(f"{'    TYPE':<{width}}  NAME" if rows else "    No resources currently in this stack")
-    for text, state in rows:
+    for text, lead, state in rows:
         console.out(f"{text:<{width}}  {urn_name(state.urn)}")
         if arguments.has("show-urns"):
-            console.out(f"        URN: {state.urn}")
+            console.out(f"{lead}URN: {state.urn}")
         if arguments.has("show-ids") and state.id:
-            console.out(f"        ID: {state.id}")
+            console.out(f"{lead}ID: {state.id}")
     outputs = shown_outputs(stored.snapshot, show_secrets=arguments.has("show-secrets"))
     console.out()
     _print_outputs(session, outputs)
@@ -93,14 +93,28 @@ def _stack_document(session: Session, deployment: Deployment, resources: Sequenc
     }
 
 
-def _tree(resources: Sequence[ResourceState], parent: str, lead: str) -> Iterator[tuple[str, ResourceState]]:
-    """The resources below a parent, each with its type behind the lines of a tree."""
-    children = [r for r in resources if r.parent == parent and not is_default_provider(r.urn)]
-    for state in children:
-        last = state is children[-1]
-        branch = ("└─ " if last else "├─ ") if parent else ""
-        yield f"{lead}{branch}{state.type}", state
-        yield from _tree(resources, state.urn, lead + (("   " if last else "│  ") if parent else ""))
+def _tree(resources: Sequence[ResourceState]) -> Iterator[tuple[str, str, ResourceState]]:
+    """Each resource with its type behind the lines of a tree, and with what leads the lines below it.
+
+    What has no parent, as providers nobody wrote down, comes last below the stack.
+    """
+    root = next((r.urn for r in resources if r.type == ROOT_STACK_TYPE), "")
+    children: dict[str, list[ResourceState]] = {}
+    for state in resources:
+        children.setdefault(state.parent if state.parent or state.urn == root else "rest", []).append(state)
+    children.setdefault(root, []).extend(children.pop("rest", []))
+
+    def below(parent: str, lead: str) -> Iterator[tuple[str, str, ResourceState]]:
+        mine = children.get(parent, [])
+        for state in mine:
+            last = state is mine[-1]
+            branch, trunk = ("", "") if state.urn == root else ("└─ ", "   ") if last else ("├─ ", "│  ")
+            has_children = state.urn in children
+            yield f"{lead}{branch}{state.type}", f"{lead}{trunk}{'│  ' if has_children else '   '}", state
+            if state.urn != parent:
+                yield from below(state.urn, lead + trunk)
+
+    return below("", "    ")
 
 
 def output(session: Session) -> None:

@@ -80,7 +80,7 @@ def _mark(session: Session, done: str, **marks: bool) -> None:
         return marked(snapshot, known if everything else wanted, **marks)
 
     _edit(session, edit)
-    which = "All resources" if everything else "Resource" if len(wanted) == 1 else f"{len(wanted)} resources"
+    which = "All resources" if everything else f"{len(wanted)} resources"
     session.console.out(f"{which} {done}")
 
 

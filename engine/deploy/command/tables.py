@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 
 _GAP = "  "
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, indent: str = "") -> Iterator[str]:
-    """The lines of a table; every row has as many cells as its head."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    for row in [head, *rows]:
-        yield indent + _GAP.join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
+    """The lines of a table; every row has as many cells as its head, and as many lines as its longest cell."""
+    cells = [[text.split("\n") for text in row] for row in [head, *rows]]
+    widths = [max(len(line) for row in cells for line in row[i]) for i in range(len(head))]
+    for row in cells:
+        for parts in zip_longest(*row, fillvalue=""):
+            yield (indent + _GAP.join(f"{text:<{width}}" for text, width in zip(parts, widths, strict=True))).rstrip()
 
 
 def ago(seconds: int) -> str:

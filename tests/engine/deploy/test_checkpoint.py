@@ -15,6 +15,7 @@ from engine.deploy.checkpoint import (
     new_magic,
     parse_versioned,
     verified,
+    versioned,
 )
 from engine.deploy.property import Secret
 from engine.deploy.resource import ResourceState
@@ -102,6 +103,15 @@ def test_bad_envelope_is_refused_with_what_to_do(text: str, says: str) -> None:
     with pytest.raises(CheckpointError, match=says) as caught:
         parse_versioned(text, "dev.json", "deployment")
     assert "STACKYARD_PULUMI=cli" in str(caught.value) or "restore" in str(caught.value)
+
+
+def test_envelope_names_the_features_a_reader_must_know() -> None:
+    plain = ResourceState("urn:pulumi:dev::p::t::a", "t", False)
+    assert versioned("deployment", {}, [plain])["version"] == 3
+    special = plain.with_(hooks={"AfterCreate": ("say",)}, replace_with=(plain.urn,))
+    envelope = versioned("deployment", {}, [plain, special])
+    assert (envelope["version"], envelope["features"]) == (4, ["hooks", "replaceWith"])
+    parse_versioned(json.dumps(envelope), "dev.json", "deployment")
 
 
 @pytest.mark.parametrize(

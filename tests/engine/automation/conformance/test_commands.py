@@ -23,7 +23,11 @@ def program(step: int) -> None:
 
 
 SCENARIOS = {
-    name: Scenario(program, tuple(f"{line} --stack dev" if "up" not in line.split() else line for line in lines))
+    name: Scenario(
+        program,
+        tuple(f"{line} --stack dev" if "up" not in line.split() else line for line in lines),
+        ("stack --show-urns --show-ids --stack dev /output", "nowhere.json"),
+    )
     for name, lines in {
         "config": (
             "config set plain 1",

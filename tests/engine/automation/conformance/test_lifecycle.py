@@ -239,6 +239,7 @@ def read_missing(step: int) -> None:
     "edit a-0 text=more",
     "preview 0 --refresh",
     "destroy --refresh",
+    known=("destroy --refresh /output",),
 )
 def refresh(step: int) -> None:
     a = Cell("a", text="x")
@@ -388,7 +389,7 @@ def assets(step: int) -> None:
     Cell("made", source=pulumi.AssetArchive({"a": pulumi.StringAsset("x"), "d": pulumi.FileArchive("tree")}))
 
 
-@scenario("preview 0", "up 0", "up 1", "up 2", "destroy 2 --run-program")
+@scenario("preview 0", "up 0", "up 1", "up 2", "destroy 2 --run-program", known=("--run-program /steps/.*Stack::",))
 def resource_hooks(step: int) -> None:
     def say(args: pulumi.ResourceHookArgs) -> None:
         new, old = args.new_inputs or {}, args.old_outputs or {}
@@ -479,7 +480,7 @@ def delete_failures_before_replacement(step: int) -> None:
     Cell("a", fail="none" if step else "delete", site=str(step))
 
 
-@scenario("up 0", "pending updating a", "preview 0", "up 0", "destroy")
+@scenario("up 0", "pending updating a", "preview 0", "up 0", "destroy", known=("diagnostics", "output"))
 def pending_update(step: int) -> None:
     Cell("a", text="x")
 
@@ -498,6 +499,12 @@ def destroy(step: int) -> None:
     "up 1",
     "state unprotect @mine --yes --stack dev",
     "destroy",
+    known=(
+        "^import .*(providers:cells|provider$|/output|importID|same)",
+        "^up 1 /steps/.*provider",
+        "metadata/old/provider",
+        "providers:cells::default",
+    ),
 )
 def import_command(step: int) -> None:
     Cell("a", text="x")

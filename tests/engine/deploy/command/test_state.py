@@ -76,7 +76,7 @@ def test_edits_need_consent_and_a_known_urn(place: Any, stack: Any) -> None:
 
 
 def test_unprotect_and_protect(place: Any, stack: Any) -> None:
-    assert state(place, "unprotect", SHIELDED) == "Resource unprotected"
+    assert state(place, "unprotect", SHIELDED) == "1 resources unprotected"
     assert not any(r.get("protect") for r in resources(place).values())
     assert state(place, "protect", "--all") == "All resources protected"
     assert all(r.get("protect") for r in resources(place).values())
@@ -88,7 +88,7 @@ def test_unprotect_and_protect(place: Any, stack: Any) -> None:
 def test_tainted_resource_is_replaced_once(place: Any, stack: Any) -> None:
     assert state(place, "taint", LEAF, WEB) == "2 resources tainted"
     assert {u for u, r in resources(place).items() if r.get("taint")} == {LEAF, WEB}
-    assert state(place, "untaint", WEB) == "Resource untainted"
+    assert state(place, "untaint", WEB) == "1 resources untainted"
     done = stack.up()
     assert done.summary.resource_changes == {"same": 4, "replace": 1}
     assert not any(r.get("taint") for r in resources(place).values())
