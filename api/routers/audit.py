@@ -40,7 +40,7 @@ def list_audit(
     caller: CallerArg,
     deps: DepsArg,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    before: Annotated[int | None, Query(ge=1)] = None,
+    before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
 ) -> AuditPage:
     with deps.database.read() as session:
         rows = audit.page(session, org_id=caller.org_id, before=before, limit=limit + 1)

@@ -101,8 +101,15 @@ def _request(body: KeyCreate, deps: Deps) -> KeyRequest:
 
 
 def _aware(at: datetime | None) -> datetime | None:
-    """A time without a zone is UTC."""
-    return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
+    """A time without a zone is UTC.
+
+    Raises:
+        InvalidSpec: in UTC it would lie beyond the year 9999.
+    """
+    try:
+        return None if at is None else (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError as err:
+        raise InvalidSpec("expires_at is beyond what times can be", field="expires_at") from err
 
 
 def _view(session: Session, row: ApiKeyRow) -> KeyView:

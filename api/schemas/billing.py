@@ -113,10 +113,12 @@ class BudgetPut(BaseModel):
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
     scope: Literal["org", "user", "key", "deployment"]
-    scope_id: str | None = None
+    scope_id: str | None = Field(None, max_length=100)
     period: Literal["day", "month", "total"]
-    limit_usd: str = Field(description="dollars, six decimals at most; 0 stops everything", examples=["25.00"])
-    currency: str = "USD"
+    limit_usd: str = Field(
+        max_length=40, description="dollars, six decimals at most; 0 stops everything", examples=["25.00"]
+    )
+    currency: str = Field("USD", max_length=10)
 
 
 class BudgetView(BaseModel):
@@ -155,9 +157,9 @@ class Deposit(BaseModel):
     """Body of `POST /billing/deposits`: money that reached the operator outside of this system."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
-    org_id: str
-    amount_usd: str = Field(examples=["50.00"])
-    currency: str = "USD"
+    org_id: str = Field(max_length=100)
+    amount_usd: str = Field(max_length=40, examples=["50.00"])
+    currency: str = Field("USD", max_length=10)
     payment_id: str = Field(
         min_length=1, max_length=200, description="names the payment forever: sent again, it is ignored"
     )

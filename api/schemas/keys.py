@@ -20,7 +20,7 @@ class GrantBody(BaseModel):
     """What a scoped key may do with one deployment."""
 
     model_config = ConfigDict(extra="forbid")
-    deployment_id: str
+    deployment_id: str = Field(min_length=1, max_length=100)
     role: GrantRole = GrantRole.INFERENCE
 
 
@@ -38,8 +38,10 @@ class KeyCreate(BaseModel):
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
     name: str = Field(min_length=1, max_length=100)
-    prefix: str = Field("sk", description="sk or ck")
-    scopes: list[Permission] | None = Field(None, min_length=1, description="absent: all that its maker may")
+    prefix: str = Field("sk", max_length=10, description="sk or ck")
+    scopes: list[Permission] | None = Field(
+        None, min_length=1, max_length=100, description="absent: all that its maker may"
+    )
     scoped: bool = Field(False, description="limit it to granted deployments; implied by `grants`")
     grants: list[GrantBody] | None = Field(None, max_length=1000)
     budget: BudgetBody | None = None

@@ -107,8 +107,8 @@ def rotate_key(
 ) -> tuple[ApiKeyRow, str]:  # fmt: skip
     """Replace a key by one that may do the same; the old one ends after `overlap`. Returns the new row and the key.
 
-    A key that an operator's command made becomes the account's that rotates it: its secret is known to that account
-    from now on, and has to end with its membership.
+    Another's key, also one that an operator's command made, becomes the account's that rotates it: its secret is known
+    to that account from now on, and has to end with its membership. It never has more than the old one has now.
 
     Raises:
         NotFound: no such key that the caller may change.
@@ -119,16 +119,17 @@ def rotate_key(
     if not timedelta() <= overlap <= LONGEST_OVERLAP:
         longest = int(LONGEST_OVERLAP.total_seconds())
         raise InvalidSpec(f"overlap_seconds is between 0 and {longest}", field="overlap_seconds", longest=longest)
-    old = changeable(session, caller, old_id)
+    old = changeable(session, caller, old_id, for_update=True)
     if not is_live(old.expires_at, old.revoked_at, now):
         raise Conflict(f"key {old_id} is revoked or expired: make a new one", key_id=old_id)
     if follower := keys.successor(session, old_id, now):
         raise Conflict(f"key {old_id} was rotated into {follower.id}: rotate that one", replaced_by=follower.id)
     _within(session, caller, scopes_of(old), old.expires_at, inherit=False)
+    owner, scopes = _after_rotation(session, caller, old)
     new = hasher.new_key(old.prefix.partition("_")[0])
     row = ApiKeyRow(
         id=key_id, org_id=old.org_id, name=old.name, prefix=new.shown_prefix, key_hash=new.key_hash,
-        created_by=old.created_by or caller.user_id, scopes=old.scopes, is_scoped=old.is_scoped, replaces=old.id,
+        created_by=owner, scopes=scopes, is_scoped=old.is_scoped, replaces=old.id,
         lineage=old.lineage or old.id, created_at=now, expires_at=old.expires_at,
     )  # fmt: skip
     keys.insert(session, row)
@@ -138,26 +139,38 @@ def rotate_key(
     return row, new.secret
 
 
+def _after_rotation(session: Session, caller: Principal, old: ApiKeyRow) -> tuple[str | None, list[str] | None]:
+    """Whose a rotated key is, and its scopes."""
+    if old.created_by is None or caller.user_id in (None, old.created_by):
+        return old.created_by or caller.user_id, old.scopes
+    powers = granting.read_powers(session, old)
+    return caller.user_id, _sorted(powers.principal.permissions if powers else frozenset())
+
+
 def revoke_key(session: Session, caller: Principal, key_id: str, now: datetime) -> ApiKeyRow:
     """Revoke a key; again: no change.
 
     Raises:
         NotFound: no such key that the caller may change.
     """
-    row = changeable(session, caller, key_id)
+    row = changeable(session, caller, key_id, for_update=True)
     if row.revoked_at is None:
         keys.revoke(session, key_id, now)
         _record(session, caller, "key.revoked", row, now)
     return row
 
 
-def changeable(session: Session, caller: Principal, key_id: str) -> ApiKeyRow:
+def changeable(session: Session, caller: Principal, key_id: str, *, for_update: bool = False) -> ApiKeyRow:
     """A key of the caller's organisation that the caller may see and change: its own, or any as an administrator.
+
+    Args:
+        for_update: nobody else changes it until the transaction ends: of a rotation and a revocation at the same
+            moment the second sees the first.
 
     Raises:
         NotFound: there is none.
     """
-    row = keys.one(session, key_id, org_id=caller.org_id)
+    row = keys.one(session, key_id, org_id=caller.org_id, for_update=for_update)
     if not may_change(caller, row):
         raise NotFound(f"no key {key_id}")
     return row

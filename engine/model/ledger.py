@@ -18,7 +18,7 @@ from functools import cached_property
 from types import MappingProxyType
 
 from engine.model.errors import InvalidSpec
-from engine.model.money import to_microdollars
+from engine.model.money import to_microdollars, to_usd
 
 LARGEST_MICRODOLLARS = 10**17
 """A hundred billion dollars: what one amount may be, so that sums of many stay far below 64 bits."""
@@ -295,9 +295,9 @@ def parse_usd(amount: str | int | Decimal, currency: str = "USD") -> int:
         raise InvalidSpec(f"{amount!r} is not an amount: write dollars like 12.50") from err
     if not usd.is_finite() or usd <= 0:
         raise InvalidSpec(f"the amount has to be more than zero, not {amount}")
-    if usd * 1_000_000 > LARGEST_MICRODOLLARS:
+    if usd > LARGEST_MICRODOLLARS // 1_000_000:  # compared as it is: a product would overflow or be rounded
         raise InvalidSpec(f"{amount} dollars is more than one amount may be")
     microdollars = to_microdollars(usd)
-    if Decimal(microdollars) != usd * 1_000_000:
+    if to_usd(microdollars) != usd:
         raise InvalidSpec(f"{amount} is finer than a millionth of a dollar: give six decimals at most")
     return microdollars

@@ -65,13 +65,13 @@ def get(session: Session, key_id: str) -> ApiKeyRow | None:
     return session.get(ApiKeyRow, key_id)
 
 
-def one(session: Session, key_id: str, *, org_id: str) -> ApiKeyRow:
+def one(session: Session, key_id: str, *, org_id: str, for_update: bool = False) -> ApiKeyRow:
     """A key of this tenant.
 
     Raises:
         NotFound: there is none, or it is another tenant's.
     """
-    row = session.get(ApiKeyRow, key_id)
+    row = session.get(ApiKeyRow, key_id, with_for_update=for_update or None, populate_existing=for_update)
     if row is None or row.org_id != org_id:
         raise NotFound(f"no key {key_id}")
     return row

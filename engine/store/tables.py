@@ -108,7 +108,7 @@ class DeploymentRow(SQLModel, table=True):
     suspended_reason: str = ""  # a sentence; "" while it is not suspended
     request_digest: str | None = None  # of the body that made it with an Idempotency-Key; edits leave it
     created_by: str | None = None  # the account whose session or key asked for it: its budgets count what it costs
-    created_with: str | None = None  # the first key of that key's rotations, whose budgets count it too; None: a session
+    created_with: str | None = None  # the first key of that key's rotations, its budgets too; None: a session
     # identity of its workers: written once, at creation
     worker_token_sealed: str = Field(sa_column=Column(Text, nullable=False))
     worker_key_sealed: str = Field(sa_column=Column(Text, nullable=False))
