@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -116,15 +117,18 @@ class Interleavings(RuleBasedStateMachine):
         key, now = f"{org}/{name}", self.now
         self.work(lambda s: credit.promote(s, org, amount, key=key, actor="x", now=now), crash)
 
-    @rule(which=st.integers(0, 3), amount=st.none() | amounts, name=names, crash=crashes)
-    def refund(self, which: int, amount: int | None, name: int, crash: bool) -> None:
-        """Of few transactions, so that one is refunded again and again."""
-        wanted = [reason.value for reason in (Reason.SETTLEMENT, Reason.DEPOSIT, Reason.USAGE, Reason.PROMOTION)]
+    @rule(
+        which=st.integers(0, 3), parts=st.lists(st.none() | amounts, min_size=1, max_size=3), name=names, crash=crashes
+    )
+    def refund(self, which: int, parts: list[int | None], name: int, crash: bool) -> None:
+        """Of few transactions, and several times, so that together they would be more than it was."""
+        wanted = [reason.value for reason in (Reason.SETTLEMENT, Reason.DEPOSIT, Reason.USAGE)]
         with self.database.read() as session:
             ids = [row.id for org in ORGS for row in reversed(ledger.page(session, org, reasons=wanted))]
-        if ids:
-            id, now = ids[which % len(ids)], self.now
-            self.work(lambda s: credit.refund(s, id, amount, key=str(name), actor="x", now=now), crash)
+        for number, amount in enumerate(parts if ids else ()):
+            id, key, now = ids[which % len(ids)], f"{name + number}", self.now
+            refund = partial(credit.refund, original_id=id, microdollars=amount, key=key, actor="x", now=now)
+            self.work(refund, crash)
 
     # Holds
 
