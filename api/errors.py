@@ -9,7 +9,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from starlette.exceptions import HTTPException
 
 from engine.model.errors import StackyardError
@@ -52,6 +52,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OperationalError, _database)
     app.add_exception_handler(DataError, _unstorable)
+    app.add_exception_handler(IntegrityError, _raced)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -95,6 +96,12 @@ async def _database(request: Request, err: Exception) -> JSONResponse:
 
 async def _unstorable(request: Request, err: Exception) -> JSONResponse:
     return error_response("invalid_request", "a value holds a character that cannot be stored, such as NUL")
+
+
+async def _raced(request: Request, err: Exception) -> JSONResponse:
+    assert isinstance(err, IntegrityError)
+    structlog.get_logger("api").error("two requests made the same thing", path=request.url.path, error=str(err.orig))
+    return error_response("conflict", "another request made the same thing at this moment; look, and try again")
 
 
 async def _unexpected(request: Request, err: Exception) -> JSONResponse:

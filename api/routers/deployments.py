@@ -19,6 +19,7 @@ from api.schemas.deployments import (
     GpuModelConfigs,
     deployment_view,
 )
+from engine.identity.grants import require_still
 from engine.identity.worker_identity import new_worker_identity
 from engine.model.access import Permission, Principal
 from engine.model.deployment import DeploymentSpec, Scaling
@@ -58,6 +59,7 @@ def create_deployment(
     with deps.database.write() as session:
         orgs.locked(session, caller.org_id)  # of two requests with one key the second has to see the first's row
         if deployments.get(session, row.id) is None:  # a repeated request starts nothing new
+            require_still(session, caller, row.created_at)
             require_an_hour(session, caller, spec.gpu_type, spec.replicas, row.created_at)
         row = deployments.insert_once(session, row)
     if row.request_digest != digest:

@@ -138,9 +138,9 @@ def accept_invitation(body: AcceptBody, caller: CallerArg, deps: DepsArg) -> Org
 
 
 def _account(session: Session, caller: Principal) -> UserRow:
-    """The account behind the caller's session."""
-    user = accounts.get(session, caller.user_id or "")
-    if user is None:
+    """The account behind the caller's session, which is not closed before the transaction ends."""
+    user = accounts.locked(session, caller.user_id or "")
+    if user is None or user.disabled_at is not None:
         raise Unauthenticated("the account is gone")
     return user
 

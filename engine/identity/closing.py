@@ -31,7 +31,7 @@ async def close_account(identity: Identity, user: UserRow, password: str | None,
 
     def store(session: Session) -> None:
         accounts.lock_sign_up(session)  # of the last two operators closing now, one stays
-        current = accounts.get(session, user.id)
+        current = accounts.locked(session, user.id)
         if current is None or current.disabled_at is not None:
             raise NotFound(f"no account {user.id}")
         _require_free(session, current)

@@ -22,7 +22,7 @@ from engine.model.access import (
     Role,
     permissions_of_key,
 )
-from engine.model.errors import Conflict, Forbidden, NotFound
+from engine.model.errors import Conflict, Forbidden, NotFound, Unauthenticated
 from engine.store import audit, deployments, grants, keys, memberships, orgs
 from engine.store.org_tables import KeyGrantRow
 from engine.store.tables import ApiKeyRow
@@ -71,6 +71,19 @@ def read_powers(session: Session, row: ApiKeyRow) -> KeyPowers | None:
     org = orgs.get(session, row.org_id)
     personal = org is not None and row.created_by is not None and org.personal_for == row.created_by
     return powers_of(row, roles, granted, is_personal=personal)
+
+
+def require_still(session: Session, caller: Principal, now: datetime) -> None:
+    """Refuse a caller whose membership or key ended since it was let in. Behind `orgs.locked`, for what costs money:
+    nobody would be left to end it.
+
+    Raises:
+        Unauthenticated: it ended.
+    """
+    key = keys.get(session, caller.key_id) if caller.key_id else None
+    is_over = caller.key_id is not None and (key is None or not is_live(key.expires_at, key.revoked_at, now))
+    if is_over or (caller.user_id and memberships.role_of(session, caller.org_id, caller.user_id) is None):
+        raise Unauthenticated("your key, or your membership in the organisation, ended at this moment")
 
 
 def grant(

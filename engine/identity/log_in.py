@@ -53,7 +53,7 @@ async def log_in(
         raise Unauthenticated("the e-mail address or the password is wrong")
 
     def store(session: Session) -> LoggedIn:
-        user = accounts.get(session, found.id)
+        user = accounts.locked(session, found.id)
         if user is None or user.password_hash != stored:  # it was changed while we compared
             raise Unauthenticated("the e-mail address or the password is wrong")
         require_usable(identity, user)

@@ -175,8 +175,8 @@ def _set_password(identity: Identity, session: Session, user: UserRow, password_
 
 
 def _open_account(session: Session, user_id: str, email: str) -> UserRow:
-    """The account a token was made for, if it still has that address and is open."""
-    user = accounts.get(session, user_id)
+    """The account a token was made for, if it still has that address and is open; held until the transaction ends."""
+    user = accounts.locked(session, user_id)
     if user is None or user.disabled_at is not None or user.email != email:
         raise InvalidSpec("this link is unknown, used or expired: ask for a new one", field="token")
     return user

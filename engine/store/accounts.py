@@ -35,6 +35,14 @@ def get(session: Session, user_id: str) -> UserRow | None:
     return session.get(UserRow, user_id)
 
 
+def locked(session: Session, user_id: str) -> UserRow | None:
+    """The account as it is now, held until the transaction ends: a log-in and a new password, or an account's closing
+    and what it makes at that moment, come one after the other. Rows that refer to it can still be written.
+    """
+    query = select(UserRow).where(UserRow.id == user_id).with_for_update(key_share=True)
+    return session.exec(query.execution_options(populate_existing=True)).one_or_none()
+
+
 def by_email(session: Session, email: str) -> UserRow | None:
     """The account of an address, which has to be normalised as `identity.emails` does."""
     return session.exec(select(UserRow).where(UserRow.email == email)).first()

@@ -60,7 +60,7 @@ def test_two_requests_with_one_key_at_the_same_time_make_one_deployment(
             name="prod", model_id="llama-3.3-70b-instruct", gpu_type="h100", region="nyc2", replicas=count
         )
         try:
-            return create_deployment(body, Principal("org_1", "key_1"), deps, "order-7").id
+            return create_deployment(body, Principal("org_1"), deps, "order-7").id
         except Conflict as err:
             return err
 

@@ -12,8 +12,12 @@ from sqlalchemy.exc import DatabaseError
 
 from api import openapi
 from api.app import create_app
-from engine.model.access import Role
-from engine.store import deployments
+from api.routers.deployments import create_deployment
+from api.schemas.deployments import DeploymentCreate
+from engine.model.access import Principal, Role
+from engine.model.errors import Unauthenticated
+from engine.store import deployments, keys, memberships
+from engine.store.account_tables import UserRow
 from engine.store.tables import DeploymentRow, OrgRow
 from tests.fakes.people import People
 from tests.fakes.rows import deployment_row
@@ -85,6 +89,23 @@ def test_admin_who_rotates_an_owners_key_loses_it_with_membership(api: Any, peop
     oh = people.session(owner)
     assert api.call("DELETE", f"/orgs/org_1/members/{admin}", headers=oh).status_code == 204
     assert api.call("GET", "/keys", headers=bearer(new)).status_code == 401
+
+
+@pytest.mark.parametrize("how", ["closed", "left", "revoked"])
+def test_nothing_is_made_by_whoever_left_since_being_let_in(api: Any, people: People, how: str) -> None:
+    user = people.user("gone", org_1=Role.DEVELOPER)
+    key, _ = people.key("org_1", user)
+    let_in = Principal("org_1", key_id=key, user_id=user)
+    with api.database.write() as session:
+        if how == "closed":
+            session.get_one(UserRow, user).disabled_at = api.clock.now()
+        elif how == "left":
+            memberships.remove(session, memberships.get(session, "org_1", user), api.clock.now())  # type: ignore[arg-type]
+        else:
+            keys.revoke(session, key, api.clock.now())
+    with pytest.raises(Unauthenticated):
+        create_deployment(DeploymentCreate(**H100), let_in, api.app.state.deps)
+    assert api.call("GET", "/deployments").json()["data"] == []
 
 
 VALUES = [
