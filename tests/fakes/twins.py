@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -124,6 +125,8 @@ class Twin:
     @property
     def environment(self) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
+        # the official language host runs whatever `python` it finds: the one that has the SDK
+        kept["PATH"] = f"{Path(sys.executable).parent}:{kept.get('PATH', '')}"
         return {
             **kept,
             "HOME": str(self.root / "home"),
