@@ -90,6 +90,7 @@ def restore(settings: Settings, path: Path, *, environment: Mapping[str, str], p
         key_file = settings.data_dir / installation_secret.FILE_NAME
         if key_file.exists():
             raise Conflict(f"{key_file} exists: restore with another STACKYARD_DATA_DIR")
+        _require_same_secrets(settings, environment, secrets["values"])
         backend = _backend(settings, environment)
         if any(not key.startswith(_LOCKS) for key in _state_keys(backend)):
             raise Conflict(f"there are stacks at {backend.url}: restore with another STACKYARD_BACKEND_URL")
@@ -100,6 +101,20 @@ def restore(settings: Settings, path: Path, *, environment: Mapping[str, str], p
     made = datetime.fromisoformat(manifest["made_at"])
     sealed = bool(secrets.get("sealed"))
     return Summary(path, made, manifest["revision"], manifest["tables"], len(manifest["state"]), sealed, left)
+
+
+def _require_same_secrets(settings: Settings, environment: Mapping[str, str], held: Mapping[str, str]) -> None:
+    """Refuse where other secrets than the backup's are set: they would go first, and open nothing of it."""
+    installation = held.get("STACKYARD_SECRET_KEY") or held.get(installation_secret.FILE_NAME, "")
+    stacks = held.get(PASSPHRASE_VARIABLE, "")
+    for name, given, needed in (
+        ("STACKYARD_SECRET_KEY", settings.secret_key, installation),
+        (PASSPHRASE_VARIABLE, environment.get(PASSPHRASE_VARIABLE, ""), stacks),
+    ):
+        if given and needed and given != needed:
+            raise Conflict(f"{name} is set here to something else than the backup's: unset it, then restore")
+    if (left := settings.data_dir / RESTORED_ENVIRONMENT).exists():
+        raise Conflict(f"{left} exists: move it away, or restore with another STACKYARD_DATA_DIR")
 
 
 def _write(

@@ -124,6 +124,20 @@ def test_what_was_set_in_the_environment_is_handed_to_the_operator(tmp_path: Pat
     assert lines == ["PULUMI_CONFIG_PASSPHRASE=open sesame", f"STACKYARD_SECRET_KEY={'k' * 40}"]
 
 
+def test_other_secrets_than_the_backups_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    old = installation(tmp_path / "old", "")
+    environment = {"HOME": "/", "PULUMI_CONFIG_PASSPHRASE": "open sesame"}
+    backup.write(old, tmp_path / "b.zip", now=NOW, environment=environment, passphrase="")
+    new = Settings(data_dir=tmp_path / "new")
+    other = {"HOME": "/", "PULUMI_CONFIG_PASSPHRASE": "another"}
+    with pytest.raises(Conflict, match="PULUMI_CONFIG_PASSPHRASE is set here"):
+        backup.restore(new, tmp_path / "b.zip", environment=other, passphrase="")
+    with pytest.raises(Conflict, match="STACKYARD_SECRET_KEY is set here"):
+        restore(new.model_copy(update={"secret_key": "x" * 40}), tmp_path / "b.zip")
+    assert not (tmp_path / "new" / "stackyard.db").exists()
+    backup.restore(new, tmp_path / "b.zip", environment=environment, passphrase="")
+
+
 def test_nothing_is_mixed(tmp_path: Path) -> None:
     old = installation(tmp_path / "old", "")
     write(old, tmp_path / "b.zip")
