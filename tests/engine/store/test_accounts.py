@@ -16,7 +16,9 @@ from engine.store.database import Database
 def test_log_in_waits_for_a_new_password(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise a session that the old password opened outlives the end of all sessions."""
     with database.write() as session:
-        accounts.insert(session, UserRow(id="usr_1", email="a@example.com", created_at=datetime(2026, 1, 1, tzinfo=UTC)))
+        accounts.insert(
+            session, UserRow(id="usr_1", email="a@example.com", created_at=datetime(2026, 1, 1, tzinfo=UTC))
+        )
     monkeypatch.setattr("engine.store.database.BUSY_TIMEOUT_SECONDS", 0.05)
     impatient = Database(database.url)
     with database.write() as setting:
