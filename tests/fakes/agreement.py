@@ -47,7 +47,7 @@ class Reading:
         return {
             "code": deed.code,
             "steps": steps(events),
-            "diagnostics": sorted(diagnostics(events), key=lambda d: json.dumps(d, sort_keys=True)),
+            "diagnostics": sorted(diagnostics(events, deed.code), key=lambda d: json.dumps(d, sort_keys=True)),
             "summary": [e["summaryEvent"] for e in events if "summaryEvent" in e],
             "prelude": [e["preludeEvent"] for e in events if "preludeEvent" in e],
             "policy": sorted((e for e in events if _is_other(e)), key=str),
@@ -81,7 +81,7 @@ class Reading:
 
     def _output(self, deed: Deed) -> Any:
         if deed.events:
-            return digest(self._text(deed.stdout))
+            return digest(self._text(deed.stdout), with_messages=not deed.code)
         if deed.stdout[:1] in ("{", "[") and "\n" in deed.stdout.strip():
             return self._plain(json.loads(deed.stdout))
         return [line.rstrip() for line in self._text(f"{deed.stdout}\n{deed.stderr}").splitlines() if line.strip()]
@@ -116,21 +116,27 @@ def steps(events: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def diagnostics(events: list[dict[str, Any]]) -> Iterator[Any]:
-    """The messages, without their colour and number."""
+def diagnostics(events: list[dict[str, Any]], code: int) -> Iterator[Any]:
+    """The messages, without their colour and number.
+
+    A program in a folder that is turned away prints Python's traceback, line by line, where the official host runs it.
+    """
     for event in events:
         message = event.get("diagnosticEvent")
-        if message and message["severity"] != "debug":  # those are about the engine itself
+        is_traceback = bool(code) and message is not None and message["severity"] == "info#err"
+        if message and message["severity"] != "debug" and not is_traceback:  # debug is about the engine itself
             yield {k: v for k, v in message.items() if k not in ("color", "streamId")}
 
 
-def digest(text: str) -> list[str]:
-    """The end of an update's text: from the outputs on."""
+def digest(text: str, *, with_messages: bool = True) -> list[str]:
+    """The end of an update's text: from the outputs on; after a failure from the counts on (events have the rest)."""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     starts = [n for n, line in enumerate(lines) if line in ("Outputs:", "Resources:", "Policies:", "Diagnostics:")]
     if not starts:
         return lines[-3:]
     end = lines.index("Resources:") if "Resources:" in lines else len(lines)
+    if not with_messages:
+        return lines[end:]
     return [*sorted(lines[starts[0] : end]), *lines[end:]]  # of several resources' messages any may come first
 
 
