@@ -37,6 +37,9 @@ DIFFERENT_EACH_TIME = {
 }  # fmt: skip
 """Times, addresses, random bytes and the cloud's own ids."""
 
+PLACES = {"sourcePosition", "stackTrace"}
+"""Where in a program on one machine; the recording was made without them."""
+
 
 class Providers:
     """The DigitalOcean provider and nothing else."""
@@ -135,7 +138,7 @@ def normalised(value: Any, ids: dict[str, str] | None = None) -> Any:
         return {
             k: "*" if k in DIFFERENT_EACH_TIME else normalised(v, ids)
             for k, v in sorted(value.items())
-            if not (k == "propertyDependencies" and not v)
+            if not (k == "propertyDependencies" and not v) and k not in PLACES
         }
     if isinstance(value, list):
         return [normalised(v, ids) for v in value]
