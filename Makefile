@@ -50,7 +50,7 @@ postgres: setup ## the tests that keep something in the database, end to end too
 test: check unit integration e2e postgres ## all of it, fast layers first
 
 conformance: setup ## both engines on the same stacks; needs the official pulumi on PATH
-	$(BIN)/pytest -q -rs --tb=short --timeout 900 tests/engine/automation/test_conformance.py tests/engine/automation/conformance \
+	$(BIN)/pytest -q -rs --tb=native --timeout 900 tests/engine/automation/test_conformance.py tests/engine/automation/conformance \
 	  tests/engine/deploy/command/test_official_flags.py
 
 fuzz: setup ## the properties on thousands of examples, every kill place five times; prints seeds and repros
