@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import json
 import os
 import subprocess
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,11 +21,11 @@ from api.cli.stacks import _request, _yard
 from engine.identity import installation_secret
 from engine.model.clock import SystemClock
 from engine.model.fence import NoFence
-from engine.sandbox.server import SandboxSettings, running
 from engine.store import deployments, migrate, orgs
 from engine.store.database import Database
 from engine.store.sealing import Sealer
 from tests.fakes.rows import SPEC, deployment_row, org_row
+from tests.fakes.sandbox_thread import sandbox_on_a_thread
 
 REPOSITORY = Path(__file__).parents[2]
 BOUNDED_SECONDS = 60
@@ -35,23 +33,8 @@ BOUNDED_SECONDS = 60
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[str]:
-    """A sandbox cloud on a thread of its own; its Droplets start no processes."""
-    ready, stop, found = threading.Event(), threading.Event(), []
-
-    async def serve() -> None:
-        settings = SandboxSettings(tmp_path / "cloud", boot_seconds=0.05, machines=False)
-        async with running(settings) as sandbox:
-            found.append(sandbox.url)
-            ready.set()
-            await asyncio.to_thread(stop.wait)
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    assert ready.wait(BOUNDED_SECONDS)
-    yield found[0]
-    stop.set()
-    thread.join(BOUNDED_SECONDS)
-    assert not thread.is_alive()
+    with sandbox_on_a_thread(tmp_path / "cloud", boot_seconds=0.05) as url:
+        yield url
 
 
 @dataclass

@@ -5,10 +5,8 @@ The recording is what the official engine and provider wrote for the same progra
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +24,7 @@ from engine.model.budget import Unlimited
 from engine.model.clock import SystemClock
 from engine.model.fence import NoFence
 from engine.model.stack import StackRequest
-from engine.sandbox.server import SandboxSettings, running
+from tests.fakes.sandbox_thread import sandbox_on_a_thread
 
 GOLDEN = Path(__file__).parent / "golden" / "state-droplet.json"
 RECORDED = Path(__file__).parents[3].parent / "shared/reference/pulumi/state-digitalocean-droplet.json"
@@ -59,23 +57,8 @@ class Providers:
 
 @pytest.fixture
 def cloud_url(tmp_path: Path) -> Iterator[str]:
-    """A sandbox that boots at once, on a thread of its own."""
-    ready, done, url = threading.Event(), threading.Event(), ""
-
-    async def serve() -> None:
-        nonlocal url
-        settings = SandboxSettings(tmp_path / "sandbox", boot_seconds=0, machines=False, rate_limits=False)
-        async with running(settings) as sandbox:
-            url = sandbox.url
-            ready.set()
-            await asyncio.to_thread(done.wait)
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="sandbox")
-    thread.start()
-    assert ready.wait(10)
-    yield url
-    done.set()
-    thread.join()
+    with sandbox_on_a_thread(tmp_path / "sandbox") as url:
+        yield url
 
 
 def recorded_program(endpoint: str) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,8 @@ from engine.deploy.provider import Provider
 from engine.deploy.providers.digitalocean import DigitalOceanProvider, HttpClients
 from engine.model.budget import Unlimited
 from engine.model.clock import SystemClock
-from engine.sandbox.server import SandboxSettings, running
 from tests.fakes.provider import FakeProviders, InMemoryProvider
+from tests.fakes.sandbox_thread import sandbox_on_a_thread
 from tests.fakes.scenario import Account, Group, Thing
 
 TYPE = "fake:index:Thing"
@@ -280,23 +278,8 @@ class Both:
 
 @pytest.fixture
 def cloud_url(tmp_path: Path) -> Iterator[str]:
-    """A sandbox that boots at once, on a thread of its own."""
-    ready, done, url = threading.Event(), threading.Event(), ""
-
-    async def serve() -> None:
-        nonlocal url
-        settings = SandboxSettings(tmp_path / "sandbox", boot_seconds=0, machines=False, rate_limits=False)
-        async with running(settings) as sandbox:
-            url = sandbox.url
-            ready.set()
-            await asyncio.to_thread(done.wait)
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="sandbox")
-    thread.start()
-    assert ready.wait(10)
-    yield url
-    done.set()
-    thread.join()
+    with sandbox_on_a_thread(tmp_path / "sandbox") as url:
+        yield url
 
 
 def droplet() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,10 +14,10 @@ from engine.deploy.command import EngineLoop
 from engine.deploy.providers.digitalocean.api import HttpClients
 from engine.model.budget import Unlimited
 from engine.model.clock import SystemClock
-from engine.sandbox.server import SandboxSettings, running
 from tests.fakes import lab_plugin
 from tests.fakes.folder import Folder
 from tests.fakes.provider import FakeProviders
+from tests.fakes.sandbox_thread import sandbox_on_a_thread
 
 PROGRAM = """
 import pulumi
@@ -68,23 +66,8 @@ pulumi.export("regions", len(digitalocean.get_regions().regions))
 
 @pytest.fixture
 def cloud_url(tmp_path: Path) -> Iterator[str]:
-    """A sandbox on a thread of its own."""
-    ready, done, url = threading.Event(), threading.Event(), ""
-
-    async def serve() -> None:
-        nonlocal url
-        settings = SandboxSettings(tmp_path / "sandbox", boot_seconds=0, machines=False, rate_limits=False)
-        async with running(settings) as sandbox:
-            url = sandbox.url
-            ready.set()
-            await asyncio.to_thread(done.wait)
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="sandbox")
-    thread.start()
-    assert ready.wait(10)
-    yield url
-    done.set()
-    thread.join()
+    with sandbox_on_a_thread(tmp_path / "sandbox") as url:
+        yield url
 
 
 class Cloud:
