@@ -141,7 +141,9 @@ def _write(
                 archive.writestr(f"state/{key}", blob.data)
                 sums[f"state/{key}"] = hashlib.sha256(blob.data).hexdigest()
         sealed = _seal(_current_secrets(settings, environment), passphrase)
-        archive.writestr(SECRETS, json.dumps(sealed))
+        text = json.dumps(sealed).encode()
+        archive.writestr(SECRETS, text)
+        sums[SECRETS] = hashlib.sha256(text).hexdigest()
         archive.writestr(MANIFEST, json.dumps(manifest, indent=1))
     return manifest
 

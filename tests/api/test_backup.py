@@ -182,6 +182,9 @@ def test_a_damaged_or_foreign_file_is_refused_by_name(tmp_path: Path) -> None:
     )
     with pytest.raises(InvalidSpec, match="newer"):
         restore(new, tmp_path / "revision.zip")
+    rewritten(good, tmp_path / "secrets.zip", "secrets.json", lambda data: data[:-9])
+    with pytest.raises(InvalidSpec, match=r"secrets\.json is not what was written"):
+        restore(new, tmp_path / "secrets.zip")
     assert not (tmp_path / "new" / "secret.key").exists()
 
 
