@@ -65,6 +65,7 @@ def disable(session: Session, name: str, *, actor: str, now: datetime) -> UserRo
     Raises:
         Conflict: it is the last open operator's: nobody could open it again from the dashboard.
     """
+    people.lock_sign_up(session)  # two operators must not close each other at once
     row = account(session, name)
     if row.disabled_at is not None:
         return row
@@ -99,6 +100,7 @@ def set_operator(session: Session, name: str, is_operator: bool, *, actor: str, 
     Raises:
         Conflict: it is the last open operator's.
     """
+    people.lock_sign_up(session)
     row = account(session, name)
     if row.is_operator == is_operator:
         return row
