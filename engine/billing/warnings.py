@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlmodel import Session
 
-from engine.billing.spend import Change, SpendState, Standing
+from engine.billing.spend import Change, SpendState
 from engine.identity import outbox
 from engine.identity.letters import Letter
 from engine.model.access import PERMISSIONS_OF_ROLE, Permission, Role
@@ -45,7 +45,7 @@ def letter_about(org_name: str, change: Change, public_url: str) -> Letter | Non
     match after.state:
         case SpendState.WARNED:
             text = f"At the present rate the balance of {org_name} lasts until {_at(after.lasts_until)}.\n{where}"
-            return Letter(f"The balance of {org_name} is running low", text) if _is_worse(change) else None
+            return Letter(f"The balance of {org_name} is running low", text)
         case SpendState.GRACE:
             text = (
                 f"The balance of {org_name} is used up. Nothing new is started. What runs goes on until "
@@ -62,15 +62,6 @@ def letter_about(org_name: str, change: Change, public_url: str) -> Letter | Non
             is_back = change.before in (SpendState.GRACE, SpendState.DRAINED)
             text = f"There is credit again: what was suspended of {org_name} is starting.\n"
             return Letter(f"{org_name} runs again", text) if is_back else None
-
-
-def _is_worse(change: Change) -> bool:
-    return change.before is SpendState.OK or _came_back(change.before, change.after)
-
-
-def _came_back(before: SpendState, after: Standing) -> bool:
-    """Paid, but only for a few hours: worth saying."""
-    return before in (SpendState.GRACE, SpendState.DRAINED) and after.state is SpendState.WARNED
 
 
 def _at(moment: datetime | None) -> str:
