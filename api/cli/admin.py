@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
 from api.cli.output import Output, OutputOption, print_json, print_rows
@@ -19,7 +20,7 @@ from engine.billing import credit
 from engine.identity import operators
 from engine.model import ids
 from engine.model.clock import SystemClock
-from engine.model.errors import InvalidSpec
+from engine.model.errors import InvalidSpec, Unavailable
 from engine.model.ledger import parse_usd
 from engine.model.money import to_usd
 from engine.model.tiers import Tier
@@ -51,6 +52,8 @@ def database() -> Iterator[Database]:
     try:
         migrate.migrate(opened)
         yield opened
+    except OperationalError as err:
+        raise Unavailable(f"the database does not answer: {err.orig}; check STACKYARD_DATABASE_URL") from err
     finally:
         opened.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -66,8 +66,16 @@ def main() -> None:
     try:
         build()()
     except StackyardError as err:
-        Console(stderr=True).print(err.message, style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(1)
+        _refuse(err.message)
+    except OSError as err:
+        if err.filename is None:  # no file somebody named: a fault of ours, with its traceback
+            raise
+        _refuse(f"{err.filename}: {err.strerror}")
+
+
+def _refuse(sentence: str) -> NoReturn:
+    Console(stderr=True).print(sentence, style="red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from api.cli import admin, keys
+from api.cli import admin, keys, main
 from engine.model.errors import InvalidSpec, NotFound, StackyardError
 
 
@@ -77,3 +77,19 @@ def test_unknown_names_are_said(terminal: Terminal) -> None:
         with pytest.raises(NotFound, match=args[2].partition("@")[0]):
             terminal(*args)
     assert terminal("audit") == []
+
+
+def test_database_that_is_away_is_said(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STACKYARD_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/none")
+    with pytest.raises(StackyardError, match="check STACKYARD_DATABASE_URL"):
+        terminal("orgs", "list")
+
+
+def test_file_that_cannot_be_is_one_sentence(
+    terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["stackyard", "restore", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 1 and "Is a directory" in said and "Traceback" not in said
