@@ -74,7 +74,8 @@ def _run(pulumi: Any, request: Any) -> int:
     asyncio.set_event_loop(loop)
     loop.set_default_executor(ThreadPoolExecutor(max_workers=max(request["parallel"], 1) * 4))
     try:
-        loop.run_until_complete(pulumi.runtime.run_in_stack(lambda: runpy.run_path(program, run_name="__main__")))
+        main = _main_of(program)
+        loop.run_until_complete(pulumi.runtime.run_in_stack(lambda: runpy.run_path(main, run_name="__main__")))
     except pulumi.RunError as err:
         pulumi.log.error(str(err))
         return REPORTED
@@ -94,6 +95,13 @@ def _run(pulumi: Any, request: Any) -> int:
         for task in asyncio.all_tasks(loop):
             task.cancel()
     return 0
+
+
+def _main_of(program: str) -> str:
+    """The file itself: as a folder it would be read from its bytecode, which tells neither an edit within the same
+    second nor of the same length from no edit."""
+    file = os.path.join(program, "__main__.py")
+    return file if os.path.isfile(file) else program
 
 
 def _from_program(err: BaseException, folder: str) -> str:
