@@ -197,7 +197,7 @@ def test_refusals_say_what_and_why(line: str, said: str) -> None:
         assert arguments.verb == ("stack",) and arguments.operands, "refused by the verb itself"
 
 
-@pytest.mark.parametrize("words", [*VERBS, *ALIASES, *GROUPS], ids=" ".join)
+@pytest.mark.parametrize("words", [*VERBS, *ALIASES, *sorted(GROUPS)], ids=" ".join)
 def test_help_names_every_flag_with_words(place: Any, words: tuple[str, ...]) -> None:
     for line in ([*words, "--help"], [*words, "-h"], ["help", *words]):
         text = place.run(*line).stdout
