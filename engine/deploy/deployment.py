@@ -334,16 +334,18 @@ class Deployment:
 
     async def _identify(self, goal: Goal) -> tuple[Goal, str, ResourceState | None]:
         """The goal with its parent and provider filled in, its URN, and the old state it continues."""
+        goal = await self._with_provider(goal)  # first: it is there even if the URN turns out to be taken
         goal, urn = self.registrations.add(goal)
         autonamer = self.check_diff.autonamer
         if autonamer is not None and goal.custom and autonamer.deletes_first(urn):
             goal = replace(goal, delete_before_replace=True)
-        return await self._with_provider(urn, goal), urn, self.registrations.find_old(urn, goal)
+        return goal, urn, self.registrations.find_old(urn, goal)
 
-    async def _with_provider(self, urn: str, goal: Goal) -> Goal:
+    async def _with_provider(self, goal: Goal) -> Goal:
         if not goal.custom:
             return goal
         if not self._x.registry.provides(goal.type):
+            urn = self.registrations.urn_of(goal.parent, goal.type, goal.name)
             what = f"package {package_of(goal.type)}" if is_provider_type(goal.type) else f"resource type {goal.type}"
             raise self._x.failure(urn, f"no provider here knows the {what}: {SWITCH_TO_CLI}")
         if is_provider_type(goal.type):

@@ -75,6 +75,7 @@ def test_partial_create_is_kept_with_its_errors(scenario: Scenario) -> None:
     assert not run.result.succeeded
     state = run.state("a")
     assert state.id == "id-1" and state.init_errors == ("it never became ready",)
+    assert "1 error occurred:\n\t* it never became ready" in run.errors
     assert not run.has("b")
     failed = [e["resOpFailedEvent"] for e in run.events if "resOpFailedEvent" in e]
     assert [e["status"] for e in failed] == [1]
@@ -98,6 +99,7 @@ def test_duplicate_urn(scenario: Scenario) -> None:
     run = scenario.up(program)
     assert not run.result.succeeded and "Duplicate resource URN" in run.errors
     assert len(scenario.cloud.made("a")) <= 1
+    assert run.has("default_1_2_3")  # its provider is there before it is found out
 
 
 def test_continue_on_error_goes_on_with_what_does_not_depend(scenario: Scenario) -> None:
