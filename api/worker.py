@@ -29,9 +29,11 @@ from engine.model.clock import Clock, SystemClock
 from engine.model.stack import installation_tag
 from engine.reconcilers.cloud import DigitalOceanCloud
 from engine.reconcilers.deployments.snapshot import Policy
+from engine.reconcilers.deployments.source import DeploymentSource
 from engine.reconcilers.inventory import SharedListings
 from engine.reconcilers.leader import LeaderParts, lead_when_possible
-from engine.reconcilers.operations import DeploymentOperations
+from engine.reconcilers.operations import StackUpdates
+from engine.store import changes
 from engine.store.database import Database, normalise
 from engine.store.migrate import migrate
 from engine.store.sealing import Sealer
@@ -124,14 +126,8 @@ class _Worker:
             loop=self._loop,
         )
         shared = stack_settings(self._settings)
-        operations = DeploymentOperations(
-            self._database,
-            self._clock,
-            sealer,
-            driver,
-            lambda workload: build_request(workload, shared),
-            executor_id=self._executor_id,
-        )
+        sources = {changes.DEPLOYMENT: DeploymentSource(sealer, lambda workload: build_request(workload, shared))}
+        operations = StackUpdates(self._database, self._clock, driver, sources, executor_id=self._executor_id)
         controller = Controller(
             ControllerSettings(
                 system_database_url=_system_database_url(self._settings),

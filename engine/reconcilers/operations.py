@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Protocol, assert_never
 
 import structlog
+from sqlmodel import Session
 
 from engine.automation.request import StackResult
 from engine.controller.result import Done, Failed, Result
@@ -16,16 +17,14 @@ from engine.model.deployment import UpdateKind
 from engine.model.errors import NotFound, StackyardError, StaleLease
 from engine.model.fence import Fence
 from engine.model.stack import StackOutputs, StackRequest
-from engine.model.workload import WorkerIdentity, Workload
-from engine.store import deployments, orgs, updates
+from engine.store import changes, updates
 from engine.store.database import Database
-from engine.store.sealing import Sealer
-from engine.store.tables import DeploymentRow, UpdateRow
+from engine.store.tables import UpdateRow
 
 _log = structlog.get_logger(__name__)
 
 CANCELLED = "cancelled"
-"""Code of an operation that ended because its deployment is being deleted."""
+"""Code of an operation that ended because the owner of its stack is being deleted."""
 
 
 class StackOperations(Protocol):
@@ -40,28 +39,46 @@ class StackOperations(Protocol):
     def exists(self, stack: str) -> bool: ...
 
 
-class DeploymentOperations:
-    """`controller.Operations` for deployments: one update row is one operation.
+@dataclass(frozen=True)
+class Wanted:
+    """One stack as its owner's row wants it at this moment.
+
+    Attributes:
+        is_leaving: a delete was accepted: only a destroy still makes sense.
+    """
+
+    request: StackRequest
+    is_leaving: bool
+
+
+class StackSource(Protocol):
+    """Reads what one kind of owner (deployments, handlers, pods) wants of its stack."""
+
+    def wanted(self, session: Session, owner_id: str) -> Wanted | None:
+        """The stack of one row; None when there is no such row. Called anew at each attempt."""
+        ...
+
+
+class StackUpdates:
+    """`controller.Operations` for everything that has a stack: one update row is one operation.
 
     Args:
-        build_request: from a workload to its stack; passed in, because the engine knows no stack program.
+        sources: kind of the owner, as the change feed names it (`changes.kind_of`) → how its stack is built.
     """
 
     def __init__(
         self,
         database: Database,
         clock: Clock,
-        sealer: Sealer,
         stacks: StackOperations,
-        build_request: Callable[[Workload], StackRequest],
+        sources: Mapping[str, StackSource],
         *,
         executor_id: str,
     ) -> None:
         self._database = database
         self._clock = clock
-        self._sealer = sealer
         self._stacks = stacks
-        self._build_request = build_request
+        self._sources = sources
         self._executor_id = executor_id
 
     def run(self, operation_id: str, fence: Fence) -> Result:
@@ -74,16 +91,13 @@ class DeploymentOperations:
                 lease_token=fence.token,
                 now=self._clock.now(),
             )
-            deployment = deployments.get(session, row.deployment_id) if row else None
         if row is None:
             return Done()  # it has ended, or somebody with a higher token runs it
-        log = _log.bind(update=row.id, deployment=row.deployment_id, kind=row.kind, attempt=row.attempts)
+        log = _log.bind(update=row.id, owner=row.deployment_id, kind=row.kind, attempt=row.attempts)
         if row.attempts > 1:
             log.info("resuming an interrupted operation")
         try:
-            if deployment is None:
-                raise NotFound(f"deployment {row.deployment_id} does not exist")
-            result = self._perform(row, deployment, fence)
+            result = self._perform(row, fence)
         except StaleLease:
             raise
         except StackyardError as err:
@@ -121,11 +135,11 @@ class DeploymentOperations:
                     now=self._clock.now(),
                 )
 
-    def _perform(self, row: UpdateRow, deployment: DeploymentRow, fence: Fence) -> StackResult:
-        kind = UpdateKind(row.kind)
-        if kind is not UpdateKind.DESTROY and deployment.delete_requested_at is not None:
-            raise Cancelled("the deployment is being deleted")
-        request = self._build_request(self._workload(deployment))
+    def _perform(self, row: UpdateRow, fence: Fence) -> StackResult:
+        kind, wanted = UpdateKind(row.kind), self._wanted(row.deployment_id)
+        if kind is not UpdateKind.DESTROY and wanted.is_leaving:
+            raise Cancelled(f"{row.deployment_id} is being deleted")
+        request = wanted.request
         match kind:
             case UpdateKind.UP:
                 return self._stacks.up(request, fence=fence)
@@ -138,27 +152,15 @@ class DeploymentOperations:
             case _:
                 assert_never(kind)
 
-    def _workload(self, row: DeploymentRow) -> Workload:
+    def _wanted(self, owner_id: str) -> Wanted:
+        source = self._sources.get(changes.kind_of(owner_id))
+        if source is None:
+            raise NotFound(f"this worker builds no stack for {owner_id}: it is older than the API, update it")
         with self._database.read() as session:
-            installation = orgs.installation(session)
-        if installation is None:
-            raise NotFound("this database has no installation row: start `stackyard serve` once")
-        spec = deployments.running_spec_of(row)
-        return Workload(
-            deployment_id=row.id,
-            org_id=row.org_id,
-            spec=spec,
-            generation=row.generation,
-            replicas=spec.replicas,
-            revision=row.revision,
-            installation_id=installation.id,
-            identity=WorkerIdentity(
-                token=self._sealer.open(row.worker_token_sealed),
-                certificate_pem=row.worker_certificate_pem,
-                private_key_pem=self._sealer.open(row.worker_key_sealed),
-                fingerprint=row.worker_fingerprint,
-            ),
-        )
+            wanted = source.wanted(session, owner_id)
+        if wanted is None:
+            raise NotFound(f"{owner_id} does not exist")
+        return wanted
 
     def _fail(self, row: UpdateRow, fence: Fence, err: StackyardError) -> Result:
         fence.check()

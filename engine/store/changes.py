@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
 
 from sqlalchemy import delete, func, text
 from sqlmodel import Session, col, select
@@ -14,9 +15,19 @@ KEY = "key"
 ORG = "org"
 DEPLOYMENT = "deployment"
 UPDATE = "update"
+HANDLER = "handler"
+POD = "pod"
+
+KIND_OF_PREFIX: Mapping[str, str] = MappingProxyType({"dep": DEPLOYMENT, "hdl": HANDLER, "pod": POD})
+"""What has a stack of its own, by the prefix of its id."""
 
 _PENDING = "stackyard_changes"
 _FEED_LOCK = 0x57AC_CAED  # any number that no other advisory lock of this system uses
+
+
+def kind_of(owner_id: str) -> str:
+    """The kind of what owns a stack, told by its id (`dep_…`, `hdl_…`, `pod_…`)."""
+    return KIND_OF_PREFIX[owner_id.partition("_")[0]]
 
 
 def record(session: Session, kind: str, key: str, now: datetime) -> None:

@@ -96,7 +96,7 @@ def start(session: Session, update_id: str, *, executor_id: str, lease_token: in
     row = get(session, update_id)
     changes.record(session, changes.UPDATE, update_id, now)
     if row is not None:
-        changes.record(session, changes.DEPLOYMENT, row.deployment_id, now)  # "running" shows at once
+        changes.record(session, changes.kind_of(row.deployment_id), row.deployment_id, now)  # it shows at once
     return row
 
 
@@ -139,5 +139,5 @@ def _finish(
     row = get(session, update_id)
     changes.record(session, changes.UPDATE, update_id, now)
     if row is not None:
-        changes.record(session, changes.DEPLOYMENT, row.deployment_id, now)  # its reconciler wants to know
+        changes.record(session, changes.kind_of(row.deployment_id), row.deployment_id, now)  # for its reconciler
     return True

@@ -3,7 +3,7 @@
 from alembic import context
 from sqlmodel import SQLModel
 
-from engine.store import account_tables, ledger_tables, org_tables, tables  # noqa: F401  (registers the tables)
+from engine.store import account_tables, handler_tables, ledger_tables, org_tables, tables  # noqa: F401  (registers the tables)
 
 context.configure(
     connection=context.config.attributes["connection"],

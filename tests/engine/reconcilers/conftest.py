@@ -17,8 +17,9 @@ from engine.reconcilers.deployments.health import Measurement
 from engine.reconcilers.deployments.probe import Credentials
 from engine.reconcilers.deployments.reconciler import DeploymentReconciler
 from engine.reconcilers.deployments.snapshot import Policy
-from engine.reconcilers.operations import DeploymentOperations
-from engine.store import deployments, leases, orgs
+from engine.reconcilers.deployments.source import DeploymentSource
+from engine.reconcilers.operations import StackUpdates
+from engine.store import changes, deployments, leases, orgs
 from engine.store.database import Database
 from engine.store.leases import Lease
 from engine.store.sealing import Sealer
@@ -72,9 +73,8 @@ class Rig:
         self.fence = FakeFence()
         self.queue: list[tuple[str, str]] = []
         self.requests: list[Workload] = []
-        self.operations = DeploymentOperations(
-            database, clock, SEALER, self.stacks, self._build_request, executor_id="w1"
-        )
+        sources = {changes.DEPLOYMENT: DeploymentSource(SEALER, self._build_request)}
+        self.operations = StackUpdates(database, clock, self.stacks, sources, executor_id="w1")
         self.applier = Applier(
             database=database,
             clock=clock,

@@ -166,7 +166,7 @@ async def test_an_up_that_has_not_begun_is_skipped_after_a_delete(rig: Any) -> N
     rig.create()
     await rig.reconciler.look("dep_1")
     rig.delete()
-    assert rig.work() == [Failed("cancelled", "the deployment is being deleted")]
+    assert rig.work() == [Failed("cancelled", "dep_1 is being deleted")]
     await rig.settle()
     assert rig.row().phase == "inactive" and rig.stacks.calls == []
 

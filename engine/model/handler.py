@@ -1,0 +1,102 @@
+"""A handler deployment: an image whose workers execute jobs. What the user asks (spec) and what its workers are.
+
+Jobs themselves are `job.py`; a dedicated model deployment is `deployment.py`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DEFAULT_PORT = 8000
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class HandlerSpec(_Frozen):
+    """What the user asked for. An edit makes a new one and raises the row's `generation`.
+
+    Attributes:
+        slug: names the deployment in URLs, unique in its organisation.
+        pools: GPU pool ids in order of preference; the first with capacity on any configured target wins.
+        workers_min: kept running while idle; workers_max: never more at the same time.
+        idle_timeout_seconds: how long a worker beyond `workers_min` stays without work.
+        ports: the first is where `POST /run` is sent.
+        env: plain environment; secret values are sealed in the row and never in a spec.
+        start_command: replaces the image's command; empty: the image's own.
+        execution_timeout_seconds: a job that runs longer is ended and `timed_out`.
+        max_attempts: how often a job is begun, its first time included, when workers die under it.
+        mounts: ids of stored objects that workers find as files.
+    """
+
+    slug: str
+    name: str
+    image: str
+    pools: tuple[str, ...]
+    workers_min: int = Field(0, ge=0, le=64)
+    workers_max: int = Field(3, ge=1, le=64)
+    idle_timeout_seconds: int = Field(5, ge=1, le=86_400)
+    ports: tuple[int, ...] = (DEFAULT_PORT,)
+    env: dict[str, str] = Field(default_factory=dict)
+    start_command: tuple[str, ...] = ()
+    container_disk_gb: int = Field(20, ge=1, le=4096)
+    execution_timeout_seconds: int = Field(600, ge=1, le=86_400)
+    max_attempts: int = Field(3, ge=1, le=10)
+    mounts: tuple[str, ...] = ()
+
+
+class HandlerPhase(StrEnum):
+    """Place of a handler deployment in its life; documents call it `status`."""
+
+    PROVISIONING = "provisioning"  # accepted; no worker was ever ready
+    ACTIVE = "active"  # takes jobs and runs them, with or without workers at this moment
+    SCALING = "scaling"  # its stack is being changed
+    DEGRADED = "degraded"  # some wanted workers do not come up
+    ASLEEP = "asleep"  # scaled to zero, or suspended: the next job wakes it unless it is suspended
+    FAILED = "failed"  # with reason: the image cannot be pulled, crashes again and again, no capacity anywhere
+    TEARDOWN = "teardown"
+    INACTIVE = "inactive"
+
+
+class WorkerPhase(StrEnum):
+    """Place of one worker, as the control plane knows it."""
+
+    CREATING = "creating"  # its machine or container is being made
+    BOOTING = "booting"  # it exists; its handler has not answered yet
+    READY = "ready"  # it took, or can take, a job
+    DRAINING = "draining"  # gets no new job; removed once it has none
+    EXITED = "exited"  # its process ended by itself
+
+
+class Protocol(StrEnum):
+    """How a worker takes its jobs: found out by its own behaviour."""
+
+    HTTP = "http"  # answers POST /run on its port
+    RUNPOD = "runpod"  # asks for jobs itself
+
+
+class Worker(_Frozen):
+    """One worker of a handler deployment, as the reconciler last recorded it.
+
+    Attributes:
+        name: stable and never used again within the deployment, `w7`; part of container and host names.
+        pool: GPU pool it was placed in; target: `docker` or `digitalocean`; host: name of the Docker host, "" else.
+        endpoint: base URL jobs are sent to (`http://10.0.0.5:32801`, or its agent's `https://…`); "" while unknown.
+        generation: of the spec it was made from; a worker of an older one is drained and replaced.
+        reason: why it is not ready, in the words of whoever said so (its last log lines after an exit).
+    """
+
+    name: str
+    pool: str
+    target: str
+    host: str = ""
+    endpoint: str = ""
+    phase: WorkerPhase = WorkerPhase.CREATING
+    generation: int = 1
+    created_at: datetime
+    phase_since: datetime
+    reason: str = ""
