@@ -1,4 +1,4 @@
-"""What all tests share: databases, and how many examples properties are tried on.
+"""What all tests share: databases, a Docker daemon, and how many examples properties are tried on.
 
 Tests that are about the store itself ask for `database` and run on both kinds. All others ask for `store`, or for
 `database_url`: SQLite, or PostgreSQL with `STACKYARD_TEST_DATABASE=postgres` (`make postgres`).
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 from hypothesis import settings
 
 from engine.store.database import Database
 from engine.store.migrate import migrate
+from tests.fakes.dockerd import DockerDaemon, DockerMissing
 from tests.fakes.postgres import PostgresCluster, PostgresMissing, find_binaries
 
 # few in `make test`, many in `make fuzz` (`--hypothesis-profile=fuzz`)
@@ -44,6 +46,18 @@ def postgres() -> Iterator[PostgresCluster]:
         pytest.skip(str(err))
     with PostgresCluster(binaries) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def dockerd() -> Iterator[DockerDaemon]:
+    """A private Docker daemon; images for it come from `tests.fakes.images`."""
+    daemon = DockerDaemon()
+    try:
+        daemon.__enter__()
+    except DockerMissing as err:
+        pytest.skip(str(err))
+    with closing(daemon):
+        yield daemon
 
 
 @pytest.fixture(scope="session")
