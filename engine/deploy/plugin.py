@@ -346,10 +346,8 @@ class PluginProvider:
             return ProviderError(message)
         outputs = self._outputs(found.properties, inputs)
         known = annotate(decode_struct(found.inputs), inputs) if found.HasField("inputs") else None
-        reasons = list(found.reasons) or [message]
-        told = "\n".join([message, *(f"* {reason}" for reason in reasons if reason not in message)])
-        failure = PartialFailure(told, id=found.id, outputs=outputs, inputs=known)
-        failure.reasons = reasons
+        failure = PartialFailure(message, id=found.id, outputs=outputs, inputs=known)
+        failure.reasons = list(found.reasons) or failure.reasons
         return failure
 
     # -- values ------------------------------------------------------------------------------------------------------

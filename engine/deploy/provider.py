@@ -140,7 +140,10 @@ class FunctionRefused(ProviderError):
 
 
 class PartialFailure(ProviderError):
-    """A create or update failed half-way: the resource exists and must be kept in state with its `init_errors`."""
+    """A create or update failed half-way: the resource exists and must be kept in state with its `init_errors`.
+
+    Its text is its reasons in the words of the official engine (pulumi: `plugin.InitError`), or what it is `told` as.
+    """
 
     def __init__(self, message: str, *, id: str, outputs: PropertyMap, inputs: PropertyMap | None = None) -> None:
         super().__init__(message)
@@ -148,6 +151,14 @@ class PartialFailure(ProviderError):
         self.outputs = outputs
         self.inputs = inputs
         self.reasons = [message]
+        self.told = ""
+
+    def __str__(self) -> str:
+        if self.told:
+            return self.told
+        count = len(self.reasons)
+        points = "\n\t".join(f"* {reason}" for reason in self.reasons)
+        return f"{count} error{'' if count == 1 else 's'} occurred:\n\t{points}\n\n"
 
 
 class Provider(Protocol):

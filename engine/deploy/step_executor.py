@@ -115,7 +115,7 @@ class StepExecutor:
                 x.ledger.succeed(step.op, number or x.ledger.next_step(), step.old, half.new)
             elif number is not None:
                 x.ledger.fail(step.op, number, step.old, step.new)
-            raise self._failed(half or step, str(err), _status(step, err, half)) from err
+            raise self._failed(_as_asked(half, step) if half else step, str(err), _status(step, err, half)) from err
         except StaleLease:
             raise
         except Exception as err:  # a provider's bug: how far it got is unknown, so the step stays pending
@@ -230,7 +230,7 @@ class StepExecutor:
             if not isinstance(err, PartialFailure):
                 raise
             half = PartialFailure(str(failure), id=err.id, outputs=err.outputs, inputs=err.inputs)
-            half.reasons = err.reasons
+            half.reasons, half.told = err.reasons, str(failure)
             raise half from failure
 
     async def _remove_half_made(self, provider: Provider, new: ResourceState, err: PartialFailure) -> None:
@@ -342,6 +342,13 @@ def _status(step: Step, err: ProviderError, half: Step | None) -> FailedStatus:
         return FailedStatus.PARTIAL
     known = step.op in _CREATES or isinstance(err, _Refused | HookFailed)
     return FailedStatus.NOTHING if known else FailedStatus.UNKNOWN
+
+
+def _as_asked(half: Step, step: Step) -> Step:
+    """A half-done step with the inputs it was to bring about: events show those, the state those that hold."""
+    if half.new is None or step.new is None:
+        return half
+    return replace(half, new=half.new.with_(inputs=step.new.inputs))
 
 
 def _after(made: Step, step: Step) -> Step:

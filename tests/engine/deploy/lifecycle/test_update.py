@@ -73,6 +73,7 @@ def test_half_done_update_is_kept_with_its_errors_and_tried_again(scenario: Scen
     assert not failed.result.succeeded
     assert failed.state("a").init_errors == ("it never became ready",)
     assert failed.state("a").inputs["size"] == 1, "inputs that were not reached were recorded"
+    assert failed.metadata("::a", "resOpFailedEvent")[0]["new"]["inputs"]["size"] == 2
 
     again = scenario.up(program_with(size=2))
     assert again.ops["a"] == ["update"] and again.state("a").init_errors == ()
