@@ -119,7 +119,7 @@ class EngineEvents:
 
     def policy_remediation(self, urn: str, policy: Mapping[str, str], before: PropertyMap, after: PropertyMap) -> None:
         """A policy changed a resource's inputs."""
-        event = {"resourceUrn": urn, "color": "never", **policy, "before": shown(before), "after": shown(after)}
+        event = {"resourceUrn": urn, "color": "raw", **policy, "before": shown(before), "after": shown(after)}
         self._emit("policyRemediationEvent", event)
 
     def policy_load(self) -> None:

@@ -130,7 +130,7 @@ def test_remediation_changes_the_inputs(reviewed: Callable[..., Folder]) -> None
     folder = reviewed("Thing('a', {'size': 1})\n")
     seen = events(folder, "--policy-pack", "../pack")
     (remediation,) = [e["policyRemediationEvent"] for e in seen if "policyRemediationEvent" in e]
-    assert remediation["policyName"] == "owned"
+    assert (remediation["policyName"], remediation["color"]) == ("owned", "raw")
     assert "owner" not in remediation["before"] and remediation["after"]["owner"] == "lab"
     (thing,) = folder.cloud.things.values()
     assert thing.properties["owner"] == "lab"
