@@ -26,7 +26,6 @@ from engine.deploy.update_target import UpdateTarget
 DEADLINE_SECONDS = 3600.0  # a program waits for its resources: an hour outlasts the slowest cloud, not a lost weekend
 _LAUNCHER = Path(__file__).parent / "launchers" / "program.py"
 _REPORTED = 32  # the launcher's exit code for: the engine has been told why
-_LAST_LINES = 20
 _DRAIN_SECONDS = 2.0  # a daemon the program left behind may hold its output open for ever
 _STDOUT_STREAM, _STDERR_STREAM = 1, 2
 _MAX_LINE_BYTES = 1 << 20  # a longer line of a program is cut into several messages
@@ -183,7 +182,6 @@ class LocalProgram:
         self._cancelled = False
         self._ended = False
         self._on_output: OutputListener = lambda severity, line, stream: None
-        self._last: list[str] = []
 
     def listen(self, on_output: OutputListener) -> None:
         """Say who is told what the program prints."""
@@ -275,15 +273,13 @@ class LocalProgram:
         if code == _REPORTED:
             raise ProgramBailed
         how = f"was killed by signal {-code}" if code < 0 else f"exited with non-zero exit code: {code}"
-        words = "\n".join(self._last[-_LAST_LINES:])
-        return f"program {how}" + (f"\n{words}" if words else "")
+        return f"program {how}"  # its last words have been shown
 
     async def _forward(self, pipe: asyncio.StreamReader, severity: str, stream: int) -> None:
         while line := await _line(pipe):
-            text = line.decode("utf-8", "replace").rstrip("\n")
-            if stream == _STDERR_STREAM:
-                self._last = [*self._last[-_LAST_LINES:], text]
-            self._on_output(severity, text, stream)
+            text = line.decode("utf-8", "replace")
+            if text.strip():
+                self._on_output(severity, text, stream)
 
 
 async def _line(pipe: asyncio.StreamReader) -> bytes:

@@ -100,8 +100,8 @@ class PluginLog(engine_pb2_grpc.EngineServicer):
         self.listeners: list[Listener] = []
 
     def line(self, text: str, stream_id: int) -> None:
-        """Take a line of the plugin's output."""
-        self.words.append(text)
+        """Take a line of the plugin's output, with its end."""
+        self.words.append(text.rstrip())
         if self._shows_output and text.strip():
             self._tell("info" if stream_id == _STDOUT_STREAM else "info#err", text, stream_id=stream_id)
 
@@ -262,7 +262,7 @@ class PluginProcess:
                 continue
             if not line:
                 return
-            self.log.line(line.decode("utf-8", "replace").rstrip(), stream_id)
+            self.log.line(line.decode("utf-8", "replace"), stream_id)
 
 
 async def _spawn(command: PluginCommand, engine_address: str) -> asyncio.subprocess.Process:

@@ -16,7 +16,7 @@ class ProgramBailed(Exception):
 
 
 OutputListener = Callable[[str, str, int], None]
-"""Takes what a program prints: severity, one line, and the number of the stream it came from."""
+"""Takes what a program prints: severity, one line with its end, and the number of the stream it came from."""
 
 
 class ProgramSource(Protocol):

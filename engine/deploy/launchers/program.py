@@ -2,7 +2,8 @@
 
 It imports nothing of this project, because that interpreter need not have it. Its request is one line of JSON on
 standard input, so that secrets are in no environment; when that pipe closes, whoever wanted the program is gone and
-the process ends. It ends with 0 (done), 32 (failed, and said why through the engine) or 1 (said why on stderr).
+the process ends. It ends with 0 (done), 32 (failed, and said why through the engine), 1 (said what the user is to do)
+or the program's own code.
 Source: pulumi `sdk/python/cmd/pulumi-language-python-exec`.
 """
 
@@ -78,16 +79,13 @@ def _run(pulumi: Any, request: Any) -> int:
         loop.run_until_complete(pulumi.runtime.run_in_stack(lambda: runpy.run_path(main, run_name="__main__")))
     except pulumi.RunError as err:
         pulumi.log.error(str(err))
-        return REPORTED
+        return 1
     except grpc.RpcError as err:
         if err.code() != grpc.StatusCode.UNAVAILABLE:
             pulumi.log.error(f"RPC error: {err.details()}")
         return REPORTED  # an engine that hung up has said why
     except SystemExit as err:
-        if err.code in (None, 0):
-            return 0
-        pulumi.log.error(f"Program exited with code {err.code}")
-        return REPORTED
+        return _exit_code(err)
     except Exception as err:  # noqa: BLE001 - the edge of somebody else's program
         pulumi.log.error("Program failed with an unhandled exception:\n" + _from_program(err, folder))
         return REPORTED
@@ -95,6 +93,14 @@ def _run(pulumi: Any, request: Any) -> int:
         for task in asyncio.all_tasks(loop):
             task.cancel()
     return 0
+
+
+def _exit_code(err: SystemExit) -> int:
+    """As Python ends on it: words are printed and are code 1."""
+    if err.code is None or isinstance(err.code, int):
+        return err.code or 0
+    _say(str(err.code))
+    return 1
 
 
 def _main_of(program: str) -> str:

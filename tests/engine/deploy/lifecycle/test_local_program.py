@@ -47,8 +47,8 @@ def test_output_events_carry_stream_and_severity(started: Callable[..., Folder],
     folder = started("import sys\nprint('to out')\nprint('to err', file=sys.stderr)\n")
     folder.up("--event-log", str(tmp_path / "events"))
     lines = (tmp_path / "events").read_text().splitlines()
-    assert any('"message":"to out\\n"' in line and '"severity":"info"' in line for line in lines)
-    assert any('"message":"to err\\n"' in line and '"severity":"info#err"' in line for line in lines)
+    assert any('"message":"to out\\n\\n"' in line and '"severity":"info"' in line for line in lines)
+    assert any('"message":"to err\\n\\n"' in line and '"severity":"info#err"' in line for line in lines)
 
 
 def test_exception_is_shown_once_from_the_programs_first_line(started: Callable[..., Folder]) -> None:
@@ -58,9 +58,17 @@ def test_exception_is_shown_once_from_the_programs_first_line(started: Callable[
     assert "launchers" not in text and "an unhandled error occurred" not in text
 
 
-def test_run_error_is_its_words_only(started: Callable[..., Folder]) -> None:
+def test_run_error_is_its_words_and_an_exit_code(started: Callable[..., Folder]) -> None:
     text = started("import pulumi\nraise pulumi.RunError('choose a region')\n").up_fails()
     assert "error: choose a region" in text and "Traceback" not in text
+    assert "error: an unhandled error occurred: program exited with non-zero exit code: 1" in text
+
+
+@pytest.mark.parametrize(("ending", "code"), [("3", 3), ("'no region'", 1)])
+def test_exit_of_the_program_is_its_own(started: Callable[..., Folder], ending: str, code: int) -> None:
+    text = started(f"import sys\nsys.exit({ending})\n").up_fails()
+    assert f"program exited with non-zero exit code: {code}" in text
+    assert ("no region" in text) == (code == 1)
 
 
 def test_missing_module_is_named(started: Callable[..., Folder]) -> None:
