@@ -71,6 +71,11 @@ class Reading:
     def _deployment(self, deed: Deed) -> Any:
         rest = {k: v for k, v in _latest(deed).items() if k not in ("manifest", "resources")}
         envelope = {k: v for k, v in (deed.checkpoint or {}).items() if k != "checkpoint"}
+        if "pending_operations" in rest:
+            rest["pending_operations"] = [
+                {**operation, "resource": _without_order(operation["resource"])}
+                for operation in rest["pending_operations"]
+            ]
         return self._plain({**rest, "manifest": sorted(_latest(deed).get("manifest", {})), "envelope": envelope})
 
     def _history(self, deed: Deed) -> Any:
