@@ -40,11 +40,13 @@ class LocalRuntime:
         interpreter: the Python to run with.
         virtualenv: its virtual environment, if the project names one.
         directory: the working folder a program finds itself in.
+        toolchain: as the project names it; "" if it does not.
     """
 
     interpreter: Path
     virtualenv: Path | None
     directory: Path
+    toolchain: str = ""
 
     def environment(self, environment: Mapping[str, str]) -> dict[str, str]:
         """The environment of a child in this runtime."""
@@ -122,7 +124,7 @@ def _runtime(path: Path, data: Mapping[str, Any], directory: Path) -> LocalRunti
         raise ConfigError(f"{path}: runtime {name!r}: the embedded engine runs Python programs only; {_SWITCH}")
     virtualenv = _virtualenv(path, options)
     interpreter = virtualenv / "bin" / "python" if virtualenv else Path(sys.executable)
-    return LocalRuntime(interpreter, virtualenv, directory)
+    return LocalRuntime(interpreter, virtualenv, directory, str(options.get("toolchain") or ""))
 
 
 def _name_and_options(path: Path, runtime: Any) -> tuple[str, dict[str, Any]]:

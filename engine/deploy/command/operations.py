@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import platform
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Protocol
 
 from engine.deploy.analyzers import Analyzers, read_policy_packs
@@ -15,6 +11,7 @@ from engine.deploy.backend.stack_journal import StackJournal
 from engine.deploy.checkpoint import COMPATIBLE_VERSION, CheckpointCodec
 from engine.deploy.command import pending, plans
 from engine.deploy.command.arguments import UsageError
+from engine.deploy.command.circumstances import circumstances
 from engine.deploy.command.configuration import put_given
 from engine.deploy.command.consent import Consent, EventTap
 from engine.deploy.command.deployments import running_key
@@ -44,7 +41,6 @@ from engine.model.fence import Fence
 _DEFAULT_PARALLEL = 16
 _HISTORY_KINDS = {UpdateMode.UP: "update", UpdateMode.REFRESH: "refresh", UpdateMode.DESTROY: "destroy"}
 _UNEXPECTED_CHANGES, _CANCELLED = 7, 8
-_TEXT_SWITCHES = frozenset({"true", "false"})
 
 
 class _NoJournal:
@@ -394,7 +390,7 @@ def _record(session: Session, mode: UpdateMode, result: UpdateResult, raw: bytes
         "kind": kind,
         "startTime": int(started.timestamp()),
         "message": session.arguments.text("message"),
-        "environment": _environment(session, mode),
+        "environment": circumstances(session, mode),
         "config": session.config.raw(session.project.name),
         "version": 0,
         # An update that made changes nobody expected was made all the same.
@@ -405,31 +401,3 @@ def _record(session: Session, mode: UpdateMode, result: UpdateResult, raw: bytes
     nanoseconds = int(ended.timestamp() * 1_000_000) * 1000
     session.backend.add_history(session.stack, update, raw, nanoseconds)
     session.backend.add_backup(session.stack, raw, nanoseconds)
-
-
-def _environment(session: Session, mode: UpdateMode) -> Mapping[str, str]:
-    """What history remembers of the circumstances (pulumi: cmd/pulumi/metadata): names of settings, no values."""
-    arguments = session.arguments
-    facts = {
-        "exec.kind": arguments.text("exec-kind", "cli"),
-        "pulumi.arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
-        "pulumi.os": sys.platform,
-        "pulumi.version": f"v{COMPATIBLE_VERSION}",
-        "stack.environments": "[]",
-        "updatePlan": "true" if arguments.text("plan") else "false",
-    }
-    for name, text in session.env.items():
-        if name.startswith("PULUMI_"):
-            facts[f"pulumi.env.{name}"] = text if text in _TEXT_SWITCHES else "set"
-    if session.terminal is None:
-        facts["pulumi.flag.non-interactive"] = "true"
-    if facts["exec.kind"].startswith("auto."):
-        facts["pulumi.env.PULUMI_AUTOMATION_API"] = "set"
-    for flag, texts in arguments.flags.items():
-        facts[f"pulumi.flag.{flag}"] = texts[-1] if texts[-1] in _TEXT_SWITCHES else "set"
-    if arguments.text("client") and mode is UpdateMode.UP:
-        # An inline program's language host is the Automation API's, in this very process.
-        facts["runtime.executable"] = str(Path(sys.executable))
-        facts["runtime.name"] = "client"
-        facts["runtime.version"] = platform.python_version()
-    return dict(sorted(facts.items()))

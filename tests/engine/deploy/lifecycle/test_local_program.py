@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import platform
 import sys
 import venv
 from collections.abc import Callable
@@ -136,6 +138,15 @@ def test_virtual_environment_is_used(started: Callable[..., Folder]) -> None:
     (packages / "sdk.pth").write_text(f"{Path(automation.__file__).parents[2]}\n")
     folder.up()
     assert f'"prefix": "{folder.work}/lab"' in folder.run("stack", "output", "--json", "--stack", "dev")
+    (latest, *_) = json.loads(folder.run("stack", "history", "--json", "--stack", "dev"))
+    assert {k: v for k, v in latest["environment"].items() if k.startswith("runtime.")} == {
+        "runtime.executable": f"{folder.work}/lab/bin/python",
+        "runtime.metadata.toolchain": "Auto",
+        "runtime.metadata.toolchainVersion": "0.0.0",
+        "runtime.metadata.typechecker": "None",
+        "runtime.name": "python",
+        "runtime.version": platform.python_version(),
+    }
 
 
 @pytest.mark.parametrize(
