@@ -80,15 +80,13 @@ class Reading:
 
     def _history(self, deed: Deed) -> Any:
         history = dict(deed.history or {})
-        if "environment" in history:  # what each finds out about the machine and itself is its own
-            history["environment"] = {k: v for k, v in history["environment"].items() if k.startswith("exec.")}
-        return self._plain(history)
+        return self._plain(_without_interpreter(history))
 
     def _output(self, deed: Deed) -> Any:
         if deed.events:
             return digest(self._text(deed.stdout), with_messages=not deed.code)
         if deed.stdout[:1] in ("{", "[") and "\n" in deed.stdout.strip():
-            return self._plain(json.loads(deed.stdout))
+            return self._plain(_comparable(json.loads(deed.stdout)))
         return [line.rstrip() for line in self._text(f"{deed.stdout}\n{deed.stderr}").splitlines() if line.strip()]
 
     def _plain(self, value: Any) -> Any:
@@ -166,6 +164,24 @@ def _without_order(resource: dict[str, Any]) -> dict[str, Any]:
         **({"propertyDependencies": needed} if needed else {}),
         **({"dependencies": sorted(rest["dependencies"])} if "dependencies" in rest else {}),
     }
+
+
+def _without_interpreter(update: dict[str, Any]) -> dict[str, Any]:
+    """An entry of the history: the official host names the first `python3` of PATH, the embedded engine its own."""
+    if "environment" not in update:
+        return update
+    return {**update, "environment": {k: v for k, v in update["environment"].items() if k != "runtime.executable"}}
+
+
+def _comparable(document: Any) -> Any:
+    """A printed document: `stack export` has entries of a checkpoint, `stack history` entries of the history."""
+    if isinstance(document, list):
+        return [_without_interpreter(item) if isinstance(item, dict) else item for item in document]
+    if isinstance(document, dict) and isinstance(document.get("deployment"), dict):
+        deployment = document["deployment"]
+        resources = [_without_order(resource) for resource in deployment.get("resources") or []]
+        return {**document, "deployment": {**deployment, "resources": resources}}
+    return document
 
 
 def _latest(deed: Deed) -> dict[str, Any]:
