@@ -5,10 +5,14 @@ Jobs themselves are `job.py`; a dedicated model deployment is `deployment.py`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from engine.model.errors import IllegalTransition
 
 DEFAULT_PORT = 8000
 
@@ -29,6 +33,8 @@ class HandlerSpec(_Frozen):
         env: plain environment; secret values are sealed in the row and never in a spec.
         start_command: replaces the image's command; empty: the image's own.
         execution_timeout_seconds: a job that runs longer is ended and `timed_out`.
+        concurrency: how many jobs one HTTP worker gets at the same time; one of RunPod's protocol asks for them itself.
+        queue_delay_seconds: a job has to have waited this long before a worker is added to ones that are ready.
         max_attempts: how often a job is begun, its first time included, when workers die under it.
         mounts: ids of stored objects that workers find as files.
     """
@@ -46,6 +52,8 @@ class HandlerSpec(_Frozen):
     container_disk_gb: int = Field(20, ge=1, le=4096)
     execution_timeout_seconds: int = Field(600, ge=1, le=86_400)
     max_attempts: int = Field(3, ge=1, le=10)
+    concurrency: int = Field(1, ge=1, le=1000)
+    queue_delay_seconds: float = Field(1.0, ge=0, le=3600)
     mounts: tuple[str, ...] = ()
 
 
@@ -60,6 +68,32 @@ class HandlerPhase(StrEnum):
     FAILED = "failed"  # with reason: the image cannot be pulled, crashes again and again, no capacity anywhere
     TEARDOWN = "teardown"
     INACTIVE = "inactive"
+
+
+P = HandlerPhase
+TRANSITIONS: Mapping[HandlerPhase, frozenset[HandlerPhase]] = MappingProxyType(
+    {
+        P.PROVISIONING: frozenset({P.ACTIVE, P.SCALING, P.ASLEEP, P.DEGRADED, P.FAILED, P.TEARDOWN}),
+        P.ACTIVE: frozenset({P.SCALING, P.ASLEEP, P.DEGRADED, P.FAILED, P.TEARDOWN}),
+        P.SCALING: frozenset({P.ACTIVE, P.ASLEEP, P.DEGRADED, P.FAILED, P.TEARDOWN}),
+        P.DEGRADED: frozenset({P.ACTIVE, P.SCALING, P.ASLEEP, P.FAILED, P.TEARDOWN}),
+        P.ASLEEP: frozenset({P.ACTIVE, P.SCALING, P.DEGRADED, P.FAILED, P.TEARDOWN}),
+        P.FAILED: frozenset({P.PROVISIONING, P.ACTIVE, P.SCALING, P.ASLEEP, P.DEGRADED, P.TEARDOWN}),
+        P.TEARDOWN: frozenset({P.INACTIVE}),
+        P.INACTIVE: frozenset(),
+    }
+)
+
+
+def advance(current: HandlerPhase, to: HandlerPhase) -> HandlerPhase:
+    """The only way a handler deployment's phase changes.
+
+    Raises:
+        IllegalTransition: `to` may not follow `current`. Staying where one is is always legal.
+    """
+    if to is current or to in TRANSITIONS[current]:
+        return to
+    raise IllegalTransition(f"a handler deployment cannot go from {current} to {to}", current=current, to=to)
 
 
 class WorkerPhase(StrEnum):
@@ -87,6 +121,7 @@ class Worker(_Frozen):
         pool: GPU pool it was placed in; target: `docker` or `digitalocean`; host: name of the Docker host, "" else.
         endpoint: base URL jobs are sent to (`http://10.0.0.5:32801`, or its agent's `https://…`); "" while unknown.
         generation: of the spec it was made from; a worker of an older one is drained and replaced.
+        devices: the GPUs it has to itself, as its host's driver names them; empty without, and for whole machines.
         reason: why it is not ready, in the words of whoever said so (its last log lines after an exit).
     """
 
@@ -97,6 +132,50 @@ class Worker(_Frozen):
     endpoint: str = ""
     phase: WorkerPhase = WorkerPhase.CREATING
     generation: int = 1
+    devices: tuple[str, ...] = ()
     created_at: datetime
     phase_since: datetime
     reason: str = ""
+
+
+class StartFailures(_Frozen):
+    """How often in a row a worker of one generation ended before it was ready; a ready one, or an edit, forgets them.
+
+    Attributes:
+        is_final: trying again cannot help (there is no such image): nothing is tried until an edit.
+    """
+
+    generation: int
+    count: int
+    reason: str
+    last_at: datetime
+    is_final: bool = False
+
+
+class Refusal(_Frozen):
+    """A place that refused a worker: it is passed over until `until`."""
+
+    pool: str
+    target: str
+    host: str = ""
+    why: str
+    until: datetime
+
+
+class ColdStart(_Frozen):
+    """How long a worker took from being wanted to its first answer, by phases, in milliseconds; None: not known yet.
+
+    Attributes:
+        queue_ms: from the job that had waited longest to the decision to start a worker.
+        provision_ms: making its container or machine, pull included; pull_ms: fetching the image, within that.
+        boot_ms: from the made container to its handler's first sign.
+        total_ms: from the job, or where none waited the decision, to that sign.
+    """
+
+    worker: str
+    at: datetime
+    queue_ms: int = 0
+    provision_ms: int | None = None
+    pull_ms: int | None = None
+    boot_ms: int | None = None
+    total_ms: int | None = None

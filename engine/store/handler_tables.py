@@ -47,6 +47,10 @@ class HandlerRow(SQLModel, table=True):
     workers: list[dict[str, Any]] = json_column(list)  # `model.handler.Worker`s that should exist, and their phases
     workers_made: int = 0  # how many names were given out: w0, w1, …
     placement_revision: int = 0  # raised with every change of `workers` that its stack has to follow
+    prepared_hosts: list[str] = json_column(list)  # Docker hosts that keep its image and network, workers or not
+    start_failures: dict[str, Any] = json_column(dict)  # a `model.handler.StartFailures`; {} while there are none
+    refusals: list[dict[str, Any]] = json_column(list)  # `model.handler.Refusal`s that still count
+    cold_starts: list[dict[str, Any]] = json_column(list)  # the last `model.handler.ColdStart`s, newest first
     conditions: list[dict[str, Any]] = json_column(list)
     deleted_at: datetime | None = time_column()
 

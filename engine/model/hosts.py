@@ -1,0 +1,106 @@
+"""Docker hosts of an installation, as its operator declares them. Not what runs on them: `store/placements.py`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from engine.model.errors import InvalidSpec
+
+CPU_POOL = "CPU"
+"""Workers without a GPU, for development: only hosts that declare it have it."""
+
+_SCHEMES = ("unix://", "tcp://", "ssh://", "http://")
+
+
+class DockerHost(BaseModel):
+    """One machine that runs containers of handlers and pods.
+
+    Attributes:
+        name: part of resource names; stays the same while the machine does.
+        host: where its Docker daemon listens: `unix://`, `tcp://` or `ssh://`.
+        cert_path: folder with ca.pem, cert.pem, key.pem for `tcp://` with TLS; "" for none.
+        address: where the control plane reaches the ports its containers publish.
+        pools: pool id → how many workers or GPUs of it there are, or the ids of its GPUs as the driver names them.
+            With counts, GPUs are numbered from 0 in the order of the pools.
+        region: where the machine stands, as users name it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")
+    host: str
+    address: str = "127.0.0.1"
+    pools: Mapping[str, int | tuple[str, ...]] = Field(min_length=1)
+    region: str = "local"
+    cert_path: str = ""
+
+    @field_validator("host")
+    @classmethod
+    def _known_scheme(cls, value: str) -> str:
+        if not value.startswith(_SCHEMES):
+            raise ValueError(f"a Docker host is a URL that begins with one of {', '.join(_SCHEMES)}, not {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _counts(self) -> DockerHost:
+        if wrong := [pool for pool, had in self.pools.items() if (had if isinstance(had, int) else len(had)) < 1]:
+            raise ValueError(f"a pool holds one worker or more: {', '.join(wrong)}")
+        if not isinstance(self.pools.get(CPU_POOL, 1), int):
+            raise ValueError(f"{CPU_POOL} has no GPUs to name: give a number")
+        return self
+
+    def capacity(self, pool: str) -> int:
+        """How many GPUs (in the CPU pool: workers) of a pool it has; 0 for a pool it does not have."""
+        had = self.pools.get(pool, 0)
+        return had if isinstance(had, int) else len(had)
+
+    def devices(self, pool: str) -> tuple[str, ...]:
+        """The ids of a pool's GPUs, [capacity]; empty for the CPU pool."""
+        if pool == CPU_POOL or pool not in self.pools:
+            return ()
+        named = self.pools[pool]
+        if not isinstance(named, int):
+            return named
+        first = 0
+        for other, had in self.pools.items():
+            if other == pool:
+                break
+            first += had if isinstance(had, int) and other != CPU_POOL else 0
+        return tuple(str(first + index) for index in range(named))
+
+
+def parse_hosts(text: str) -> tuple[DockerHost, ...]:
+    """The hosts of the setting `docker_hosts`, a JSON list; "" is none.
+
+    Raises:
+        InvalidSpec: not a list of hosts, or two of one name.
+    """
+    if not text.strip():
+        return ()
+    try:
+        hosts = tuple(DockerHost.model_validate(entry) for entry in _list(text))
+    except ValidationError as err:
+        reasons = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'entry'}: {e['msg']}" for e in err.errors())
+        raise InvalidSpec(f"docker_hosts: {reasons}") from None
+    names = [host.name for host in hosts]
+    if len(names) != len(set(names)):
+        raise InvalidSpec(f"docker_hosts: every host needs a name of its own; given: {', '.join(names)}")
+    return hosts
+
+
+def host_named(hosts: Sequence[DockerHost], name: str) -> DockerHost | None:
+    """The host of that name; None when the operator took it away."""
+    return next((host for host in hosts if host.name == name), None)
+
+
+def _list(text: str) -> list[object]:
+    try:
+        entries = json.loads(text)
+    except ValueError as err:
+        raise InvalidSpec(f"docker_hosts is a JSON list of hosts: {err}") from err
+    if not isinstance(entries, list):
+        raise InvalidSpec('docker_hosts is a JSON list: [{"name": "local", "host": "unix:///var/run/docker.sock", …}]')
+    return entries
