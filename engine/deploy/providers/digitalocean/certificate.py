@@ -11,10 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.deploy.property import UNKNOWN, PropertyMap, strip_secrets
-from engine.deploy.providers.digitalocean.adopting import post_once
-from engine.deploy.providers.digitalocean.api import ApiError
-from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, OrdinaryType, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import (
+from engine.deploy.providers.bridge.schema import (
     Kind,
     Property,
     Schema,
@@ -25,6 +22,9 @@ from engine.deploy.providers.digitalocean.schema import (
     text,
     text_hash,
 )
+from engine.deploy.providers.digitalocean.adopting import post_once
+from engine.deploy.providers.digitalocean.api import ApiError
+from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, OrdinaryType, TypeFailure, Values
 
 NEEDED = {"custom": ("privateKey", "leafCertificate"), "lets_encrypt": ("domains",)}
 

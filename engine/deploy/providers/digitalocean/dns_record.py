@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.deploy.property import UNKNOWN, PropertyMap, strip_secrets
+from engine.deploy.providers.bridge.schema import Kind, Property, Schema, at_least, one_of, output, text
 from engine.deploy.providers.digitalocean.adopting import post_once, read_created
 from engine.deploy.providers.digitalocean.resource_type import Cloud, OrdinaryType, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import Kind, Property, Schema, at_least, one_of, output, text
 
 TYPES = ("A", "AAAA", "CAA", "CNAME", "MX", "NS", "TXT", "SRV", "SOA")
 POINTING_TYPES = frozenset({"CNAME", "MX", "NS", "SRV", "CAA"})  # their data is a name; the API leaves out its last dot

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from engine.deploy.property import PropertyMap
+from engine.deploy.providers.bridge.schema import Kind, Schema, output, text
 from engine.deploy.providers.digitalocean.adopting import post_once, read_created
 from engine.deploy.providers.digitalocean.resource_type import Cloud, OrdinaryType, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import Kind, Schema, output, text
 
 
 class Domain(OrdinaryType):

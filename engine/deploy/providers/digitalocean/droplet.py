@@ -11,6 +11,17 @@ from typing import Any
 
 from engine.deploy.property import PropertyMap, strip_secrets
 from engine.deploy.provider import DiffKind
+from engine.deploy.providers.bridge.schema import (
+    Kind,
+    Property,
+    Schema,
+    not_empty,
+    one_of,
+    output,
+    stored_inputs,
+    text,
+    text_hash,
+)
 from engine.deploy.providers.digitalocean.adopting import post_once
 from engine.deploy.providers.digitalocean.droplet_changes import (
     change,
@@ -22,17 +33,6 @@ from engine.deploy.providers.digitalocean.droplet_changes import (
 )
 from engine.deploy.providers.digitalocean.owners import OWNER_TAG_MARK, owner_tags, refuse_unowned
 from engine.deploy.providers.digitalocean.resource_type import Cloud, OrdinaryType, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import (
-    Kind,
-    Property,
-    Schema,
-    not_empty,
-    one_of,
-    output,
-    stored_inputs,
-    text,
-    text_hash,
-)
 from engine.deploy.providers.digitalocean.tag import tag_set
 
 WEEKDAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")

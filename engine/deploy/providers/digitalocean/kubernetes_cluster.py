@@ -6,6 +6,17 @@ import re
 from typing import Any
 
 from engine.deploy.property import UNKNOWN, PropertyMap, strip_secrets
+from engine.deploy.providers.bridge.schema import (
+    Kind,
+    Property,
+    Schema,
+    at_least,
+    network_range,
+    one_of,
+    output,
+    stored_inputs,
+    text,
+)
 from engine.deploy.providers.digitalocean.adopting import post_once
 from engine.deploy.providers.digitalocean.api import ApiError
 from engine.deploy.providers.digitalocean.kubernetes_api import (
@@ -18,17 +29,6 @@ from engine.deploy.providers.digitalocean.kubernetes_api import (
 from engine.deploy.providers.digitalocean.kubernetes_pools import DEFAULT_POOL_TAG, pool_properties, update_pool
 from engine.deploy.providers.digitalocean.owners import refuse_unowned
 from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, OrdinaryType, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import (
-    Kind,
-    Property,
-    Schema,
-    at_least,
-    network_range,
-    one_of,
-    output,
-    stored_inputs,
-    text,
-)
 from engine.deploy.providers.digitalocean.tag import tag_set
 
 DAYS = ("any", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")

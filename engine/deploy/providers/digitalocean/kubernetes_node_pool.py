@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.deploy.property import PropertyMap
+from engine.deploy.providers.bridge.schema import Schema
 from engine.deploy.providers.digitalocean.adopting import post_once
 from engine.deploy.providers.digitalocean.api import ApiError
 from engine.deploy.providers.digitalocean.kubernetes_pools import (
@@ -14,7 +15,6 @@ from engine.deploy.providers.digitalocean.kubernetes_pools import (
     wait_until_running,
 )
 from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, OrdinaryType, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import Schema
 
 
 class KubernetesNodePool(OrdinaryType):

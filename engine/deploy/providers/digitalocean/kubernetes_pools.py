@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.deploy.property import PropertyMap
+from engine.deploy.providers.bridge.schema import Kind, Property, one_of, output, text
 from engine.deploy.providers.digitalocean.api import ApiError
 from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import Kind, Property, one_of, output, text
 from engine.deploy.providers.digitalocean.tag import tag_set
 
 DEFAULT_POOL_TAG = "terraform:default-node-pool"

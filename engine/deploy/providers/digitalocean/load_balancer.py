@@ -9,11 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.deploy.property import UNKNOWN, PropertyMap, strip_secrets
-from engine.deploy.providers.digitalocean.adopting import post_once
-from engine.deploy.providers.digitalocean.api import ApiError
-from engine.deploy.providers.digitalocean.load_balancer_api import request_body, values_of
-from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, OrdinaryType, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import (
+from engine.deploy.providers.bridge.schema import (
     Kind,
     Property,
     Schema,
@@ -25,6 +21,10 @@ from engine.deploy.providers.digitalocean.schema import (
     stored_inputs,
     text,
 )
+from engine.deploy.providers.digitalocean.adopting import post_once
+from engine.deploy.providers.digitalocean.api import ApiError
+from engine.deploy.providers.digitalocean.load_balancer_api import request_body, values_of
+from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, OrdinaryType, TypeFailure, Values
 from engine.deploy.providers.digitalocean.tag import tag_name_fault
 
 SIZE_UNITS = {"lb-small": 1, "lb-medium": 3, "lb-large": 6}

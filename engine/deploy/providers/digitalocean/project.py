@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.deploy.property import PropertyMap
+from engine.deploy.providers.bridge.schema import Kind, Property, Schema, at_most, one_of, output, text
 from engine.deploy.providers.digitalocean.adopting import post_once, read_created
 from engine.deploy.providers.digitalocean.api import ApiError
 from engine.deploy.providers.digitalocean.project_members import give_back, members, move
 from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, OrdinaryType, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import Kind, Property, Schema, at_most, one_of, output, text
 
 DEFAULT_PURPOSE = "Web Application"
 

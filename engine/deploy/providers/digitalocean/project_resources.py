@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from engine.deploy.property import PropertyMap
+from engine.deploy.providers.bridge.schema import Kind, Property, Schema, text
 from engine.deploy.providers.digitalocean.api import ApiError
 from engine.deploy.providers.digitalocean.project_members import give_back, members, move
 from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, OrdinaryType, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import Kind, Property, Schema, text
 
 
 class ProjectResources(OrdinaryType):

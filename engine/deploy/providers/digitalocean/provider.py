@@ -6,7 +6,6 @@ What one type does is in its own file; `resource_types` lists them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
@@ -14,11 +13,7 @@ from importlib import metadata
 import httpx
 
 from engine.deploy.property import (
-    UNKNOWN,
     PropertyMap,
-    PropertyValue,
-    Secret,
-    contains_secret,
     contains_unknown,
     strip_secrets,
 )
@@ -28,11 +23,12 @@ from engine.deploy.provider import (
     CheckResult,
     CreateResult,
     DiffResult,
-    PartialFailure,
     ProviderError,
     ReadResult,
 )
-from engine.deploy.providers.digitalocean import configuration, differences, lookups, schema, spaces_lookups
+from engine.deploy.providers.bridge import differences, schema, states
+from engine.deploy.providers.bridge.schema import Kind
+from engine.deploy.providers.digitalocean import configuration, lookups, spaces_lookups
 from engine.deploy.providers.digitalocean.api import (
     RETRY_WAITS_SECONDS,
     ApiError,
@@ -54,7 +50,6 @@ from engine.deploy.providers.digitalocean.project_resources import ProjectResour
 from engine.deploy.providers.digitalocean.reserved_ip import ReservedIp
 from engine.deploy.providers.digitalocean.reserved_ip_assignment import ReservedIpAssignment
 from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, ResourceType, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import Kind, Property
 from engine.deploy.providers.digitalocean.spaces_api import SpacesAccess
 from engine.deploy.providers.digitalocean.spaces_bucket import SpacesBucket
 from engine.deploy.providers.digitalocean.spaces_bucket_cors import SpacesBucketCorsConfiguration
@@ -199,7 +194,7 @@ class DigitalOceanProvider:
     ) -> CreateResult:
         kind = self._type(type_)
         if preview:
-            return CreateResult("", _preview(kind, inputs))
+            return CreateResult("", states.preview(kind.schema, inputs))
         plain = strip_secrets(inputs)
         meta = schema.state_meta(kind.schema, create=timeout_seconds)
         cloud = self._cloud(timeout_seconds or kind.create_seconds, Priority.CREATE, kind.needs_token)
@@ -207,11 +202,13 @@ class DigitalOceanProvider:
             id, values = await kind.create(cloud, plain)
         except HalfDone as err:
             values = err.values or await self._salvage(kind, err.id, schema.stored_inputs(kind.schema, plain))
-            outputs = _outputs(kind, err.id, values, inputs, meta)
-            raise _partial(f"creating {urn}", err, outputs, inputs) from err
+            outputs = states.settled_outputs(kind.schema, err.id, values, inputs, meta)
+            raise states.partial_failure(
+                f"creating {urn}", str(err), id=err.id, outputs=outputs, inputs=inputs
+            ) from err
         except (ApiError, TypeFailure) as err:
             raise _failure(_creating(kind, err)) from err
-        return CreateResult(id, _outputs(kind, id, values, inputs, meta))
+        return CreateResult(id, states.settled_outputs(kind.schema, id, values, inputs, meta))
 
     async def read(self, urn: str, type_: str, id: str, inputs: PropertyMap, outputs: PropertyMap) -> ReadResult:
         kind = self._type(type_)
@@ -227,7 +224,7 @@ class DigitalOceanProvider:
         if values is None:
             return ReadResult("", {}, {})
         meta = outputs.get("__meta") or schema.state_meta(kind.schema)
-        known = schema.complete_outputs(kind.schema, id, values, _secret_properties(inputs, outputs), meta)
+        known = schema.complete_outputs(kind.schema, id, values, states.secret_properties(inputs, outputs), meta)
         return ReadResult(id, known, differences.inputs_of_state(kind.schema, inputs, known))
 
     async def update(
@@ -245,19 +242,23 @@ class DigitalOceanProvider:
         kind = self._type(type_)
         found = _diff(kind, old_outputs, new_inputs, ignore_changes)
         if preview:
-            return _preview_update(kind, old_outputs, new_inputs, found)
+            return states.preview_update(kind.schema, old_outputs, new_inputs, found)
         old = strip_secrets(old_outputs)
-        new = _stored_after(kind, old, new_inputs)
-        meta = _meta_after(kind, old_outputs, timeout_seconds)
+        new = states.stored_after(kind.schema, old, new_inputs)
+        meta = states.meta_after(kind.schema, old_outputs, timeout_seconds)
         cloud = self._cloud(timeout_seconds or UPDATE_SECONDS, Priority.CREATE, kind.needs_token)
         try:
             values = await kind.update(cloud, id, old, new, frozenset(found.changed_keys))
         except HalfDone as err:
             values = err.values or await self._salvage(kind, id, old)
-            raise _partial(f"updating {urn}", err, _outputs(kind, id, values, new_inputs, meta), new_inputs) from err
+            outputs = states.settled_outputs(kind.schema, id, values, new_inputs, meta)
+            raise states.partial_failure(
+                f"updating {urn}", str(err), id=err.id, outputs=outputs, inputs=new_inputs
+            ) from err
         except (ApiError, TypeFailure) as err:
             raise _failure(f"Error updating {kind.noun} ({id}): {err}") from err
-        return _outputs(kind, id, values | _planned_lists(kind, new), new_inputs, meta)
+        values = values | states.planned_lists(kind.schema, new)
+        return states.settled_outputs(kind.schema, id, values, new_inputs, meta)
 
     async def delete(
         self, urn: str, type_: str, id: str, inputs: PropertyMap, outputs: PropertyMap, timeout_seconds: float
@@ -290,7 +291,7 @@ class DigitalOceanProvider:
             cloud = self._cloud(READ_SECONDS, Priority.READ, token not in self._spaces_functions)
             return await self._functions[token](cloud, strip_secrets(args))
         except (ApiError, TypeFailure) as err:
-            raise ProviderError(f"invoking {token}: {_one_error(str(err))}") from err
+            raise ProviderError(f"invoking {token}: {states.one_error(str(err))}") from err
 
     # ------------------------------------------------------------------------------------------ inside
 
@@ -334,103 +335,13 @@ def _diff(
     )
 
 
-def _outputs(kind: ResourceType, id: str, values: Values, inputs: PropertyMap, meta: str) -> PropertyMap:
-    """Outputs after a create or update: an empty list that the program did not mention stays null."""
-    settled = {
-        name: None
-        if value == [] and inputs.get(name) is None and _is_plain_set(kind.schema.properties[name])
-        else value
-        for name, value in values.items()
-    }
-    return schema.complete_outputs(kind.schema, id, settled, inputs, meta)
-
-
-def _planned_lists(kind: ResourceType, new: PropertyMap) -> Values:
-    """Lists after an update are those that were planned: what became of others shows in the next refresh.
-
-    Terraform's SDK does so (`normalizeNullValues`), so the official state has `dropletIds: []` after a resize.
-    """
-    return {
-        name: new.get(name)
-        for name, prop in kind.schema.properties.items()
-        if prop.element is not None and not prop.element.fields
-    }
-
-
-def _is_plain_set(prop: Property) -> bool:
-    if prop.kind is not Kind.SET or prop.computed or not prop.is_input:
-        return False
-    return prop.element is not None and prop.element.kind is not Kind.OBJECT
-
-
-def _preview(kind: ResourceType, inputs: PropertyMap) -> PropertyMap:
-    stored = schema.stored_inputs(kind.schema, inputs)
-    planned: PropertyMap = {}
-    for name, prop in kind.schema.properties.items():
-        value = UNKNOWN if stored[name] is None and prop.computed else stored[name]
-        planned[name] = _as_secret_as(inputs.get(name), value)
-    return planned
-
-
-def _preview_update(
-    kind: ResourceType, old_outputs: PropertyMap, new_inputs: PropertyMap, found: DiffResult
-) -> PropertyMap:
-    stored = schema.stored_inputs(kind.schema, new_inputs)
-    planned = dict(old_outputs)
-    for name in found.changed_keys:
-        recomputed = new_inputs.get(name) is None and kind.schema.properties[name].computed
-        planned[name] = UNKNOWN if recomputed else _as_secret_as(new_inputs.get(name), stored[name])
-    return planned
-
-
-def _as_secret_as(given: PropertyValue, value: PropertyValue) -> PropertyValue:
-    return Secret(value) if contains_secret(given) and value is not None else value
-
-
-def _stored_after(kind: ResourceType, old: PropertyMap, new_inputs: PropertyMap) -> PropertyMap:
-    """The stored form an update in place leads to: what it cannot change and what the cloud chose stay as they are."""
-    new = dict(old)
-    for name, value in schema.stored_inputs(kind.schema, new_inputs).items():
-        prop = kind.schema.properties[name]
-        if prop.is_input and not prop.replace and not (value is None and prop.computed):
-            new[name] = value
-    return new
-
-
-def _secret_properties(inputs: PropertyMap, outputs: PropertyMap) -> PropertyMap:
-    """What has to be secret in refreshed outputs: what is secret now, here or there."""
-    return {k: v for k, v in (*inputs.items(), *outputs.items()) if contains_secret(v)}
-
-
-def _meta_after(kind: ResourceType, old_outputs: PropertyMap, timeout_seconds: float) -> str:
-    """The `__meta` of an update: as it was, with this update's own timeout."""
-    old = old_outputs.get("__meta")
-    if not old:
-        return schema.state_meta(kind.schema, update=timeout_seconds)
-    if not timeout_seconds:
-        return str(old)
-    meta = json.loads(old)
-    meta.setdefault(schema.TIMEOUTS_KEY, {})["update"] = int(timeout_seconds * 1_000_000_000)
-    return json.dumps(meta, separators=(",", ":"), sort_keys=True)
-
-
 def _creating(kind: ResourceType, err: ApiError | TypeFailure) -> str:
     return f"Error creating {kind.noun}: {err}" if isinstance(err, ApiError) else str(err)
 
 
 def _failure(message: str) -> ProviderError:
     """In the form of the official provider's errors."""
-    return ProviderError(_one_error(message))
-
-
-def _partial(operation: str, err: HalfDone, outputs: PropertyMap, inputs: PropertyMap) -> PartialFailure:
-    failure = PartialFailure(_one_error(str(err)), id=err.id, outputs=outputs, inputs=inputs)
-    failure.reasons = [f"{operation}: {_one_error(str(err))}"]  # as `initErrors` are recorded
-    return failure
-
-
-def _one_error(message: str) -> str:
-    return f"1 error occurred:\n\t* {message}\n\n"
+    return ProviderError(states.one_error(message))
 
 
 async def _salvage(kind: ResourceType, cloud: Cloud, id: str, known: PropertyMap) -> Values:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from engine.deploy.property import PropertyMap
+from engine.deploy.providers.bridge.schema import Kind, Property, Schema, ipv4, output, stored_inputs, text
 from engine.deploy.providers.digitalocean.adopting import read_created
 from engine.deploy.providers.digitalocean.api import ApiError, Unanswered
 from engine.deploy.providers.digitalocean.reserved_ip_actions import assign, get_reserved_ip, unassign
 from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, OrdinaryType, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import Kind, Property, Schema, ipv4, output, stored_inputs, text
 
 
 class ReservedIp(OrdinaryType):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from engine.deploy.property import PropertyMap
+from engine.deploy.providers.bridge.schema import Kind, Property, Schema, at_least, ipv4, text
 from engine.deploy.providers.digitalocean.attachments import AttachmentIds
 from engine.deploy.providers.digitalocean.reserved_ip_actions import assign, holder, unassign
 from engine.deploy.providers.digitalocean.resource_type import Cloud, OrdinaryType, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import Kind, Property, Schema, at_least, ipv4, text
 
 
 class ReservedIpAssignment(OrdinaryType):

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from engine.deploy.property import PropertyMap
 from engine.deploy.provider import DiffKind
+from engine.deploy.providers.bridge.schema import Schema
 from engine.deploy.providers.digitalocean.api import ApiError, DigitalOceanApi
 from engine.deploy.providers.digitalocean.polling import Polling, Waiter
-from engine.deploy.providers.digitalocean.schema import Schema
 from engine.deploy.providers.digitalocean.spaces_api import Region, SpacesAccess
 from engine.model.budget import Priority
 

@@ -10,8 +10,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from engine.deploy.property import PropertyMap, strip_secrets
-from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, OrdinaryType, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import (
+from engine.deploy.providers.bridge.schema import (
     Kind,
     Property,
     Schema,
@@ -22,6 +21,7 @@ from engine.deploy.providers.digitalocean.schema import (
     stored_inputs,
     text,
 )
+from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, OrdinaryType, TypeFailure, Values
 from engine.deploy.providers.digitalocean.spaces_api import REGIONS, Answer, Content, Region, SpacesError
 from engine.deploy.providers.digitalocean.spaces_xml import (
     cors_document,

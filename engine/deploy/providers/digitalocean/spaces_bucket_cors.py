@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from engine.deploy.property import PropertyMap
+from engine.deploy.providers.bridge.schema import Kind, Property, Schema, at_most, one_of, text
 from engine.deploy.providers.digitalocean.resource_type import Cloud, OrdinaryType, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import Kind, Property, Schema, at_most, one_of, text
 from engine.deploy.providers.digitalocean.spaces_bucket import put_document, region_and_name, spaces_region
 from engine.deploy.providers.digitalocean.spaces_xml import cors_document, cors_values, unsaid
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from engine.deploy.property import UNKNOWN, PropertyMap, strip_secrets
 from engine.deploy.provider import DiffKind
+from engine.deploy.providers.bridge.schema import Kind, Property, Schema, not_empty, one_of, output, text
 from engine.deploy.providers.digitalocean.resource_type import Cloud, OrdinaryType, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import Kind, Property, Schema, not_empty, one_of, output, text
 from engine.deploy.providers.digitalocean.spaces_api import REGIONS, Answer, Content, Region
 from engine.deploy.providers.digitalocean.spaces_bucket import ACLS, delete_versions, spaces_region
 

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from engine.deploy.property import PropertyMap
+from engine.deploy.providers.bridge.schema import Schema, text
 from engine.deploy.providers.digitalocean.resource_type import Cloud, OrdinaryType, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import Schema, text
 from engine.deploy.providers.digitalocean.spaces_api import Content
 from engine.deploy.providers.digitalocean.spaces_bucket import region_and_name, spaces_region
 

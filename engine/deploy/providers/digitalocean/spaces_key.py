@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.deploy.property import PropertyMap
+from engine.deploy.providers.bridge.schema import Kind, Property, Schema, one_of, output, text
 from engine.deploy.providers.digitalocean.adopting import post_once
 from engine.deploy.providers.digitalocean.resource_type import Cloud, OrdinaryType, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import Kind, Property, Schema, one_of, output, text
 
 PERMISSIONS = ("read", "readwrite", "fullaccess")
 _GRANT = {

@@ -6,9 +6,9 @@ import re
 from urllib.parse import quote
 
 from engine.deploy.property import PropertyMap
+from engine.deploy.providers.bridge.schema import Kind, Property, Schema, output, text
 from engine.deploy.providers.digitalocean.adopting import read_created
 from engine.deploy.providers.digitalocean.resource_type import Cloud, OrdinaryType, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import Kind, Property, Schema, output, text
 
 _TAG_NAME = re.compile(r"[a-zA-Z0-9:\-_]{1,255}")
 

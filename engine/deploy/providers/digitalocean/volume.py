@@ -6,12 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.deploy.property import UNKNOWN, PropertyMap
-from engine.deploy.providers.digitalocean.actions import act
-from engine.deploy.providers.digitalocean.adopting import post_once, read_created
-from engine.deploy.providers.digitalocean.api import ApiError
-from engine.deploy.providers.digitalocean.owners import refuse_unowned
-from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, OrdinaryType, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import (
+from engine.deploy.providers.bridge.schema import (
     Kind,
     Property,
     Schema,
@@ -21,6 +16,11 @@ from engine.deploy.providers.digitalocean.schema import (
     stored_inputs,
     text,
 )
+from engine.deploy.providers.digitalocean.actions import act
+from engine.deploy.providers.digitalocean.adopting import post_once, read_created
+from engine.deploy.providers.digitalocean.api import ApiError
+from engine.deploy.providers.digitalocean.owners import refuse_unowned
+from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, OrdinaryType, TypeFailure, Values
 from engine.deploy.providers.digitalocean.tag import retag, tag_set
 
 DETACH_PATIENCE_SECONDS = 60.0

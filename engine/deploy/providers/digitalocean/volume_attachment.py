@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from engine.deploy.property import PropertyMap
+from engine.deploy.providers.bridge.schema import Kind, Property, Schema, at_least, text
 from engine.deploy.providers.digitalocean.actions import act
 from engine.deploy.providers.digitalocean.attachments import AttachmentIds
 from engine.deploy.providers.digitalocean.resource_type import Cloud, OrdinaryType, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import Kind, Property, Schema, at_least, text
 
 
 class VolumeAttachment(OrdinaryType):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from engine.deploy.property import PropertyMap
+from engine.deploy.providers.bridge.schema import Kind, Property, Schema, output, text
 from engine.deploy.providers.digitalocean.adopting import post_once, read_created
 from engine.deploy.providers.digitalocean.api import ApiError
 from engine.deploy.providers.digitalocean.owners import refuse_unowned
 from engine.deploy.providers.digitalocean.resource_type import Cloud, HalfDone, OrdinaryType, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import Kind, Property, Schema, output, text
 from engine.deploy.providers.digitalocean.snapshots import snapshot_values
 from engine.deploy.providers.digitalocean.tag import retag, tag_set
 

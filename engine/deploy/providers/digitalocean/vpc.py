@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from engine.deploy.property import PropertyMap
+from engine.deploy.providers.bridge.schema import Kind, Schema, at_most, network_range, output, text
 from engine.deploy.providers.digitalocean.adopting import post_once, read_created
 from engine.deploy.providers.digitalocean.api import ApiError
 from engine.deploy.providers.digitalocean.resource_type import Cloud, OrdinaryType, TypeFailure, Values
-from engine.deploy.providers.digitalocean.schema import Kind, Schema, at_most, network_range, output, text
 
 
 class Vpc(OrdinaryType):

@@ -11,7 +11,7 @@ import pytest
 
 from engine.deploy.autonaming import AutonamingError, generate_name, read_autonamer
 from engine.deploy.provider import Autonaming, AutonamingMode
-from engine.deploy.providers.digitalocean.schema import Kind, Property, Schema, check
+from engine.deploy.providers.bridge.schema import Kind, Property, Schema, check
 from engine.deploy.update_target import UpdateTarget
 from tests.fakes.folder import Folder
 from tests.fakes.scenario import Account, Scenario, Thing

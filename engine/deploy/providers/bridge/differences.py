@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from engine.deploy.property import UNKNOWN, PropertyMap, PropertyValue, contains_unknown, strip_secrets
 from engine.deploy.provider import DiffKind, DiffResult, PropertyDiff
-from engine.deploy.providers.digitalocean.schema import Kind, Property, Schema, stored_value
+from engine.deploy.providers.bridge.schema import Kind, Property, Schema, stored_value
 
 _REPLACING = {
     DiffKind.ADD: DiffKind.ADD_REPLACE,

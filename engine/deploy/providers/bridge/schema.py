@@ -1,6 +1,6 @@
-"""Declarative property tables of DigitalOcean's resource types, and what follows from a table alone.
+"""Declarative property tables of resource types, and what follows from a table alone.
 
-Types, defaults and replace rules as in DigitalOcean's official provider; the pure comparison is in `differences.py`,
+Types, defaults and replace rules as in the official providers; the pure comparison is in `differences.py`,
 nothing here asks the cloud.
 """
 
