@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlmodel import Session, col, select
 
 from engine.model.handler import Worker
+from engine.store import pods
 from engine.store.handler_tables import HandlerRow
 
 
@@ -31,7 +32,7 @@ class Placed:
 
 def everything(session: Session) -> list[Placed]:
     """All that takes capacity, gone and leaving ones only until their containers are destroyed."""
-    return list(_workers(session))
+    return [*_workers(session), *_pods(session)]
 
 
 def used(session: Session) -> dict[tuple[str, str], int]:
@@ -61,3 +62,8 @@ def _workers(session: Session) -> Iterable[Placed]:
     ).all():
         for worker in map(Worker.model_validate, workers):
             yield Placed(owner, worker.host, worker.pool, worker.devices)
+
+
+def _pods(session: Session) -> Iterable[Placed]:
+    for row in pods.holding(session):
+        yield Placed(row.id, row.host, row.pool, tuple(row.devices), row.held_gpus)
