@@ -31,6 +31,7 @@ from engine.deploy.step import Op, Step
 from engine.model.clock import Clock
 
 _WITHOUT_OLD = frozenset({Op.CREATE, Op.IMPORT, Op.IMPORT_REPLACEMENT})
+_ELIDED = "<contents elided>"
 _PREFIXES = {"error": "error: ", "warning": "warning: ", "debug": "debug: "}
 
 
@@ -184,8 +185,8 @@ def state_metadata(state: ResourceState) -> dict[str, Any]:
         "id": state.id,
         "parent": state.parent,
         "provider": state.provider,
-        "inputs": shown(state.inputs),
-        "outputs": shown(state.outputs),
+        "inputs": shown(state.inputs, texts=False),
+        "outputs": shown(state.outputs, texts=False),
     }
     for name, value in (
         ("custom", state.custom),
@@ -201,12 +202,16 @@ def state_metadata(state: ResourceState) -> dict[str, Any]:
     return metadata
 
 
-def shown(value: PropertyValue) -> Any:
-    """A property value as events show it: `[secret]` for secrets, the well-known text for unknowns."""
+def shown(value: PropertyValue, *, texts: bool = True) -> Any:
+    """A property value as events show it: `[secret]` for secrets, the well-known text for unknowns.
+
+    Args:
+        texts: False leaves the text out of text assets: they are people's files, of any size.
+    """
     if isinstance(value, dict):
-        return {k: shown(v) for k, v in value.items()}
+        return {k: shown(v, texts=texts) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [shown(v) for v in value]
+        return [shown(v, texts=texts) for v in value]
     if isinstance(value, Secret):
         return HiddenSecret(value.value)
     if isinstance(value, Output) and value.secret:
@@ -214,12 +219,13 @@ def shown(value: PropertyValue) -> Any:
     if value is UNKNOWN or (isinstance(value, Output) and not value.known):
         return UNKNOWN_VALUE
     if isinstance(value, Output):
-        return shown(value.value)
+        return shown(value.value, texts=texts)
     if isinstance(value, ResourceReference):
         id = {} if value.id is None else {"id": shown(value.id)}
         return {SIGNATURE: RESOURCE_SIGNATURE, "urn": value.urn, "packageVersion": value.package_version, **id}
     if isinstance(value, Asset):
-        return {SIGNATURE: ASSET_SIGNATURE, **value.fields}
+        text = {} if texts or "text" not in value.fields else {"text": _ELIDED}
+        return {SIGNATURE: ASSET_SIGNATURE, **value.fields, **text}
     if isinstance(value, Archive):
-        return {SIGNATURE: ARCHIVE_SIGNATURE, **{k: shown(v) for k, v in value.fields.items()}}
+        return {SIGNATURE: ARCHIVE_SIGNATURE, **{k: shown(v, texts=texts) for k, v in value.fields.items()}}
     return value

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,13 @@ from engine.deploy.hosting import Hosting
 from engine.deploy.plugin_process import PluginCommand, PluginPool
 from engine.deploy.plugin_session import PluginSession, Unimplemented
 from engine.deploy.property import (
-    ARCHIVE_SIGNATURE,
-    ASSET_SIGNATURE,
-    SIGNATURE,
     Archive,
     Asset,
     PropertyMap,
     PropertyValue,
-    Secret,
     contains_unknown,
     strip_secrets,
-    transform,
+    walk,
 )
 from engine.deploy.provider import (
     Autonaming,
@@ -74,7 +71,8 @@ class PluginProvider:
     """One provider of one update over a shared plugin process.
 
     Args:
-        folder: relative asset paths are below it: a shared plugin has no working folder of any project.
+        folder: where a plugin works that is given relative paths of files; any other works nowhere in particular, so
+            that projects can share it.
         fixed_configuration: what `configure` passes instead of the provider resource's inputs (dynamic providers).
     """
 
@@ -128,7 +126,7 @@ class PluginProvider:
         plain = _revealed(inputs)
         request = provider_pb2.ConfigureRequest(
             variables={f"{self.package}:config:{key}": _variable(value) for key, value in plain.items()},
-            args=encode_struct(self._located(inputs)),
+            args=encode_struct(self._settled(inputs)),
             acceptSecrets=True,
             acceptResources=True,
             sends_old_inputs=True,
@@ -286,7 +284,7 @@ class PluginProvider:
             return CallResult({})
         request = provider_pb2.CallRequest(
             tok=token,
-            args=encode_struct(self._located(args)),
+            args=encode_struct(self._settled(args)),
             argDependencies={
                 key: provider_pb2.CallRequest.ArgumentDependencies(urns=urns) for key, urns in dependencies.items()
             },
@@ -313,8 +311,7 @@ class PluginProvider:
             raise ProviderError(
                 f"the provider plugin {self._command.name} takes no secrets, so it can make no component"
             )
-        for value in request.inputs.fields.values():
-            self._locate_sent(value)
+        self._settled(decode_struct(request.inputs))
         if not abilities.outputs:  # it would not know what to make of a value with its dependencies
             request.inputs.CopyFrom(encode_struct(decode_struct(request.inputs), keep_resources=abilities.resources))
         try:
@@ -354,41 +351,29 @@ class PluginProvider:
 
     def _struct(self, values: PropertyMap) -> struct_pb2.Struct:
         abilities = self._session.abilities
-        return encode_struct(self._located(values), keep_secrets=abilities.secrets, keep_resources=abilities.resources)
+        return encode_struct(self._settled(values), keep_secrets=abilities.secrets, keep_resources=abilities.resources)
 
     def _plain(self, values: PropertyMap) -> struct_pb2.Struct:
         """A provider's own configuration: known to take no secrets before it is configured."""
-        return encode_struct(self._located(values), keep_secrets=False, keep_resources=False)
+        return encode_struct(self._settled(values), keep_secrets=False, keep_resources=False)
 
     def _outputs(self, struct: struct_pb2.Struct, inputs: PropertyMap) -> PropertyMap:
         """What the plugin says; one that takes no secrets cannot mark them either."""
         values = decode_struct(struct)
         return values if self._session.abilities.secrets else annotate(values, inputs)
 
-    def _located(self, values: PropertyMap) -> PropertyMap:
-        located = transform(values, self._locate)
-        assert isinstance(located, dict)
-        return located
+    def _settled(self, values: PropertyMap) -> PropertyMap:
+        """The same values; a relative path among them takes a process that works in the folder it starts from."""
+        if any(_is_relative(value) for value in walk(values)):
+            self._session.directory = str(self._folder)
+        return values
 
-    def _locate_sent(self, value: struct_pb2.Value) -> None:
-        """The same for values that stay as they were sent, dependencies and all."""
-        if value.WhichOneof("kind") == "list_value":
-            for item in value.list_value.values:
-                self._locate_sent(item)
-        elif value.WhichOneof("kind") == "struct_value":
-            fields = value.struct_value.fields
-            marked = SIGNATURE in fields and fields[SIGNATURE].string_value in (ASSET_SIGNATURE, ARCHIVE_SIGNATURE)
-            if marked and "path" in fields:
-                fields["path"].string_value = str(self._folder / fields["path"].string_value)
-            for item in fields.values():
-                self._locate_sent(item)
 
-    def _locate(self, value: PropertyValue) -> PropertyValue:
-        if isinstance(value, Asset | Archive) and isinstance(path := value.fields.get("path"), str):
-            return type(value)({**value.fields, "path": str(self._folder / path)})
-        if isinstance(value, Secret):
-            return Secret(transform(value.value, self._locate))
-        return value
+def _is_relative(value: PropertyValue) -> bool:
+    if isinstance(value, Archive) and "assets" in value.fields:
+        return any(_is_relative(member) for member in value.fields["assets"].values())
+    path = value.fields.get("path") if isinstance(value, Asset | Archive) else None
+    return isinstance(path, str) and not os.path.isabs(path)
 
 
 def _identity(urn: str, type_: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ Knows the calls' order and their failures, not what they carry (`plugin.py`). So
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
@@ -44,6 +44,7 @@ class PluginSession:
     Attributes:
         abilities: of the configured process.
         hosting: the update; None where a provider is used outside of one.
+        directory: where the next call's process works; another than before takes another process.
     """
 
     def __init__(self, command: PluginCommand, pool: PluginPool) -> None:
@@ -52,6 +53,8 @@ class PluginSession:
         self._held: list[PluginProcess] = []
         self._bare: PluginProcess | None = None
         self._starting = asyncio.Lock()
+        self._configuration: tuple[str, provider_pb2.ConfigureRequest] | None = None
+        self.directory = command.directory
         self.process: PluginProcess | None = None
         self.abilities = Abilities()
         self.hosting: Hosting | None = None
@@ -59,7 +62,7 @@ class PluginSession:
     async def unconfigured(self) -> PluginProcess:
         """A process for questions about a configuration; they carry it whole, so any process of the plugin will do."""
         async with self._starting:
-            if self._bare is None:
+            if self._bare is None or self._bare.command.directory != self.directory:
                 self._bare = await self._acquire("")
             return self._bare
 
@@ -69,11 +72,17 @@ class PluginSession:
         Args:
             identity: of the configuration.
         """
+        self._configuration = identity, request
+        async with self._starting:
+            await self._configured(identity, request)
+
+    async def _configured(self, identity: str, request: provider_pb2.ConfigureRequest) -> PluginProcess:
         process = await self._acquire(identity)
         async with process.configured:
             if "abilities" not in process.answers:
                 process.answers["abilities"] = await self._configure(process, request)
         self.process, self.abilities = process, process.answers["abilities"]
+        return process
 
     async def close(self) -> None:
         """Give the processes back to the pool."""
@@ -90,7 +99,7 @@ class PluginSession:
             ProviderDied: it is unknown how far it got.
             grpc.aio.AioRpcError: it failed, and the plugin lives.
         """
-        process = self._ready()
+        process = await self._ready()
         try:
             return await self._call(method, request, process)
         except grpc.aio.AioRpcError as err:
@@ -117,7 +126,7 @@ class PluginSession:
         Raises:
             grpc.aio.AioRpcError: it failed.
         """
-        process = process or self._ready()
+        process = process or await self._ready()
         try:
             return await self._call(method, request, process)
         except grpc.aio.AioRpcError as err:
@@ -130,7 +139,7 @@ class PluginSession:
     # -- the start of a process --------------------------------------------------------------------------------------
 
     async def _acquire(self, configuration: str) -> PluginProcess:
-        process = await self._pool.acquire(self._command, configuration)
+        process = await self._pool.acquire(replace(self._command, directory=self.directory), configuration)
         self._held.append(process)
         if self.hosting is not None:
             process.log.listeners.append(self.hosting)
@@ -202,10 +211,14 @@ class PluginSession:
         except grpc.aio.AioRpcError:
             return  # it may not know how, or be dead already
 
-    def _ready(self) -> PluginProcess:
-        if self.process is None:
+    async def _ready(self) -> PluginProcess:
+        async with self._starting:
+            process = self.process
+            if process is not None and process.command.directory != self.directory and self._configuration is not None:
+                process = await self._configured(*self._configuration)
+        if process is None:
             raise ProviderError(
                 f"the configuration of the provider plugin {self._command.name} is not known yet: apply what it "
                 "depends on first"
             )
-        return self.process
+        return process

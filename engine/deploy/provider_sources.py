@@ -105,7 +105,7 @@ class ProviderSources:
                 f"pulumi-resource-{request.name} is on "
                 f"PATH or in {self._plugins.folder}: install the plugin, or {SWITCH_TO_CLI}"
             )
-        return PluginProvider(request.package, request.version, command, self.pool, folder=self.project_file.parent)
+        return PluginProvider(request.package, request.version, command, self.pool, folder=self.target.directory)
 
     def _dynamic(self) -> PluginProvider:
         runtime = read_runtime(self.project_file)

@@ -72,6 +72,8 @@ class Lab(p.Provider):
         if request.preview:
             return p.CreateResponse(resource_id="", properties=request.properties)
         words = text(request.properties, "text")
+        if (source := request.properties.get("source")) is not None:
+            words = Path(source.value.path).read_text()
         if words == "die":
             (self.folder / "half").write_text("made before the end")
             print("lab: out of memory", file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,19 @@ def test_text(scenario: Scenario) -> None:
     assert run.state("a").inputs["content"] == Asset({"text": "hello", "hash": digest})
     assert scenario.up(program(lambda: pulumi.StringAsset("hello"))).entries == []
     assert scenario.up(program(lambda: pulumi.StringAsset("bye"))).ops["a"] == ["update"]
+
+
+def test_events_carry_no_texts(scenario: Scenario) -> None:
+    """They are files of any size; an archive's as well, and of the old state too."""
+
+    def texts(word: str) -> Any:
+        return program(lambda: [pulumi.StringAsset(word), pulumi.AssetArchive({"x": pulumi.StringAsset(word)})])
+
+    scenario.up(texts("hello"))
+    run = scenario.up(texts("bye"))
+    assert run.ops["a"] == ["update"], run.errors
+    shown = json.dumps(run.events)
+    assert "hello" not in shown and "bye" not in shown and shown.count("<contents elided>") >= 4
 
 
 def test_changed_file_is_an_update(scenario: Scenario, tmp_path: Path) -> None:

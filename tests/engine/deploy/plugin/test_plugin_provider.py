@@ -74,6 +74,20 @@ def test_secrets_reach_the_plugin_and_stay_secret(lab: Callable[..., Folder]) ->
     assert shown.count("between us") == 2, "as an input and as an output"
 
 
+def test_plugin_given_a_relative_path_works_in_the_programs_folder(lab: Callable[..., Folder]) -> None:
+    """The path stays as the program has it; what names no file shares a process with other projects."""
+    program = PROGRAM.replace(
+        "paper = Paper(", "Paper('filed', 'x', source=pulumi.FileAsset('note.txt'))\npaper = Paper("
+    )
+    folder = lab(program, text="one")
+    (folder.work / "note.txt").write_text("from the file")
+    folder.up()
+    assert "from the file" in [p.read_text() for p in (folder.root / "lab").glob("filed*")]
+    assert '"path": "note.txt"' in folder.state() and str(folder.work) not in folder.state()
+    assert len({line.split()[0] for line in (folder.root / "lab" / "configured").read_text().splitlines()}) == 2
+    folder.destroy()
+
+
 def test_function_of_a_plugin(lab: Callable[..., Folder]) -> None:
     folder = lab(PROGRAM, text="one", who="you")
     set_(folder, "lab:greeting", "hello")
