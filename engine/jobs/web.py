@@ -1,4 +1,4 @@
-"""Requests and answers of the job surface as values, and its table of routes. Knows no ASGI: the gateway carries them."""
+"""Requests and answers of the job surface as values, and its table of routes. Knows no ASGI: the gateway does."""
 
 from __future__ import annotations
 

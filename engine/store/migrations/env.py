@@ -3,7 +3,16 @@
 from alembic import context
 from sqlmodel import SQLModel
 
-from engine.store import account_tables, handler_tables, ledger_tables, org_tables, tables  # noqa: F401  (registers the tables)
+from engine.store import (  # noqa: F401  (registers the tables)
+    account_tables,
+    handler_tables,
+    job_tables,
+    ledger_tables,
+    org_tables,
+    pod_tables,
+    tables,
+    webhook_tables,
+)
 
 context.configure(
     connection=context.config.attributes["connection"],
