@@ -132,6 +132,12 @@ ACCESS: Mapping[str, Access] = MappingProxyType(
         "put_budget": Permission.BILLING_WRITE,
         "delete_budget": Permission.BILLING_WRITE,
         "record_deposit": Level.OPERATOR,
+        # webhooks
+        "list_deliveries": _READ,
+        "get_delivery": _READ,
+        "replay_delivery": _WRITE,
+        "get_webhook_secret": _ADMIN,
+        "rotate_webhook_secret": _ADMIN,
         # permissions of keys on deployments
         "grant_permission": _ADMIN_OR_OWN,
         "list_permissions": _ADMIN_OR_OWN,

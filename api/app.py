@@ -24,10 +24,12 @@ from api.routers import (
     orgs,
     permissions,
     scaling,
+    webhooks,
 )
 from api.schemas.errors import ErrorAnswer
 
 PUBLIC = "/api/v1/public"
+V1 = "/v1"
 
 _DESCRIPTION = """Dedicated model deployments, each one a Pulumi stack.
 
@@ -65,6 +67,8 @@ def create_app(deps: Deps) -> FastAPI:
         billing.tiers_router,
     ):
         app.include_router(router, prefix=PUBLIC)
+    for router in (webhooks.router,):
+        app.include_router(router, prefix=V1)
     app.include_router(auth.router)
     app.include_router(orgs.pages_router)
     app.include_router(oidc.router)

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from engine.identity.mail import SmtpServer
 from engine.identity.oidc_client import CALLBACK, OidcClient
 from engine.model.errors import InvalidSpec
+from engine.webhooks.address import AddressRule
 
 
 class Settings(BaseSettings):
@@ -29,6 +30,9 @@ class Settings(BaseSettings):
     port: int = Field(8080, ge=0, le=65535, description="the one public port (the gateway's)")
     public_url: str = Field("", description="how clients reach the gateway; empty: http://host:port")
     max_body_bytes: int = Field(32 * 1024 * 1024, description="larger request bodies get a 413")
+
+    storage_dir: str = Field("", description="where stored objects lie; empty: <data_dir>/storage")
+    storage_quota_bytes: int = Field(0, ge=0, description="the most an organisation keeps; 0: no limit")
 
     digitalocean_api_endpoint: str = Field("https://api.digitalocean.com", description="or a sandbox's URL")
     cloud_calls_per_minute: int = Field(250, ge=1, description="the cloud's limit per token; 80 % of it is used")
@@ -67,6 +71,9 @@ class Settings(BaseSettings):
     oidc_client_id: str = ""
     oidc_client_secret: SecretStr = SecretStr("")
     oidc_scopes: str = Field("openid email profile", description="space-separated; openid and email are needed")
+    webhook_networks: str = Field(
+        "", description="networks that are not public and get webhooks all the same; comma-separated, 10.0.0.0/8"
+    )
     url: str = Field("", description="the installation that client commands talk to; empty: this one's public URL")
     api_key: str = Field("", description="the key that client commands present")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -76,7 +83,7 @@ class Settings(BaseSettings):
         """Find out at once what accounts could not work with, not when the first mail is to be sent."""
         try:
             needs_sender = self.smtp_server is not None
-            _ = self.oidc_client
+            _ = self.oidc_client, self.webhook_rule
         except InvalidSpec as err:
             raise ValueError(err.message) from err
         if needs_sender and "@" not in self.mail_from:
@@ -103,6 +110,11 @@ class Settings(BaseSettings):
         )  # fmt: skip
 
     @property
+    def webhook_rule(self) -> AddressRule:
+        """Where webhooks may go."""
+        return AddressRule.of(self.webhook_networks)
+
+    @property
     def resolved_database_url(self) -> str:
         return self.database_url or f"sqlite:///{self.data_dir.resolve()}/stackyard.db"
 
@@ -113,6 +125,11 @@ class Settings(BaseSettings):
     @property
     def resolved_public_url(self) -> str:
         return self.public_url.rstrip("/") or f"http://{self.host}:{self.port}"
+
+    @property
+    def resolved_storage_dir(self) -> Path:
+        """The folder of the embedded object storage."""
+        return Path(self.storage_dir).resolve() if self.storage_dir else self.data_dir.resolve() / "storage"
 
     @property
     def api_socket(self) -> Path:

@@ -37,6 +37,8 @@ from engine.store import changes
 from engine.store.database import Database, normalise
 from engine.store.migrate import migrate
 from engine.store.sealing import Sealer
+from engine.webhooks.deliveries import DeliveryLoop
+from engine.webhooks.sender import WebhookSender
 from stacks.catalog import hourly_usd
 from stacks.spec import build_request
 
@@ -104,9 +106,10 @@ class _Worker:
         try:
             leading = asyncio.create_task(lead_when_possible(self._leader_parts(sealer, controller, budget, clients)))
             mailing = asyncio.create_task(build_outbox(self._settings, self._database, sealer, self._clock).run())
+            telling = asyncio.create_task(self._tell(sealer))
             _log.info("worker started", executor=self._executor_id)
             died = await _until_stopped(controller, leading, self._loop)
-            for loop in (leading, mailing):
+            for loop in (leading, mailing, telling):
                 loop.cancel()
                 with suppress(asyncio.CancelledError):
                     await loop
@@ -114,6 +117,11 @@ class _Worker:
         finally:
             await clients.close()
             await asyncio.to_thread(controller.stop, grace_seconds=STOP_GRACE_SECONDS)
+
+    async def _tell(self, sealer: Sealer) -> None:
+        """Send webhooks until cancelled."""
+        async with WebhookSender(self._settings.webhook_rule, self._clock) as sender:
+            await DeliveryLoop(self._database, sealer, sender, self._clock).run()
 
     def _start_controller(self, sealer: Sealer, budget: CallBudget) -> Controller:
         driver = build_driver(

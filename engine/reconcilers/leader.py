@@ -24,7 +24,7 @@ from engine.reconcilers.deployments.reconciler import DeploymentReconciler
 from engine.reconcilers.deployments.snapshot import Policy
 from engine.reconcilers.inventory import Inventory
 from engine.reconcilers.sweep.sweeper import Sweeper
-from engine.store import changes, leases, updates
+from engine.store import changes, leases, updates, webhooks
 from engine.store.database import Database
 from engine.store.leases import LeaseFence
 from engine.store.sealing import Sealer
@@ -35,6 +35,7 @@ HOUSEKEEPING_SECONDS = 3600.0
 KEEP_CHANGES = timedelta(days=1)
 KEEP_FAILURES = timedelta(days=30)
 KEEP_EXECUTORS = timedelta(days=90)
+KEEP_DELIVERIES = timedelta(days=7)
 LONGEST_GRACE = timedelta(seconds=60)
 Guard = Callable[[Session], None]
 """Called inside a transaction that writes; raises `StaleLease` when another process leads."""
@@ -171,3 +172,4 @@ def prune(database: Database, now: datetime) -> None:
         updates.prune(session, now - KEEP_FAILURES)
         leases.prune_executors(session, now - KEEP_EXECUTORS)
         forgetting.prune(session, now)
+        webhooks.prune(session, now - KEEP_DELIVERIES)

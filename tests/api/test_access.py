@@ -238,9 +238,9 @@ NEEDS = {
         "current_session log_out log_out_everywhere get_account patch_account close_account list_sessions "
         "revoke_session send_phone_code verify_phone create_org accept_invitation"
     ),
-    "deployment:write": ("create_deployment delete_deployment patch_scaling"),
+    "deployment:write": ("create_deployment delete_deployment patch_scaling replay_delivery"),
     "deployment:read filtered": ("list_deployments"),
-    "deployment:read": ("get_deployment get_scaling get_logs get_stack get_cost"),
+    "deployment:read": ("get_deployment get_scaling get_logs get_stack get_cost list_deliveries get_delivery"),
     "signed_in": ("gpu_model_configs list_orgs get_org"),
     "deployment:invoke": (
         "chat complete embed list_models chat_for_org complete_for_org embed_for_org list_models_for_org "
@@ -252,7 +252,8 @@ NEEDS = {
         "withdraw_permission"
     ),
     "org:admin": (
-        "rename_org change_role transfer_org create_invitation list_invitations revoke_invitation list_audit"
+        "rename_org change_role transfer_org create_invitation list_invitations revoke_invitation list_audit "
+        "get_webhook_secret rotate_webhook_secret"
     ),
     "billing:read": ("get_balance list_transactions list_budgets"),
     "billing:write": ("put_budget delete_budget"),
