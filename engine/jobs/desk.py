@@ -46,11 +46,18 @@ class WorkerDesk(Protocol):
         """The per-worker token this worker has to present."""
         ...
 
-    async def take(self, handler_id: str, worker: str, *, limit: int = 1, wait_seconds: float = 0.0) -> list[TakenJob]:
-        """Up to `limit` jobs for a worker, waiting up to `wait_seconds` for the first; empty: none came.
+    async def take(
+        self, handler_id: str, worker: str, *, limit: int = 1, wait_seconds: float = 0.0, holds_none: bool = False
+    ) -> list[TakenJob]:
+        """Up to `limit` more jobs for a worker, waiting up to `wait_seconds` for the first; empty: none came.
 
-        `limit` beyond 1 is the worker's own concurrency: it never holds more than `limit` at the same time. A draining
-        worker gets none. Cancelling the call (the worker left) gives nothing away: what was started goes back.
+        A worker asks for as many as it has room for beside those it works on (its own concurrency less its
+        occupancy, as `runpod` computes `jobs_needed`), so what it holds already does not count against `limit`. A
+        draining worker gets none. Cancelling the call (the worker left) gives nothing away: what was started goes back.
+
+        Args:
+            holds_none: the worker says that it works on nothing (`job_in_progress=0`): what is believed to be with it
+                was lost on the way there or its result on the way back, and is begun again like a dead worker's.
         """
         ...
 
