@@ -124,6 +124,7 @@ class PodWorkload:
     """One pod as input of its stack.
 
     Attributes:
+        devices: the GPUs it has to itself on its host; empty for a Droplet.
         env: environment of the container, opened.
         revision: raised by a restart: the machine is made anew.
         is_running: whether it has a machine now; its volume and address it has either way.
@@ -134,6 +135,7 @@ class PodWorkload:
     org_id: str
     spec: PodSpec
     place: Place
+    devices: tuple[str, ...]
     env: Mapping[str, str] = field(repr=False)
     generation: int
     revision: int

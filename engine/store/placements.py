@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from sqlalchemy import text
 from sqlmodel import Session, col, select
 
 from engine.model.handler import Worker
 from engine.store import pods
 from engine.store.handler_tables import HandlerRow
+
+_LOCK = 0x57AC_91AC  # any number that no other advisory lock of this system uses
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,15 @@ class Placed:
 def everything(session: Session) -> list[Placed]:
     """All that takes capacity, gone and leaving ones only until their containers are destroyed."""
     return [*_workers(session), *_pods(session)]
+
+
+def lock(session: Session) -> None:
+    """Hold off other placements until the transaction ends: what was found free is still free when it is recorded.
+
+    SQLite's writing transactions come one after the other by themselves.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.connection().execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
 
 
 def used(session: Session) -> dict[tuple[str, str], int]:

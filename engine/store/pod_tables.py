@@ -43,6 +43,7 @@ class PodRow(SQLModel, table=True):
     host: str = ""
     pool: str = ""
     region: str = ""
+    failed_generation: int = 0  # whose attempts were given up; an edit begins anew
     held_gpus: int = 0  # how much of (host, pool) it takes: nothing while it is stopped
     devices: list[str] = json_column(list)  # the GPUs it has to itself there, as the host's driver names them
     machine_id: str = ""

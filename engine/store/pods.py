@@ -170,10 +170,11 @@ def request_delete(session: Session, pod_id: str, now: datetime) -> PodRow | Non
 def record_status(session: Session, row: PodRow, values: Mapping[str, Any], now: datetime) -> bool | None:
     """Write status columns, if the row is still as `row` was read: same generation, phase and delete request.
 
-    Only the reconciler calls this, under its lease.
+    Only the reconciler calls this, under its lease. When a condition is looked at again is written quietly:
+    `updated_at` stays and the change feed says nothing.
 
     Returns:
-        Whether anything changed; None when the guard refused: the decision was made from an old snapshot.
+        Whether anything visible changed; None when the guard refused: the decision was made from an old snapshot.
     """
     changed = {name: value for name, value in values.items() if getattr(row, name) != value}
     if not changed:
@@ -186,11 +187,20 @@ def record_status(session: Session, row: PodRow, values: Mapping[str, Any], now:
         if row.delete_requested_at is None
         else col(PodRow.delete_requested_at).is_not(None),
     )
-    changed["updated_at"] = now
+    visible = any(_shown(name, getattr(row, name)) != _shown(name, value) for name, value in changed.items())
+    if visible:
+        changed["updated_at"] = now
     if session.connection().execute(update(PodRow).where(guard).values(**changed)).rowcount == 0:
         return None
+    if not visible:
+        return False
     changes.record(session, changes.POD, row.id, now)
     return True
+
+
+def _shown(name: str, value: Any) -> Any:
+    """A column's value as far as somebody waits for it."""
+    return [{k: v for k, v in c.items() if k != "until"} for c in value] if name == "conditions" else value
 
 
 def spec_of(row: PodRow) -> PodSpec:
@@ -203,6 +213,11 @@ def place_of(row: PodRow) -> Place | None:
     return Place(Target(row.target), row.host, row.pool, row.region) if row.target else None
 
 
-def wants_machine(row: PodRow) -> bool:
-    """Whether it is to have a machine: its user wishes it, and somebody pays."""
+def is_wished(row: PodRow) -> bool:
+    """Whether it should run: its user wishes it, and nobody suspended it."""
     return not row.is_stopped and row.suspended_at is None
+
+
+def wants_machine(row: PodRow) -> bool:
+    """Whether its stack is to have a machine: it should run, and the attempts were not given up."""
+    return is_wished(row) and row.failed_generation != row.generation

@@ -41,6 +41,7 @@ def upgrade() -> None:
     sa.Column('host', sqlmodel.sql.sqltypes.AutoString(), nullable=False),
     sa.Column('pool', sqlmodel.sql.sqltypes.AutoString(), nullable=False),
     sa.Column('region', sqlmodel.sql.sqltypes.AutoString(), nullable=False),
+    sa.Column('failed_generation', sa.Integer(), nullable=False),
     sa.Column('held_gpus', sa.Integer(), nullable=False),
     sa.Column('devices', sa.JSON(), nullable=False),
     sa.Column('machine_id', sqlmodel.sql.sqltypes.AutoString(), nullable=False),
