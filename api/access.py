@@ -98,6 +98,12 @@ ACCESS: Mapping[str, Access] = MappingProxyType(
         "admit_reading": _INVOKE,
         "admit_for_org": _INVOKE,
         "admit_reading_for_org": _INVOKE,
+        # handlers
+        "create_handler": _WRITE,
+        "list_handlers": Needs(_READ, filtered=True),
+        "get_handler": _READ,
+        "patch_handler": _WRITE,
+        "delete_handler": _WRITE,
         # keys
         "create_key": _ADMIN_OR_OWN,
         "list_keys": _ADMIN_OR_OWN,

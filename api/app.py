@@ -16,6 +16,7 @@ from api.routers import (
     auth,
     billing,
     deployments,
+    handlers,
     health,
     inference,
     insight,
@@ -67,7 +68,7 @@ def create_app(deps: Deps) -> FastAPI:
         billing.tiers_router,
     ):
         app.include_router(router, prefix=PUBLIC)
-    for router in (webhooks.router,):
+    for router in (handlers.router, webhooks.router):
         app.include_router(router, prefix=V1)
     app.include_router(auth.router)
     app.include_router(orgs.pages_router)

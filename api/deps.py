@@ -22,7 +22,8 @@ from engine.model.access import PERMISSIONS_OF_ROLE, Principal
 from engine.model.clock import Clock
 from engine.model.deployment import Replica
 from engine.model.errors import NotFound, Unauthenticated
-from engine.store import deployments, keys, memberships, orgs
+from engine.model.hosts import DockerHost
+from engine.store import deployments, handlers, keys, memberships, orgs
 from engine.store.database import Database
 from engine.store.sealing import Sealer
 from engine.store.tables import DeploymentRow
@@ -61,6 +62,7 @@ class Deps:
     logs: WorkerLogs
     stacks: StackStates
     identity: Identity
+    docker_hosts: tuple[DockerHost, ...] = ()
 
 
 def deps_of(request: Request) -> Deps:
@@ -99,6 +101,9 @@ def authorise(request: Request, deps: DepsArg) -> Principal | None:
         deployment_id = request.path_params.get("deployment_id")
         if principal.grants is not None and deployment_id is not None:
             deployments.owned(session, deployment_id, principal.org_id)
+        named = request.path_params.get("handler")  # an id or a slug; grants name ids
+        if principal.grants is not None and named is not None:
+            deployment_id = handlers.owned(session, named, principal.org_id).id
     check(access, principal, deployment_id)
     if due:
         note_use(principal, deps)

@@ -40,6 +40,7 @@ def build(settings: Settings, database: Database) -> Deps:
         logs=AgentLogs(sealer),
         stacks=Checkpoints(settings.resolved_backend_url, dict(os.environ)),
         identity=build_identity(settings, database, hasher, sealer, clock),
+        docker_hosts=settings.hosts,
     )
 
 

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from engine.identity.mail import SmtpServer
 from engine.identity.oidc_client import CALLBACK, OidcClient
 from engine.model.errors import InvalidSpec
+from engine.model.hosts import DockerHost, parse_hosts
 from engine.webhooks.address import AddressRule
 
 
@@ -40,6 +41,13 @@ class Settings(BaseSettings):
     control_plane_cidrs: str = Field("0.0.0.0/0,::/0", description="who may reach the workers' port; comma-separated")
     ssh_keys: str = Field("", description="DigitalOcean SSH key ids or fingerprints put on Droplets; comma-separated")
     hugging_face_token: str = Field("", description="for gated weights")
+
+    docker_hosts: str = Field(
+        "",
+        description='Docker hosts that run handlers and pods, a JSON list: [{"name":"local","host":"unix:///var/run/'
+        'docker.sock","address":"127.0.0.1","pools":{"CPU":8}}]',
+    )
+    worker_public_url: str = Field("", description="how handlers' containers reach the gateway; empty: the public URL")
 
     stack_concurrency: int = Field(16, ge=1, description="stack operations one worker runs at the same time")
     lease_seconds: float = Field(30.0, gt=0, description="a worker silent for this long has lost its operations")
@@ -93,6 +101,14 @@ class Settings(BaseSettings):
             raise ValueError(f"STACKYARD_SMS=twilio needs {', '.join(missing)}")
         return self
 
+    @model_validator(mode="after")
+    def _hosts_fit(self) -> Settings:
+        try:
+            _ = self.hosts
+        except InvalidSpec as err:
+            raise ValueError(f"STACKYARD_DOCKER_HOSTS: {err.message}") from err
+        return self
+
     @property
     def smtp_server(self) -> SmtpServer | None:
         """Where mails go; None: to the terminal."""
@@ -113,6 +129,15 @@ class Settings(BaseSettings):
     def webhook_rule(self) -> AddressRule:
         """Where webhooks may go."""
         return AddressRule.of(self.webhook_networks)
+
+    @property
+    def hosts(self) -> tuple[DockerHost, ...]:
+        """The Docker hosts of `docker_hosts`."""
+        return parse_hosts(self.docker_hosts)
+
+    @property
+    def resolved_worker_public_url(self) -> str:
+        return self.worker_public_url.rstrip("/") or self.resolved_public_url
 
     @property
     def resolved_database_url(self) -> str:

@@ -23,9 +23,10 @@ from engine.model.access import (
     permissions_of_key,
 )
 from engine.model.errors import Conflict, Forbidden, NotFound, Unauthenticated
-from engine.store import audit, deployments, grants, keys, memberships, orgs
+from engine.store import audit, changes, deployments, grants, handlers, keys, memberships, orgs
+from engine.store.handler_tables import HandlerRow
 from engine.store.org_tables import KeyGrantRow
-from engine.store.tables import ApiKeyRow
+from engine.store.tables import ApiKeyRow, DeploymentRow
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def grant(
         Conflict: the deployment is being torn down; the key opens nothing, or is the very one that asks; or what its
             scopes and its maker's role leave of the grant is nothing.
     """
-    deployment = deployments.owned(session, deployment_id, caller.org_id)
+    deployment = _owned(session, deployment_id, caller.org_id)
     key = keys.one(session, key_id, org_id=caller.org_id)
     if deployment.delete_requested_at is not None:
         raise Conflict(f"deployment {deployment_id} is being torn down: nothing can be granted on it")
@@ -126,7 +127,7 @@ def withdraw(session: Session, caller: Principal, deployment_id: str, key_id: st
     Raises:
         NotFound: no such deployment in the caller's organisation, or the key was not granted it.
     """
-    deployments.owned(session, deployment_id, caller.org_id)
+    _owned(session, deployment_id, caller.org_id)
     row = grants.get(session, deployment_id, key_id)
     if row is None:
         raise NotFound(f"key {key_id} was not granted deployment {deployment_id}")
@@ -135,6 +136,13 @@ def withdraw(session: Session, caller: Principal, deployment_id: str, key_id: st
         session, at=now, actor=caller.actor, org_id=caller.org_id, action="permission.withdrawn",
         subject=deployment_id, details={"key_id": key_id, "role": row.role},
     )  # fmt: skip
+
+
+def _owned(session: Session, deployment_id: str, org_id: str) -> DeploymentRow | HandlerRow:
+    """What a grant is on: a deployment of either kind, told by its id."""
+    if changes.KIND_OF_PREFIX.get(deployment_id.partition("_")[0]) == changes.HANDLER:
+        return handlers.owned(session, deployment_id, org_id)
+    return deployments.owned(session, deployment_id, org_id)
 
 
 def scopes_of(row: ApiKeyRow) -> frozenset[Permission] | None:

@@ -37,10 +37,10 @@ class InvitationRow(SQLModel, table=True):
 
 
 class KeyGrantRow(SQLModel, table=True):
-    """What a scoped key may do with one deployment."""
+    """What a scoped key may do with one deployment, of either kind."""
 
     __tablename__ = "key_grants"
-    deployment_id: str = Field(foreign_key="deployments.id", primary_key=True)
+    deployment_id: str = Field(primary_key=True)
     key_id: str = Field(foreign_key="api_keys.id", primary_key=True, index=True)
     role: str  # a `model.access.GrantRole`
     granted_by: str  # who the audit log names

@@ -24,11 +24,11 @@ from api.deps import DepsArg, authorise
 from engine.identity.keys import KeyHasher
 from engine.model.access import GrantRole, Permission, Role
 from engine.model.errors import Unavailable
-from engine.store import deployments, migrate, orgs
+from engine.store import deployments, handlers, migrate, orgs
 from engine.store.database import Database
 from tests.fakes.clock import FakeClock
 from tests.fakes.people import People
-from tests.fakes.rows import deployment_row, org_row
+from tests.fakes.rows import deployment_row, handler_row, org_row
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -49,6 +49,9 @@ OF_GRANT = {
     "viewer": "deployment:read",
     "admin": "deployment:read deployment:write deployment:invoke",
 }
+
+OWN = ("dep_own", "hdl_dep_own")
+"""What scoped keys were granted: a deployment of either kind."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,9 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
         for org in ("org_1", "org_2"):
             orgs.insert(session, org_row(NOW, org))
         for dep, org in (("dep_own", "org_1"), ("dep_ungranted", "org_1"), ("dep_foreign", "org_2")):
-            deployments.insert(session, deployment_row(NOW, dep, org_id=org, deleted_at=NOW, delete_requested_at=NOW))
+            gone = {"org_id": org, "deleted_at": NOW, "delete_requested_at": NOW}
+            deployments.insert(session, deployment_row(NOW, dep, **gone))
+            handlers.insert_once(session, handler_row(NOW, f"hdl_{dep}", **gone))
     people = People(database, hasher, NOW)
     passed: list[str] = []
     app = _app(database, hasher, passed)
@@ -154,7 +159,7 @@ def _callers(people: People) -> list[Caller]:
         callers.append(Caller(f"session of {role}", "session", people.session(user), allowed))
         callers.append(Caller(f"key of {role}", "key", people.key("org_1", user)[1], allowed))
         for grant, granted in OF_GRANT.items():
-            _, headers = people.key("org_1", user, granted={"dep_own": GrantRole(grant)})
+            _, headers = people.key("org_1", user, granted=dict.fromkeys(OWN, GrantRole(grant)))
             both = allowed & frozenset(granted.split())
             callers.append(Caller(f"{role}'s key scoped as {grant}", "scoped", headers, both))
     only_invoke = people.key("org_1", "user_owner", scopes=[Permission.DEPLOYMENT_INVOKE])[1]
@@ -195,6 +200,7 @@ def paths(route: RouteContext) -> list[str]:
     made = []
     for org, dep in (("org_1", "dep_own"), ("org_1", "dep_ungranted"), ("org_1", "dep_foreign"), ("org_2", "dep_own")):
         path = route.path.replace("{org_id}", org).replace("{deployment_id}", dep)
+        path = path.replace("{handler}", f"hdl_{dep}")
         while "{" in path:
             path = path[: path.index("{")] + "thing_1" + path[path.index("}") + 1 :]
         made.append(path)
@@ -238,9 +244,13 @@ NEEDS = {
         "current_session log_out log_out_everywhere get_account patch_account close_account list_sessions "
         "revoke_session send_phone_code verify_phone create_org accept_invitation"
     ),
-    "deployment:write": ("create_deployment delete_deployment patch_scaling replay_delivery"),
-    "deployment:read filtered": ("list_deployments"),
-    "deployment:read": ("get_deployment get_scaling get_logs get_stack get_cost list_deliveries get_delivery"),
+    "deployment:write": (
+        "create_deployment delete_deployment patch_scaling create_handler patch_handler delete_handler replay_delivery"
+    ),
+    "deployment:read filtered": ("list_deployments list_handlers"),
+    "deployment:read": (
+        "get_deployment get_handler get_scaling get_logs get_stack get_cost list_deliveries get_delivery"
+    ),
     "signed_in": ("gpu_model_configs list_orgs get_org"),
     "deployment:invoke": (
         "chat complete embed list_models chat_for_org complete_for_org embed_for_org list_models_for_org "

@@ -11,6 +11,9 @@ down_revision = '0007'
 branch_labels = None
 depends_on = None
 
+NAMES = {'fk': 'fk_%(table_name)s_%(column_0_name)s'}
+"""SQLite's foreign keys have no names: this one makes them for the time of the change."""
+
 
 def upgrade() -> None:
     op.create_table('worker_activity',
@@ -65,9 +68,18 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f('ix_handlers_phase'), ['phase'], unique=False)
         batch_op.create_index(batch_op.f('ix_handlers_slug'), ['slug'], unique=False)
         batch_op.create_index('one_living_slug_per_org', ['org_id', 'slug'], unique=True, sqlite_where=sa.text('deleted_at IS NULL'), postgresql_where=sa.text('deleted_at IS NULL'))
+    # grants are on deployments of either kind
+    if op.get_bind().dialect.name == 'postgresql':
+        op.drop_constraint('key_grants_deployment_id_fkey', 'key_grants', type_='foreignkey')
+        return
+    with op.batch_alter_table('key_grants', naming_convention=NAMES) as batch_op:
+        batch_op.drop_constraint('fk_key_grants_deployment_id', type_='foreignkey')
 
 
 def downgrade() -> None:
+    op.execute("DELETE FROM key_grants WHERE deployment_id LIKE 'hdl%'")
+    with op.batch_alter_table('key_grants') as batch_op:
+        batch_op.create_foreign_key('key_grants_deployment_id_fkey', 'deployments', ['deployment_id'], ['id'])
     with op.batch_alter_table('handlers', schema=None) as batch_op:
         batch_op.drop_index('one_living_slug_per_org', sqlite_where=sa.text('deleted_at IS NULL'), postgresql_where=sa.text('deleted_at IS NULL'))
         batch_op.drop_index(batch_op.f('ix_handlers_slug'))
