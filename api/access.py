@@ -144,6 +144,18 @@ ACCESS: Mapping[str, Access] = MappingProxyType(
         "replay_delivery": _WRITE,
         "get_webhook_secret": _ADMIN,
         "rotate_webhook_secret": _ADMIN,
+        # storage
+        "begin_upload": Permission.STORAGE_WRITE,
+        "commit_upload": Permission.STORAGE_WRITE,
+        "list_objects": Permission.STORAGE_READ,
+        "get_storage_usage": Permission.STORAGE_READ,
+        "begin_multipart": Permission.STORAGE_WRITE,
+        "list_parts": Permission.STORAGE_WRITE,
+        "complete_multipart": Permission.STORAGE_WRITE,
+        "abort_multipart": Permission.STORAGE_WRITE,
+        "get_object": Permission.STORAGE_READ,
+        "patch_object": Permission.STORAGE_WRITE,
+        "delete_object": Permission.STORAGE_WRITE,
         # permissions of keys on deployments
         "grant_permission": _ADMIN_OR_OWN,
         "list_permissions": _ADMIN_OR_OWN,

@@ -25,6 +25,7 @@ from api.routers import (
     orgs,
     permissions,
     scaling,
+    storage,
     webhooks,
 )
 from api.schemas.errors import ErrorAnswer
@@ -75,6 +76,7 @@ def create_app(deps: Deps) -> FastAPI:
     app.include_router(oidc.router)
     app.include_router(account.router)
     app.include_router(keys.manage_router)
+    app.include_router(storage.router)
     app.include_router(health.router)
     routes = list(iter_route_contexts(app.routes))
     check_routes({r.name or "": isinstance(r.original_route, APIRoute) for r in routes})

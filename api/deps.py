@@ -23,6 +23,7 @@ from engine.model.clock import Clock
 from engine.model.deployment import Replica
 from engine.model.errors import NotFound, Unauthenticated
 from engine.model.hosts import DockerHost
+from engine.storage.objects import Storage
 from engine.store import deployments, handlers, keys, memberships, orgs
 from engine.store.database import Database
 from engine.store.sealing import Sealer
@@ -62,6 +63,7 @@ class Deps:
     logs: WorkerLogs
     stacks: StackStates
     identity: Identity
+    storage: Storage
     docker_hosts: tuple[DockerHost, ...] = ()
 
 

@@ -28,6 +28,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "rate_limit_exceeded": 429,
     "cloud_error": 502,
     "unavailable": 503,
+    "insufficient_storage": 507,
 }
 
 

@@ -8,6 +8,7 @@ import socket
 import uvicorn
 
 from api import process
+from api.object_storage import build_door
 from api.settings import Settings
 from engine.gateway.api_proxy import ApiProxy
 from engine.gateway.feed import RouteFeed
@@ -33,7 +34,8 @@ def build(settings: Settings, database: Database) -> FrontDoor:
     feed = RouteFeed(database, table, Sealer(secret), clock)
     inference = Inference(table, feed.fresh, hasher, clock, metrics, max_body_bytes=settings.max_body_bytes)
     proxy = ApiProxy(settings.api_socket, max_body_bytes=settings.max_body_bytes)
-    return FrontDoor(inference, proxy, feed, metrics, ids.new_id)
+    storage = build_door(settings, database, clock, secret)
+    return FrontDoor(inference, proxy, feed, metrics, ids.new_id, storage)
 
 
 def main() -> None:

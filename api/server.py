@@ -15,6 +15,7 @@ from api.app import create_app
 from api.checkpoints import Checkpoints
 from api.deps import Deps
 from api.identity import build_identity
+from api.object_storage import build_storage
 from api.settings import Settings
 from engine.identity import installation_secret
 from engine.identity.keys import KeyHasher
@@ -40,6 +41,7 @@ def build(settings: Settings, database: Database) -> Deps:
         logs=AgentLogs(sealer),
         stacks=Checkpoints(settings.resolved_backend_url, dict(os.environ)),
         identity=build_identity(settings, database, hasher, sealer, clock),
+        storage=build_storage(settings, database, clock, secret),
         docker_hosts=settings.hosts,
     )
 

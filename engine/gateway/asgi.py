@@ -33,8 +33,10 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "method_not_allowed": 405,
     "conflict": 409,
     "payload_too_large": 413,
+    "invalid_request": 422,
     "bad_gateway": 502,
     "unavailable": 503,
+    "insufficient_storage": 507,
 }
 
 

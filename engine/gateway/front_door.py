@@ -17,6 +17,7 @@ from engine.gateway.feed import RouteFeed
 from engine.gateway.inference import Call, Inference, parse_path
 from engine.gateway.metrics import GatewayMetrics
 from engine.gateway.routes import NoRoute
+from engine.gateway.storage_door import StorageDoor
 from engine.model.errors import StackyardError
 
 NewId = Callable[[str], str]
@@ -31,13 +32,15 @@ class FrontDoor:
     """Plain ASGI: no framework between the socket and a token."""
 
     def __init__(
-        self, inference: Inference, api: ApiProxy, feed: RouteFeed, metrics: GatewayMetrics, new_id: NewId
-    ) -> None:
+        self, inference: Inference, api: ApiProxy, feed: RouteFeed, metrics: GatewayMetrics, new_id: NewId,
+        storage: StorageDoor | None = None,
+    ) -> None:  # fmt: skip
         self._inference = inference
         self._api = api
         self._feed = feed
         self._metrics = metrics
         self._new_id = new_id
+        self._storage = storage
         self._log = structlog.get_logger("gateway")
         metrics.gauge("routes_age_seconds", "Since the routes last agreed with the store", lambda: feed.age_seconds)
 
@@ -55,12 +58,16 @@ class FrontDoor:
         await self._inference.open()
         await asyncio.to_thread(self._feed.load)
         loops = [asyncio.create_task(self._feed.run()), asyncio.create_task(self._feed.note_uses())]
+        if self._storage is not None:
+            loops.append(asyncio.create_task(self._storage.run()))
         await send({"type": "lifespan.startup.complete"})
         await receive()
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
         await self._feed.flush_uses()
+        if self._storage is not None:
+            await self._storage.close()
         await self._inference.close()
         await self._api.close()
         await send({"type": "lifespan.shutdown.complete"})
@@ -105,6 +112,8 @@ class FrontDoor:
             start: Headers = [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")]
             await send({"type": "http.response.start", "status": 200, "headers": start})
             await send({"type": "http.response.body", "body": text})
+        elif self._storage is not None and self._storage.serves(scope["path"]):
+            await self._storage.answer(scope, receive, send)
         elif scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._api.answer(scope, receive, send, request_id)
         else:

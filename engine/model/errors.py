@@ -80,6 +80,12 @@ class TooLarge(StackyardError):
     code = "payload_too_large"
 
 
+class StorageFull(StackyardError):
+    """There is no room: the disk is full, or the organisation's quota would be passed. Nothing was stored."""
+
+    code = "insufficient_storage"
+
+
 class Unavailable(StackyardError):
     """A part of the system this depends on does not answer; trying again later is right."""
 

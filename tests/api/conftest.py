@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from engine.store.database import Database
 from engine.store.sealing import Sealer
 from engine.store.tables import DeploymentRow, OrgRow
 from tests.fakes.identity import Promotions, ReadableMail, ReadableSms, identity_for_tests
+from tests.fakes.storage import disk_storage
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 PUBLIC = "/api/v1/public"
@@ -128,7 +130,7 @@ class Api:
 
 
 @pytest.fixture
-def api(store: Database) -> Iterator[Api]:
+def api(store: Database, tmp_path: Path) -> Iterator[Api]:
     database = store
     clock, logs, stacks, hasher = SteppingClock(), FakeLogs(), FakeStacks(), KeyHasher(SECRET)
     with database.write() as session:
@@ -142,6 +144,7 @@ def api(store: Database) -> Iterator[Api]:
         database=database, hasher=hasher, sealer=Sealer(SECRET), clock=clock, new_id=ids.new_id,
         public_url="http://yard.test", logs=logs, stacks=stacks,
         identity=identity_for_tests(database, clock, mail=mail, sms=sms, promotions=promotions),
+        storage=disk_storage(database, clock, tmp_path / "storage").service,
     )  # fmt: skip
     app = create_app(deps)
     with TestClient(app, raise_server_exceptions=False) as client:

@@ -265,6 +265,11 @@ NEEDS = {
         "rename_org change_role transfer_org create_invitation list_invitations revoke_invitation list_audit "
         "get_webhook_secret rotate_webhook_secret"
     ),
+    "storage:write": (
+        "begin_upload commit_upload begin_multipart list_parts complete_multipart abort_multipart patch_object "
+        "delete_object"
+    ),
+    "storage:read": ("list_objects get_storage_usage get_object"),
     "billing:read": ("get_balance list_transactions list_budgets"),
     "billing:write": ("put_budget delete_budget"),
     "operator": ("record_deposit"),

@@ -44,7 +44,7 @@ def test_two_requests_with_one_key_at_the_same_time_make_one_deployment(
     unused: Any = None
     deps = Deps(
         database=database, hasher=KeyHasher(SECRET), sealer=Sealer(SECRET), clock=clock, new_id=ids.new_id,
-        public_url="http://yard.test", logs=unused, stacks=unused, identity=unused,
+        public_url="http://yard.test", logs=unused, stacks=unused, identity=unused, storage=unused,
     )  # fmt: skip
     both_are_here = threading.Barrier(2)
     met: set[int] = set()

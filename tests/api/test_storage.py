@@ -1,0 +1,325 @@
+"""`/v1/storage` through gateway and API on real sockets: Hypereal's own curls, then all that may go wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from engine.gateway.api_proxy import ApiProxy
+from engine.gateway.feed import RouteFeed
+from engine.gateway.front_door import FrontDoor
+from engine.gateway.inference import Inference
+from engine.gateway.metrics import GatewayMetrics
+from engine.gateway.routes import RouteTable
+from engine.model import ids
+from engine.model.clock import SystemClock
+from engine.model.storage import SMALLEST_PART
+from engine.store import audit, storage_egress
+from tests.fakes.served_app import served
+from tests.fakes.storage import DiskStorage, disk_storage
+
+SAMPLES = Path(__file__).parent / "golden" / "hypereal-storage.sh.txt"
+DOCUMENT = Path(__file__).parents[2].parent / "shared" / "seeds" / "hypereal-infrastructure.txt"
+HOST = "https://hypereal.cloud"
+LIMIT = 1024 * 1024
+
+
+@dataclass
+class Yard:
+    """A gateway in front of the API, and the storage behind both."""
+
+    url: str
+    api: Any
+    disk: DiskStorage
+    client: httpx.Client
+
+    def call(self, method: str, path: str, **options: Any) -> httpx.Response:
+        options.setdefault("headers", self.api.headers)
+        return self.client.request(method, f"{self.url}/v1/storage{path}", **options)
+
+    def begin(self, **changed: Any) -> dict[str, Any]:
+        body = {"filename": "lora.safetensors", "contentType": "application/octet-stream", "kind": "lora"} | changed
+        answer = self.call("POST", "/upload", json=body)
+        assert answer.status_code == 201, answer.text
+        made: dict[str, Any] = answer.json()
+        return made
+
+    def store(self, content: bytes, **changed: Any) -> dict[str, Any]:
+        """Upload and commit."""
+        made = self.begin(**changed)
+        assert self.client.put(made["uploadUrl"], content=content).status_code == 200
+        answer = self.call("POST", "/commit", json={"id": made["id"]})
+        assert answer.status_code == 200, answer.text
+        stored: dict[str, Any] = answer.json()
+        return stored
+
+    def files(self) -> int:
+        return sum(1 for path in self.disk.blobs.folder.rglob("blob_*") if path.is_file())
+
+    def sent_bytes(self) -> int:
+        self.disk.egress.flush()
+        with self.api.database.read() as session:
+            return storage_egress.sent_since(session, "org_1", 0)
+
+
+class StandingClock(SystemClock):
+    """The API's clock for times of day, the machine's for loops."""
+
+    def __init__(self, api: Any) -> None:
+        self._api = api
+
+    def now(self) -> datetime:
+        now: datetime = self._api.clock.now()
+        return now
+
+
+@pytest.fixture
+def yard(api: Any, tmp_path: Path) -> Iterator[Yard]:
+    deps, clock = api.app.state.deps, StandingClock(api)
+    metrics, table = GatewayMetrics(), RouteTable()
+    feed = RouteFeed(api.database, table, deps.sealer, clock)
+    inference = Inference(table, feed.fresh, api.hasher, clock, metrics, max_body_bytes=LIMIT)
+    proxy = ApiProxy(tmp_path / "api.sock", max_body_bytes=LIMIT)
+    disk = disk_storage(api.database, clock, tmp_path / "storage")
+    with ExitStack() as stack:
+        stack.enter_context(served(api.app, at=tmp_path / "api.sock"))
+        front = FrontDoor(inference, proxy, feed, metrics, ids.new_id, disk.door())
+        url = stack.enter_context(served(front, lifespan="on"))
+        here = disk_storage(api.database, clock, tmp_path / "storage", public_url=url)
+        api.app.state.deps = replace(deps, storage=here.service)
+        yield Yard(url, api, disk, stack.enter_context(httpx.Client(timeout=30)))
+
+
+def run(script: str, folder: Path) -> str:
+    """What a shell prints for it."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not on PATH")
+    done = subprocess.run(["bash", "-ec", script], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(not DOCUMENT.exists(), reason="the document is not beside this checkout")
+def test_samples_are_the_documents() -> None:
+    assert SAMPLES.read_text() in DOCUMENT.read_text()
+
+
+def test_samples_upload_put_and_commit(yard: Yard, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 1000
+    (tmp_path / "lora.safetensors").write_bytes(content)
+    key = yard.api.headers["Authorization"].removeprefix("Bearer ")
+    step_a, step_b, step_c = SAMPLES.read_text().replace(HOST, yard.url).replace("ck_...", key).split("# Step ")[1:]
+
+    made = json.loads(run("# Step " + step_a, tmp_path))
+    assert made["id"].startswith("obj_") and {"uploadUrl", "publicUrl"} <= set(made)
+    run("# Step " + step_b.replace("<uploadUrl>", made["uploadUrl"]), tmp_path)
+    committed = json.loads(run("# Step " + step_c.replace('"id": "..."', f'"id": "{made["id"]}"'), tmp_path))
+
+    assert (committed["status"], committed["sizeBytes"]) == ("committed", len(content))
+    assert committed["checksum"] == f"sha256:{hashlib.sha256(content).hexdigest()}"
+    read = yard.client.get(made["publicUrl"])
+    assert read.content == content
+    assert read.headers["content-disposition"].startswith('attachment; filename="lora.safetensors"')
+    assert yard.sent_bytes() == len(content)
+
+
+def test_commit_of_what_never_arrived_is_a_conflict(yard: Yard) -> None:
+    made = yard.begin()
+    answer = yard.call("POST", "/commit", json={"id": made["id"]})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "conflict")
+    assert yard.client.get(made["publicUrl"]).status_code == 404
+    assert yard.call("POST", "/commit", json={"id": "obj_nothing"}).status_code == 404
+
+
+def test_checksum_and_size_are_compared(yard: Yard) -> None:
+    content = b"weights"
+    right, wrong = hashlib.sha256(content).hexdigest(), "0" * 64
+    made = yard.begin(sizeBytes=len(content), checksum=f"sha256:{wrong}")
+    short = yard.client.put(made["uploadUrl"], content=content[:-1])
+    assert short.status_code == 422 and short.json()["error"]["details"] == {"sent_bytes": 6, "declared_bytes": 7}
+    longer = yard.client.put(made["uploadUrl"], content=iter([content, b"more"]))  # chunked: nothing is announced
+    assert longer.status_code == 422 and longer.json()["error"]["details"]["declared_bytes"] == 7
+    assert yard.files() == 0
+    assert yard.client.put(made["uploadUrl"], content=content).status_code == 200
+    refused = yard.call("POST", "/commit", json={"id": made["id"]})
+    assert refused.status_code == 409
+    assert refused.json()["error"]["details"] == {"id": made["id"], "found": right, "declared": wrong}
+
+    made = yard.begin()
+    yard.client.put(made["uploadUrl"], content=content)
+    assert yard.call("POST", "/commit", json={"id": made["id"], "checksum": wrong}).status_code == 409
+    assert yard.call("POST", "/commit", json={"id": made["id"], "checksum": right}).status_code == 200
+    assert yard.call("POST", "/commit", json={"id": made["id"]}).json()["status"] == "committed"  # again: no change
+    again = yard.client.put(made["uploadUrl"], content=b"other")
+    assert again.status_code == 409
+    assert yard.client.get(made["publicUrl"]).content == content
+
+
+def test_urls_that_were_not_signed_for_this_are_forbidden(yard: Yard) -> None:
+    made = yard.begin()
+    url = made["uploadUrl"]
+    elsewhere = yard.begin()["id"]
+    for bad in (url.split("?")[0], url + "0", url.replace(made["id"], elsewhere), url.replace("use=put", "use=worker")):
+        answer = yard.client.put(bad, content=b"x")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden"), bad
+    assert yard.client.get(url).status_code == 403
+    yard.api.clock.time += timedelta(hours=1)
+    assert yard.client.put(url, content=b"x").json()["error"]["message"].startswith("the signed URL has expired")
+    assert yard.files() == 0
+
+
+def test_ranges_and_conditions(yard: Yard) -> None:
+    content = bytes(range(256)) * 4
+    stored = yard.store(content, filename="Übung 1.png", contentType="image/png")
+
+    def get(**headers: str) -> httpx.Response:
+        return yard.client.get(stored["publicUrl"], headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+    part = get(range="bytes=10-19")
+    assert (part.status_code, part.content) == (206, content[10:20])
+    assert part.headers["content-range"] == f"bytes 10-19/{len(content)}"
+    assert get(range="bytes=-4").content == content[-4:]
+    assert get(range="bytes=1000-").content == content[1000:]
+    assert get(range=f"bytes={len(content)}-").status_code == 416
+    assert get(range="bytes=0-1", if_range='"other"').content == content
+    assert get(if_none_match=part.headers["etag"]).status_code == 304
+    assert part.headers["content-disposition"] == (
+        "inline; filename=\"_bung 1.png\"; filename*=UTF-8''%C3%9Cbung%201.png"
+    )
+    assert yard.client.head(stored["publicUrl"]).headers["content-length"] == str(len(content))
+    assert yard.sent_bytes() == 10 + 4 + 24 + len(content)  # neither HEAD, 304 nor 416 sends a byte
+
+
+def test_reads_by_workers_are_free_and_downloads_are_not(yard: Yard) -> None:
+    stored = yard.store(b"0123456789", public=False)
+    assert stored["publicUrl"] is None
+    deps = yard.api.app.state.deps
+    free = deps.storage.internal_url(stored["id"], org_id="org_1", ttl=timedelta(minutes=5))
+    assert yard.client.get(free).content == b"0123456789"
+    assert yard.sent_bytes() == 0
+    assert yard.client.get(stored["downloadUrl"]).content == b"0123456789"
+    assert yard.sent_bytes() == 10
+    assert yard.call("GET", "/usage").json()["egressBytesThisMonth"] == 10
+    yard.api.clock.time += timedelta(minutes=5)
+    assert yard.client.get(free).status_code == 403
+
+
+def test_public_url_ends_with_publicity_and_with_the_object(yard: Yard) -> None:
+    stored = yard.store(b"x")
+    hidden = yard.call("PATCH", f"/{stored['id']}", json={"public": False}).json()
+    assert (hidden["public"], hidden["publicUrl"]) == (False, None)
+    assert yard.client.get(stored["publicUrl"]).status_code == 404
+    shown = yard.call("PATCH", f"/{stored['id']}", json={"public": True}).json()
+    assert shown["publicUrl"] != stored["publicUrl"] and yard.client.get(shown["publicUrl"]).content == b"x"
+    assert yard.call("DELETE", f"/{stored['id']}").json()["status"] == "deleted"
+    assert yard.client.get(shown["publicUrl"]).status_code == 404
+    assert yard.client.get(stored["downloadUrl"]).status_code == 404
+    assert yard.call("GET", f"/{stored['id']}").status_code == 404
+    assert yard.files() == 0
+    with yard.api.database.read() as session:
+        deeds = [row.action for row in audit.page(session, org_id="org_1") if row.subject == stored["id"]]
+    assert deeds == ["storage.deleted", "storage.published", "storage.hidden", "storage.committed"]
+
+
+def test_another_tenant_sees_nothing(yard: Yard) -> None:
+    stored = yard.store(b"mine")
+    multipart = yard.call("POST", "/multipart", json={"filename": "a", "sizeBytes": 1}).json()["uploadId"]
+    theirs = yard.api.headers_of("org_2")
+    for method, path, body in (
+        ("GET", f"/{stored['id']}", None),
+        ("PATCH", f"/{stored['id']}", {"public": False}),
+        ("DELETE", f"/{stored['id']}", None),
+        ("POST", "/commit", {"id": stored["id"]}),
+        ("GET", f"/multipart/{multipart}/parts", None),
+        ("POST", f"/multipart/{multipart}/complete", {}),
+        ("DELETE", f"/multipart/{multipart}", None),
+    ):
+        answer = yard.call(method, path, headers=theirs, json=body)
+        assert answer.status_code == 404, (method, path, answer.text)
+    assert yard.call("GET", "", headers=theirs).json() == {"data": [], "has_more": False}
+    assert yard.call("GET", f"/{stored['id']}").json()["status"] == "committed"
+
+
+def test_lists_by_kind_and_in_pages(yard: Yard) -> None:
+    made = []
+    for number, kind in enumerate(("lora", "model", "lora", "dataset")):
+        yard.api.clock.time += timedelta(seconds=1)
+        made.append(yard.begin(kind=kind, filename=f"f{number}")["id"])
+    first = yard.call("GET", "", params={"limit": 3}).json()
+    assert [o["id"] for o in first["data"]] == made[:0:-1] and first["has_more"]
+    rest = yard.call("GET", "", params={"limit": 3, "after": made[1]}).json()
+    assert [o["id"] for o in rest["data"]] == made[:1] and not rest["has_more"]
+    assert [o["filename"] for o in yard.call("GET", "", params={"kind": "lora"}).json()["data"]] == ["f2", "f0"]
+    assert yard.call("GET", "", params={"status": "committed"}).json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"filename": "../../etc/passwd"},
+        {"filename": "a\nb"},
+        {"filename": ""},
+        {"kind": "Lora!"},
+        {"contentType": "text/html\r\nset-cookie: a=b"},
+        {"sizeBytes": -1},
+        {"checksum": "md5:abc"},
+        {"unknown": 1},
+    ],
+)
+def test_bad_input_is_refused_and_nothing_stored(yard: Yard, changed: dict[str, Any]) -> None:
+    body = {"filename": "a", "contentType": "application/octet-stream", "kind": "lora"} | changed
+    assert yard.call("POST", "/upload", json=body).status_code == 422
+    assert yard.call("GET", "").json()["data"] == []
+
+
+def test_parts_are_resumed_in_any_order(yard: Yard) -> None:
+    content = bytes(range(251)) * (2 * SMALLEST_PART // 251 + 5000)
+    body = {"filename": "big.bin", "kind": "model", "sizeBytes": len(content), "partSizeBytes": SMALLEST_PART,
+            "checksum": hashlib.sha256(content).hexdigest()}  # fmt: skip
+    made = yard.call("POST", "/multipart", json=body).json()
+    assert made["partCount"] == 3
+    path = f"/multipart/{made['uploadId']}"
+    parts = yard.call("GET", path + "/parts").json()["data"]
+
+    def put(number: int) -> httpx.Response:
+        start = (number - 1) * SMALLEST_PART
+        sent = content[start : start + SMALLEST_PART]
+        return yard.client.put(parts[number - 1]["uploadUrl"], content=sent)
+
+    assert put(3).status_code == 200 and put(1).status_code == 200
+    wrong = yard.client.put(parts[1]["uploadUrl"], content=b"too short")
+    assert wrong.status_code == 422
+    missing = yard.call("POST", path + "/complete")
+    assert missing.status_code == 409 and missing.json()["error"]["details"]["missing"] == [2]
+    state = yard.call("GET", path + "/parts").json()["data"]
+    assert [p["uploadedAt"] is None for p in state] == [False, True, False]
+    assert put(2).status_code == 200
+    done = yard.call("POST", path + "/complete").json()
+    assert (done["status"], done["sizeBytes"]) == ("committed", len(content))
+    assert yard.call("POST", path + "/complete").json()["id"] == done["id"]  # again: no change
+    assert yard.client.get(done["publicUrl"]).content == content
+    assert put(2).status_code == 409
+    assert yard.call("DELETE", path).status_code == 409
+
+
+def test_aborted_upload_leaves_nothing(yard: Yard) -> None:
+    made = yard.call("POST", "/multipart", json={"filename": "a", "sizeBytes": 3}).json()
+    path = f"/multipart/{made['uploadId']}"
+    url = yard.call("GET", path + "/parts").json()["data"][0]["uploadUrl"]
+    assert yard.client.put(url, content=b"abc").status_code == 200 and yard.files() == 1
+    assert yard.call("DELETE", path).json()["status"] == "aborted"
+    assert yard.files() == 0
+    assert yard.client.put(url, content=b"abc").status_code == 409
+    assert yard.call("POST", path + "/complete").status_code == 409
+    assert yard.call("GET", "").json()["data"] == []
