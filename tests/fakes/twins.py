@@ -190,7 +190,9 @@ class Twin:
         if verb != "preview" and "--preview-only" not in flags:
             args += ["--yes", "--skip-preview"]
         with self._program(step) as client:
-            return self._run(*args, *client)
+            # as the SDK's Automation API, which is who passes `--client`
+            automation = {"PULUMI_AUTOMATION_API": "true"} if client else {}
+            return self._run(*args, *client, **automation)
 
     @contextmanager
     def _program(self, step: int | None) -> Iterator[list[str]]:
@@ -204,8 +206,8 @@ class Twin:
         with language_server(lambda: self.program(step)) as address:
             yield [f"--client={address}", "--exec-kind=auto.inline"]
 
-    def _run(self, *args: str) -> tuple[int, str, str]:
-        return self.engine(list(args), self.root / "work", self.environment)
+    def _run(self, *args: str, **environment: str) -> tuple[int, str, str]:
+        return self.engine(list(args), self.root / "work", {**self.environment, **environment})
 
     def _resolved(self, word: str) -> str:
         return re.sub(r"([@%])([\w-]+)", lambda m: self._named(m[2], "urn" if m[1] == "@" else "id"), word)

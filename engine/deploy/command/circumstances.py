@@ -19,6 +19,17 @@ from engine.deploy.stack_config import ConfigError
 from engine.deploy.update import UpdateMode
 
 _TEXT_SWITCHES = frozenset({"true", "false"})
+_SWITCHES = re.compile(
+    r"PULUMI_(AUTOMATION_API_SKIP_VERSION_CHECK|CONTINUE_ON_ERROR|DEBUG_COMMANDS|DEV|EXPERIMENTAL|GOROUTINE_PANIC_RECOVERY"
+    r"|DISABLE_(AUTOMATIC_PLUGIN_ACQUISITION|JOURNALING|OUTPUT_VALUES|PROVIDER_PREVIEW|REGISTRY_RESOLVE"
+    r"|RESOURCE_REFERENCES|SECRET_CACHE|VALIDATION)"
+    r"|DIY_BACKEND_(DISABLE_CHECKPOINT_BACKUPS|GZIP|IGNORE_DEPRECATION_ERROR|LEGACY_LAYOUT|NO_LEGACY_WARNING"
+    r"|RETAIN_CHECKPOINTS|ZSTD)"
+    r"|ENABLE_(LEGACY_DIFF|LEGACY_REFRESH_DIFF|STREAMING_JSON_PREVIEW)|ERROR_(ON_DEPENDENCY_CYCLES|OUTPUT_STRING)"
+    r"|FALLBACK_TO_STATE_SECRETS_MANAGER|IGNORE_AMBIENT_PLUGINS|NEO|PARALLEL_DIFF|RUN_PROGRAM"
+    r"|SKIP_(CHECKPOINTS|CONFIRMATIONS|UPDATE_CHECK)|SUPPRESS_NEO_LINK)"
+)
+"""The variables that are true or false; of the others even such a value is nobody's business."""
 _NO_VERSION = "0.0.0"  # what the official host says of a pip that is not there
 
 
@@ -35,7 +46,8 @@ def circumstances(session: Session, mode: UpdateMode) -> Mapping[str, str]:
     }
     for name, text in session.env.items():
         if name.startswith("PULUMI_"):
-            facts[f"pulumi.env.{name}"] = text if text in _TEXT_SWITCHES else "set"
+            is_on = str(text.lower() in ("1", "true")).lower()
+            facts[f"pulumi.env.{name}"] = is_on if _SWITCHES.fullmatch(name) else "set"
     if session.terminal is None:
         facts["pulumi.flag.non-interactive"] = "true"
     if facts["exec.kind"].startswith("auto."):

@@ -131,6 +131,7 @@ def test_virtual_environment_is_used(started: Callable[..., Folder]) -> None:
         "pulumi.export('prefix', sys.prefix)\npulumi.export('venv', os.environ['VIRTUAL_ENV'])\n",
         project="name: local\nruntime: {name: python, options: {virtualenv: lab}}\n",
     )
+    folder.variables = {"PULUMI_ACCESS_TOKEN": "true", "PULUMI_DEV": "0"}
     venv.create(folder.work / "lab", symlinks=True)
     text = folder.up_fails()
     assert "the Pulumi SDK is not installed for" in text and "-m pip install pulumi" in text
@@ -147,6 +148,8 @@ def test_virtual_environment_is_used(started: Callable[..., Folder]) -> None:
         "runtime.name": "python",
         "runtime.version": platform.python_version(),
     }
+    assert latest["environment"]["pulumi.env.PULUMI_ACCESS_TOKEN"] == "set", "its value is recorded"
+    assert latest["environment"]["pulumi.env.PULUMI_DEV"] == "false"
 
 
 @pytest.mark.parametrize(
