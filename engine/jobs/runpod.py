@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.jobs.desk import TakenJob, WorkerDesk
-from engine.jobs.web import Answer, Request, Route, json_answer
+from engine.jobs.web import SMALL_BODY_BYTES, Answer, Call, Request, Route, json_answer
 from engine.model.clock import Clock
 from engine.model.errors import InvalidSpec, NotFound, Unauthenticated, Unavailable
 
@@ -135,9 +135,8 @@ class WorkerProtocol:
         return handler, worker
 
 
-def _route(method: str, pattern: str, verb: str, call: Any, limit_bytes: int = 0) -> Route:
-    compiled = re.compile(pattern.replace("{verb}", verb))
-    return Route(method, compiled, call, needs_key=False, **({"limit_bytes": limit_bytes} if limit_bytes else {}))
+def _route(method: str, pattern: str, verb: str, call: Call, limit_bytes: int = SMALL_BODY_BYTES) -> Route:
+    return Route(method, re.compile(pattern.replace("{verb}", verb)), call, needs_key=False, limit_bytes=limit_bytes)
 
 
 def _job(job: TakenJob) -> bytes:
