@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from engine.store.database import Database
@@ -27,6 +28,12 @@ if KIND not in ("sqlite", "postgres"):
 
 CHOSEN = frozenset({"new_database_url", "new_bare_database_url"})
 """Fixtures whose databases are of the kind this run is for; `store` and `database_url` are made from them."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Logged failures as plain text: structlog's own renderer draws every variable, for seconds."""
+    console = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], console])
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -61,20 +68,8 @@ def dockerd() -> Iterator[DockerDaemon]:
 
 
 @pytest.fixture(scope="session")
-def postgres_template(postgres: PostgresCluster) -> str:
-    """Name of a migrated, empty database."""
-    url = postgres.new_database()
-    _migrate(url)
-    return url.rpartition("/")[2]
-
-
-@pytest.fixture(scope="session")
-def new_database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
-    """Makes migrated, empty databases of the kind this run is for; returns their URLs."""
-    if KIND == "postgres":
-        cluster: PostgresCluster = request.getfixturevalue("postgres")
-        template: str = request.getfixturevalue("postgres_template")
-        return lambda: cluster.new_database(template)
+def new_sqlite_url(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
+    """Makes migrated, empty SQLite files: copies of one, for migrating takes longer than most tests."""
     empty = tmp_path_factory.mktemp("template") / "empty.db"
     _migrate(f"sqlite:///{empty}")
 
@@ -84,6 +79,21 @@ def new_database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.Te
         return f"sqlite:///{path}"
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def new_postgres_url(postgres: PostgresCluster) -> Callable[[], str]:
+    """Makes migrated, empty databases on PostgreSQL: copies of one."""
+    template = postgres.new_database()
+    _migrate(template)
+    return lambda: postgres.new_database(template.rpartition("/")[2])
+
+
+@pytest.fixture(scope="session")
+def new_database_url(request: pytest.FixtureRequest) -> Callable[[], str]:
+    """Makes migrated, empty databases of the kind this run is for; returns their URLs."""
+    factory: Callable[[], str] = request.getfixturevalue(f"new_{KIND}_url")
+    return factory
 
 
 @pytest.fixture(scope="session")

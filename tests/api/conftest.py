@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -129,8 +130,14 @@ class Api:
             leases.acquire(session, leases.executor_lease("worker-1"), "worker-1", 30, self.clock.now())
 
 
+@pytest.fixture(scope="session")
+def app() -> FastAPI:
+    """The application, built once for the tests of a process: what it works with comes from its state per request."""
+    return create_app(SimpleNamespace(clock=SteppingClock()))  # type: ignore[arg-type]
+
+
 @pytest.fixture
-def api(store: Database, tmp_path: Path) -> Iterator[Api]:
+def api(store: Database, app: FastAPI, tmp_path: Path) -> Iterator[Api]:
     database = store
     clock, logs, stacks, hasher = SteppingClock(), FakeLogs(), FakeStacks(), KeyHasher(SECRET)
     with database.write() as session:
@@ -140,13 +147,12 @@ def api(store: Database, tmp_path: Path) -> Iterator[Api]:
                 OrgRow(id=org, name=org, tier="enterprise", credit_limit_microdollars=None, created_at=clock.now()),
             )
     mail, sms, promotions = ReadableMail(), ReadableSms(), Promotions()
-    deps = Deps(
+    app.state.deps = Deps(
         database=database, hasher=hasher, sealer=Sealer(SECRET), clock=clock, new_id=ids.new_id,
         public_url="http://yard.test", logs=logs, stacks=stacks,
         identity=identity_for_tests(database, clock, mail=mail, sms=sms, promotions=promotions),
         storage=disk_storage(database, clock, tmp_path / "storage").service,
     )  # fmt: skip
-    app = create_app(deps)
     with TestClient(app, raise_server_exceptions=False) as client:
         built = Api(app, client, database, clock, logs, stacks, hasher, {}, mail, sms, promotions)
         built.headers = built.headers_of("org_1")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,15 +21,14 @@ from engine.store import deployments, orgs
 from engine.store.database import Database
 from engine.store.sealing import Sealer
 from tests.fakes.clock import FakeClock
-from tests.fakes.postgres import PostgresCluster
 from tests.fakes.rows import org_row
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture
-def database(postgres: PostgresCluster, postgres_template: str) -> Iterator[Database]:
-    database = Database(postgres.new_database(postgres_template))
+def database(new_postgres_url: Callable[[], str]) -> Iterator[Database]:
+    database = Database(new_postgres_url())
     yield database
     database.close()
 

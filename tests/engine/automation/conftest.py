@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from engine.automation.driver import StackDriver
 from engine.deploy.command import EmbeddedPulumi, EngineLoop
-from engine.deploy.secrets import new_salt
 from engine.model.clock import SystemClock
 from tests.fakes.provider import FakeProviders, InMemoryCloud
-
-
-@pytest.fixture(scope="session")
-def command_loop() -> Iterator[EngineLoop]:
-    loop = EngineLoop()
-    yield loop
-    loop.close()
 
 
 @pytest.fixture
@@ -27,10 +18,9 @@ def cloud() -> InMemoryCloud:
 
 
 @pytest.fixture
-def driver(tmp_path: Path, command_loop: EngineLoop, cloud: InMemoryCloud) -> StackDriver:
+def driver(tmp_path: Path, command_loop: EngineLoop, salt: str, cloud: InMemoryCloud) -> StackDriver:
     for folder in ("backend", "home", "work"):
         (tmp_path / folder).mkdir()
-    salt = new_salt("x", command_loop.keys)
     return StackDriver(
         project="golden",
         backend_url=f"file://{tmp_path}/backend",

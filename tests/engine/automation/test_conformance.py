@@ -12,7 +12,6 @@ import pytest
 from engine.automation.choice import choose_command
 from engine.automation.driver import StackDriver
 from engine.deploy.command import EmbeddedPulumi, EngineLoop
-from engine.deploy.secrets import new_salt
 from engine.model.clock import SystemClock
 from engine.model.fence import NoFence
 from engine.model.stack import ConfigText, StackRequest
@@ -58,10 +57,11 @@ def make_driver(mode: str, root: Path, loop: EngineLoop, salt: str) -> StackDriv
 
 
 @pytest.mark.parametrize("first", MODES)
-def test_either_engine_continues_the_others_stack(tmp_path: Path, command_loop: EngineLoop, first: str) -> None:
+def test_either_engine_continues_the_others_stack(
+    tmp_path: Path, command_loop: EngineLoop, salt: str, first: str
+) -> None:
     for folder in ("backend", "home", "work"):
         (tmp_path / folder).mkdir()
-    salt = new_salt("x", command_loop.keys)
     second = next(mode for mode in MODES if mode != first)
     one, other = (make_driver(mode, tmp_path, command_loop, salt) for mode in (first, second))
     outputs = {"plain": [1, {"a": "b"}], "token": "hush"}

@@ -19,7 +19,6 @@ from engine.automation.driver import StackDriver
 from engine.deploy.command import EmbeddedPulumi, EngineLoop
 from engine.deploy.provider import Provider
 from engine.deploy.providers.digitalocean import DigitalOceanProvider, HttpClients
-from engine.deploy.secrets import new_salt
 from engine.model.budget import Unlimited
 from engine.model.clock import SystemClock
 from engine.model.fence import NoFence
@@ -80,10 +79,12 @@ def recorded_program(endpoint: str) -> None:
     pulumi.export("status", droplet.status)
 
 
-def test_checkpoint_of_a_droplet_is_the_recorded_one(tmp_path: Path, command_loop: EngineLoop, cloud_url: str) -> None:
+def test_checkpoint_of_a_droplet_is_the_recorded_one(
+    tmp_path: Path, command_loop: EngineLoop, salt: str, cloud_url: str
+) -> None:
     for folder in ("backend", "home", "work"):
         (tmp_path / folder).mkdir()
-    providers, salt = Providers(), new_salt("x", command_loop.keys)
+    providers = Providers()
     driver = StackDriver(
         project="labdo",
         backend_url=f"file://{tmp_path}/backend",

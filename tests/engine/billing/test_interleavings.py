@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -36,10 +33,8 @@ from engine.store import usage as intervals
 from engine.store.database import Database
 from engine.store.holds import Hold
 from engine.store.ledger_tables import BudgetRow, HoldRow, LedgerTransactionRow, PriceRow
-from engine.store.migrate import migrate
 from engine.store.tables import OrgRow, UsageIntervalRow
 from tests.fakes.clock import START
-from tests.fakes.postgres import PostgresCluster
 
 ORGS = ("org_1", "org_2")
 LIMITS = {"org_1": 0, "org_2": 40}
@@ -343,22 +338,10 @@ def examples() -> int:
     return asked if asked > 100 else 0
 
 
-def test_books_agree_whatever_happens_on_sqlite(tmp_path: Path, examples: int) -> None:
-    template = tmp_path / "template.db"
-    first = Database(f"sqlite:///{template}")
-    migrate(first)
-    first.close()
-
-    def open_database() -> Database:
-        copy = Path(tempfile.mkdtemp(dir=tmp_path)) / "books.db"
-        shutil.copy(template, copy)
-        return Database(f"sqlite:///{copy}")
-
-    _run(open_database, examples or 10)
+def test_books_agree_whatever_happens_on_sqlite(new_sqlite_url: Callable[[], str], examples: int) -> None:
+    _run(lambda: Database(new_sqlite_url()), examples or 10)
 
 
 @pytest.mark.integration
-def test_books_agree_whatever_happens_on_postgresql(
-    postgres: PostgresCluster, postgres_template: str, examples: int
-) -> None:
-    _run(lambda: Database(postgres.new_database(postgres_template)), examples // 20 or 3)
+def test_books_agree_whatever_happens_on_postgresql(new_postgres_url: Callable[[], str], examples: int) -> None:
+    _run(lambda: Database(new_postgres_url()), examples // 20 or 3)

@@ -20,7 +20,6 @@ from engine.deploy.backend.locks import lock_keys
 from engine.deploy.backend.stack_journal import journal_key
 from engine.deploy.backend.stacks import Backend, StackReference
 from engine.deploy.command import EngineLoop
-from engine.deploy.secrets import new_salt
 from tests.fakes.killed_update import DiskCloud, Executioner, Moments, Order, execute, perform
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "1"))
@@ -51,22 +50,10 @@ def executioner() -> Iterator[Executioner]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def loop() -> Iterator[EngineLoop]:
-    running = EngineLoop()
-    yield running
-    running.close()
-
-
-@pytest.fixture(scope="module")
-def salt(loop: EngineLoop) -> str:
-    return new_salt("x", loop.keys)
-
-
 @pytest.mark.parametrize("update", UPDATES)
 def test_whatever_the_moment_cloud_and_state_agree_in_the_end(
     update: str, kind: str, place: tuple[str, Mapping[str, str]], opener: Callable[[], Backend], tmp_path: Path,
-    executioner: Executioner, loop: EngineLoop, salt: str,
+    executioner: Executioner, command_loop: EngineLoop, salt: str,
 ) -> None:  # fmt: skip
     verb, before, after = UPDATES[update]
     (tmp_path / "work").mkdir()
@@ -77,11 +64,11 @@ def test_whatever_the_moment_cloud_and_state_agree_in_the_end(
     while True:
         order = Order(str(tmp_path), url, f"s{moment}", environment, salt, verb, after)
         (tmp_path / "cloud.json").unlink(missing_ok=True)
-        prepare(order, before, loop)
+        prepare(order, before, command_loop)
         doomed = replace(order, executor="doomed" if moment % 2 else "", kill_at=moment)
         code = executioner.run(doomed)
         assert code in (0, KILLED), f"moment {moment} of {update} on {kind}: it failed by itself"
-        check_settles(order, opener(), doomed, loop, f"moment {moment} of {update} on {kind}")
+        check_settles(order, opener(), doomed, command_loop, f"moment {moment} of {update} on {kind}")
         if code == 0:
             break
         killed += 1

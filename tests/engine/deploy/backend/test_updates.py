@@ -26,7 +26,6 @@ from engine.deploy.backend.locks import lock_keys
 from engine.deploy.backend.stack_journal import journal_key
 from engine.deploy.backend.stacks import Backend, StackReference
 from engine.deploy.command import EmbeddedPulumi, EngineLoop
-from engine.deploy.secrets import new_salt
 from engine.model.clock import SystemClock
 from engine.model.errors import StaleLease
 from tests.fakes.provider import FakeProviders, InMemoryCloud
@@ -140,24 +139,12 @@ class Works:
         assert not thread.is_alive()
 
 
-@pytest.fixture(scope="session")
-def backend_loop() -> Iterator[EngineLoop]:
-    loop = EngineLoop()
-    yield loop
-    loop.close()
-
-
-@pytest.fixture(scope="session")
-def backend_salt(backend_loop: EngineLoop) -> str:
-    return new_salt("x", backend_loop.keys)
-
-
 @pytest.fixture
 def works(
-    opener: Callable[[], Backend], place: tuple[str, Mapping[str, str]], tmp_path: Path, backend_loop: EngineLoop,
-    backend_salt: str,
+    opener: Callable[[], Backend], place: tuple[str, Mapping[str, str]], tmp_path: Path, command_loop: EngineLoop,
+    salt: str,
 ) -> Iterator[Works]:  # fmt: skip
-    yield Works(opener(), *place, tmp_path, backend_loop, backend_salt)
+    yield Works(opener(), *place, tmp_path, command_loop, salt)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()

@@ -18,7 +18,6 @@ from pulumi.automation._server import LanguageServer
 from pulumi.runtime.proto import language_pb2_grpc
 
 from engine.deploy.command import EmbeddedPulumi, EngineLoop
-from engine.deploy.secrets import new_salt
 from engine.deploy.update import ProviderSource
 from engine.model.clock import SystemClock
 from engine.model.fence import Fence
@@ -102,18 +101,6 @@ class Place:
         """One command line in the work folder."""
         workspace = self.workspace(**options)
         return workspace.pulumi_command.run(list(args), workspace.work_dir, dict(workspace.env_vars))
-
-
-@pytest.fixture(scope="session")
-def command_loop() -> Iterator[EngineLoop]:
-    loop = EngineLoop()
-    yield loop
-    loop.close()
-
-
-@pytest.fixture(scope="session")
-def salt(command_loop: EngineLoop) -> str:
-    return new_salt("x", command_loop.keys)
 
 
 @pytest.fixture

@@ -106,10 +106,10 @@ class Cloud:
 
 
 @pytest.fixture
-def cloud(folder: Folder, folder_loop: EngineLoop, cloud_url: str) -> Iterator[Cloud]:
+def cloud(folder: Folder, command_loop: EngineLoop, cloud_url: str) -> Iterator[Cloud]:
     cloud = Cloud(folder, cloud_url)
     yield cloud
-    cloud.close(folder_loop)
+    cloud.close(command_loop)
 
 
 def with_plugin(cloud: Cloud, version: str = "") -> None:
