@@ -40,7 +40,11 @@ def configure(data_dir: Path, process: str, level: str) -> None:
     )
     file.setFormatter(_formatter(shared, structlog.processors.JSONRenderer()))
     console = logging.StreamHandler(sys.stderr)
-    console.setFormatter(_formatter(shared, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)))
+    # Not structlog's own way with rich: it shows every variable, and among them are keys and tokens.
+    readable = structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+    )
+    console.setFormatter(_formatter(shared, readable))
     root = logging.getLogger()
     root.handlers[:] = [file, console]
     root.setLevel(level.upper())
