@@ -9,7 +9,7 @@ import base64
 import json
 import shlex
 
-from engine.model.worker import AGENT_PATH, SPEC_PATH, WorkerSpec
+from engine.model.worker import AGENT_PATH, EXITS_PATH, HANDLER, SPEC_PATH, WorkerSpec
 
 MAX_USER_DATA_BYTES = 64 * 1024
 """DigitalOcean refuses more (OpenAPI document, `user_data`)."""
@@ -109,12 +109,18 @@ def _file(path: str, content: str, permissions: str) -> dict[str, str]:
 
 
 def _serve_script(spec: WorkerSpec, vendor: str) -> str:
+    is_handler = spec.engine == HANDLER
     environment = [part for key, value in sorted(spec.env.items()) for part in ("--env", f"{key}={value}")]
     command = [
         "/usr/bin/docker", "run", "--rm", "--name", "stackyard-worker",
         *(_NVIDIA_DEVICES if vendor == "nvidia" else _AMD_DEVICES),
-        "--shm-size", "16g", "--publish", f"127.0.0.1:{spec.worker_port}:8000",
+        "--shm-size", "16g", "--publish", f"127.0.0.1:{spec.worker_port}:{spec.worker_port if is_handler else 8000}",
         "--volume", "/var/lib/stackyard/cache:/root/.cache", *environment,
-        "--entrypoint", spec.engine, spec.image, *spec.args,
+        *(("--security-opt", "no-new-privileges", spec.image) if is_handler
+          else ("--entrypoint", spec.engine, spec.image)),
+        *spec.args,
     ]  # fmt: skip
-    return f"#!/bin/sh\nexec {shlex.join(command)}\n"
+    if not is_handler:
+        return f"#!/bin/sh\nexec {shlex.join(command)}\n"
+    # The agent tells a crash loop by these lines. `docker run` passes SIGTERM on while this shell waits for it.
+    return f"#!/bin/sh\n{shlex.join(command)}\ncode=$?\necho $code >> {EXITS_PATH}\nexit $code\n"

@@ -27,8 +27,8 @@ class DropletSize:
         regions: where it can be had, in order of preference.
     """
 
-    size: str
-    image: str
+    droplet_size: str
+    droplet_image: str
     vendor: str = "nvidia"
     regions: tuple[str, ...] = ("nyc2", "tor1", "atl1", "ric1")
 

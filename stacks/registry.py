@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 import pulumi
 
 from stacks.programs.dedicated import dedicated
+from stacks.programs.handler import handler
 
-PROGRAMS: Mapping[str, Callable[[pulumi.Config], None]] = {"dedicated": dedicated}
+PROGRAMS: Mapping[str, Callable[[pulumi.Config], None]] = {"dedicated": dedicated, "handler": handler}
 
 
 def run_program() -> None:

@@ -119,6 +119,7 @@ class Worker(_Frozen):
     Attributes:
         name: stable and never used again within the deployment, `w7`; part of container and host names.
         pool: GPU pool it was placed in; target: `docker` or `digitalocean`; host: name of the Docker host, "" else.
+        region, size, machine_image: of its Droplet; "" on a Docker host.
         endpoint: base URL jobs are sent to (`http://10.0.0.5:32801`, or its agent's `https://…`); "" while unknown.
         generation: of the spec it was made from; a worker of an older one is drained and replaced.
         devices: the GPUs it has to itself, as its host's driver names them; empty without, and for whole machines.
@@ -129,6 +130,9 @@ class Worker(_Frozen):
     pool: str
     target: str
     host: str = ""
+    region: str = ""
+    size: str = ""
+    machine_image: str = ""
     endpoint: str = ""
     phase: WorkerPhase = WorkerPhase.CREATING
     generation: int = 1
@@ -158,6 +162,7 @@ class Refusal(_Frozen):
     pool: str
     target: str
     host: str = ""
+    region: str = ""
     why: str
     until: datetime
 

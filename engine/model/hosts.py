@@ -26,6 +26,8 @@ class DockerHost(BaseModel):
         pools: pool id → how many workers or GPUs of it there are, or the ids of its GPUs as the driver names them.
             With counts, GPUs are numbered from 0 in the order of the pools.
         region: where the machine stands, as users name it.
+        worker_memory_mb, worker_cpus: what one worker gets at most; 0: all there is.
+        disk_quota: its storage driver enforces the size of a container's disk (overlay2 on xfs with pquota, zfs).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,6 +38,9 @@ class DockerHost(BaseModel):
     pools: Mapping[str, int | tuple[str, ...]] = Field(min_length=1)
     region: str = "local"
     cert_path: str = ""
+    worker_memory_mb: int = Field(0, ge=0)
+    worker_cpus: float = Field(0, ge=0)
+    disk_quota: bool = False
 
     @field_validator("host")
     @classmethod

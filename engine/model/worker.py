@@ -13,6 +13,10 @@ from typing import Any
 SPEC_PATH = "/etc/stackyard/worker.json"
 AGENT_PATH = "/opt/stackyard/agent.pyz"
 LOG_PATH = "/var/log/stackyard/worker.log"
+EXITS_PATH = "/var/log/stackyard/worker.exits"
+"""One line with the exit code for every time a handler's process ended by itself."""
+
+HANDLER = "handler"
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class WorkerSpec:
         deployment_id: owner, `dep_…`.
         replica: stable name of the replica within its deployment, for example `r1-0`.
         model_id: the name the model is served under.
-        engine: `vllm` (OpenAI server in a container) or `llama.cpp` (server over a GGUF).
+        engine: `vllm` (OpenAI server in a container), `llama.cpp` (server over a GGUF) or `handler` (a user's image).
         image: container image of the engine; empty where the machine brings the engine itself.
         args: the engine's command-line flags, already chosen for this GPU.
         env: environment of the engine's process.

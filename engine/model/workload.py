@@ -5,9 +5,12 @@ Not what the user edits (`deployment.py`), not what one machine is told (`worker
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from engine.model.deployment import DeploymentSpec
+from engine.model.handler import HandlerSpec, Worker
+from engine.model.hosts import DockerHost
 
 
 @dataclass(frozen=True)
@@ -44,3 +47,28 @@ class Workload:
     revision: int
     installation_id: str
     identity: WorkerIdentity
+
+
+@dataclass(frozen=True)
+class HandlerWorkload:
+    """One handler deployment as input of its stack.
+
+    Attributes:
+        workers: exactly those that are to exist.
+        hosts: the Docker hosts that keep its network and image; every worker's host is among them.
+        revision: of the placement; the stack's outputs say which one they realise.
+        secrets: environment that is secret.
+        public_url: where containers reach the gateway.
+    """
+
+    handler_id: str
+    org_id: str
+    spec: HandlerSpec
+    generation: int
+    workers: tuple[Worker, ...]
+    hosts: tuple[DockerHost, ...]
+    revision: int
+    installation_id: str
+    identity: WorkerIdentity
+    public_url: str
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -1,11 +1,21 @@
-"""One replica of a deployment on its own GPU Droplet."""
+"""One replica of a deployment, or one worker of a handler, on its own GPU Droplet."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import pulumi
 import pulumi_digitalocean as digitalocean
 
-from stacks.catalog import GpuType
+
+class Hardware(Protocol):
+    """A Droplet to ask for."""
+
+    @property
+    def droplet_size(self) -> str: ...
+
+    @property
+    def droplet_image(self) -> str: ...
 
 
 class DropletReplica(pulumi.ComponentResource):
@@ -23,7 +33,7 @@ class DropletReplica(pulumi.ComponentResource):
         name: str,
         *,
         hostname: str,
-        gpu: GpuType,
+        gpu: Hardware,
         region: str,
         tags: list[pulumi.Input[str]],
         ssh_keys: list[str],
