@@ -8,8 +8,9 @@ import pulumi
 
 from stacks.programs.dedicated import dedicated
 from stacks.programs.handler import handler
+from stacks.programs.pod import pod
 
-PROGRAMS: Mapping[str, Callable[[pulumi.Config], None]] = {"dedicated": dedicated, "handler": handler}
+PROGRAMS: Mapping[str, Callable[[pulumi.Config], None]] = {"dedicated": dedicated, "handler": handler, "pod": pod}
 
 
 def run_program() -> None:

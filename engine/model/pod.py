@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -15,6 +15,9 @@ WORKSPACE = "/workspace"
 """Where the persistent volume is, in the container and on a machine of its own."""
 
 SSH_PORT = 22
+
+PUBLISHED_PORTS = range(20_000, 30_000)
+"""Ports of Docker hosts that pods are published at: below those that systems give out by themselves."""
 
 
 class PodPhase(StrEnum):
@@ -102,6 +105,38 @@ class Place:
     host: str
     pool: str
     region: str
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A place that has room for a pod at this moment, and the GPUs it would have there."""
+
+    place: Place
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where a pod could be: offers, best first, and why other places are none, in sentences."""
+
+    offers: tuple[Offer, ...] = ()
+    passed_over: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What is placed on Docker hosts already.
+
+    Attributes:
+        used: (host, pool) → how much of it; devices: host → GPUs that somebody has.
+    """
+
+    used: Mapping[tuple[str, str], int] = field(default_factory=lambda: MappingProxyType({}))
+    devices: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+
+
+FindRoom = Callable[[PodSpec, Place | None, Taken], Room]
+"""From what a pod asks for, where it has to be (None: anywhere) and what is placed already to where it could be."""
 
 
 @dataclass(frozen=True)

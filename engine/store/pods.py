@@ -97,6 +97,16 @@ def holding(session: Session) -> Sequence[PodRow]:
     return session.exec(select(PodRow).where(col(PodRow.deleted_at).is_(None), PodRow.held_gpus > 0)).all()
 
 
+def published_ports(session: Session, host: str, *, other_than: str) -> frozenset[int]:
+    """Ports that pods have on Docker hosts of that name ("": on any), stopped ones too."""
+    query = select(PodRow.ports).where(
+        col(PodRow.deleted_at).is_(None), PodRow.target == Target.DOCKER.value, PodRow.id != other_than
+    )
+    if host:
+        query = query.where(PodRow.host == host)
+    return frozenset(port for ports in session.exec(query).all() for port in ports.values())
+
+
 def unplaced(session: Session) -> Sequence[PodRow]:
     """Pods that were accepted and have no place yet, oldest first: what they ask for is as good as taken."""
     query = select(PodRow).where(

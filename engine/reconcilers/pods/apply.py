@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol, assert_never
@@ -14,12 +14,12 @@ from engine.billing import meter
 from engine.model.clock import Clock
 from engine.model.deployment import Condition, UpdateKind
 from engine.model.errors import CloudError, StaleLease
-from engine.model.pod import Place, PodMachine, PodPhase, advance
+from engine.model.pod import FindRoom, Offer, Place, PodMachine, PodPhase, advance
 from engine.model.stack import stack_name
 from engine.reconcilers.deployments.apply import LeaderFence, Outcome
 from engine.reconcilers.inventory import Resource
 from engine.reconcilers.pods.decide import ssh_answer
-from engine.reconcilers.pods.observe import FindRoom, PodObservation
+from engine.reconcilers.pods.observe import PodObservation, taken
 from engine.reconcilers.pods.snapshot import (
     GPU,
     RESOURCES_PRESENT,
@@ -28,12 +28,10 @@ from engine.reconcilers.pods.snapshot import (
     AskSsh,
     CloseUsage,
     DeleteLeftovers,
-    ForgetPorts,
     GiveUp,
     Hold,
     MarkDeleted,
     Observed,
-    Offer,
     OpenUsage,
     PodPolicy,
     RecordMachine,
@@ -42,6 +40,7 @@ from engine.reconcilers.pods.snapshot import (
     SetConditions,
     SetPhase,
     StartUpdate,
+    UsePorts,
     VerifyGone,
     Wait,
 )
@@ -128,9 +127,9 @@ class PodApplier:
             case SetPhase(phase, reason):
                 record.phase = advance(record.phase, phase)
                 record.values |= {"phase": record.phase.value, "phase_reason": reason}
-            case Hold(offer):
+            case Hold(offer, ports):
                 record.hold = offer
-                record.values |= _held(offer, pods.spec_of(row).gpu_count)
+                record.values |= _held(offer, pods.spec_of(row).gpu_count) | {"ports": _texts(ports)}
             case Release(leave):
                 record.values |= {"held_gpus": 0, "devices": []} | (_NOWHERE if leave else {})
             case GiveUp(generation):
@@ -139,8 +138,8 @@ class PodApplier:
                 record.values["observed_generation"] = generation
             case RecordMachine(machine):
                 record.values |= _machine(machine)
-            case ForgetPorts():
-                record.values["ports"] = {}
+            case UsePorts(ports):
+                record.values["ports"] = _texts(ports)
             case AskSsh(machine, port, since):
                 before = record.conditions.get(SSH_REACHABLE)
                 greeting, error = await self.greeter.greeting(machine.address, port)
@@ -205,7 +204,7 @@ class PodApplier:
     def _still_free(self, session: Session, row: PodRow, offer: Offer) -> bool:
         """Looks at pods and handlers run side by side: another of them may have taken the place meanwhile."""
         placements.lock(session)
-        room = self.find_room(pods.spec_of(row), pods.place_of(row), placements.everything(session))
+        room = self.find_room(pods.spec_of(row), pods.place_of(row), taken(session))
         return offer in room.offers
 
     async def _verify_gone(self, row: PodRow) -> Condition:
@@ -247,11 +246,13 @@ def _held(offer: Offer, gpus: int) -> dict[str, Any]:
 
 
 def _machine(machine: PodMachine | None) -> dict[str, Any]:
-    """Address and ports stay recorded while nothing runs: the next machine gets them again."""
-    if machine is None:
-        return {"machine_id": ""}
-    ports = {str(inside): outside for inside, outside in machine.ports.items()}
-    return {"machine_id": machine.id, "address": machine.address, "ports": ports}
+    """The address stays recorded while nothing runs: the next machine gets it again."""
+    return {"machine_id": machine.id, "address": machine.address} if machine else {"machine_id": ""}
+
+
+def _texts(ports: Mapping[int, int]) -> dict[str, int]:
+    """Ports as JSON has them."""
+    return {str(inside): outside for inside, outside in ports.items()}
 
 
 def _interval(row: PodRow, opening: OpenUsage) -> UsageIntervalRow:

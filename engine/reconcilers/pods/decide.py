@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from engine.model.deployment import Condition, UpdateKind, UpdateState
 from engine.model.failure_words import for_tenant
-from engine.model.pod import SSH_PORT, PodMachine, PodPhase
+from engine.model.pod import PUBLISHED_PORTS, SSH_PORT, PodMachine, PodPhase, Target
 from engine.reconcilers.pods.snapshot import (
     CAPACITY_AVAILABLE,
     GPU,
@@ -20,7 +20,6 @@ from engine.reconcilers.pods.snapshot import (
     AskSsh,
     CloseUsage,
     DeleteLeftovers,
-    ForgetPorts,
     GiveUp,
     Hold,
     MarkDeleted,
@@ -34,6 +33,7 @@ from engine.reconcilers.pods.snapshot import (
     SetConditions,
     SetPhase,
     StartUpdate,
+    UsePorts,
     VerifyGone,
     Wait,
 )
@@ -55,7 +55,7 @@ def decide(s: PodSnapshot, *, now: datetime, new_ids: Sequence[str], policy: Pod
     """Everything to do now, in order, and until when to wait for more.
 
     Args:
-        new_ids: random texts for what is created, [n], n ≥ 3.
+        new_ids: random texts for what is created, [n], n ≥ 4.
     """
     policy = policy or PodPolicy()
     if s.phase is PodPhase.TERMINATED:
@@ -64,7 +64,10 @@ def decide(s: PodSnapshot, *, now: datetime, new_ids: Sequence[str], policy: Pod
     if s.delete_requested_at is not None:
         return _tear_down(s, s.delete_requested_at, now, ids, policy)
     if s.wants_machine and s.held_gpus == 0:
-        return [Hold(s.offers[0]), *_capacity(s, now)] if s.offers else _give_up(s, _no_capacity(s), now)
+        if not s.offers:
+            return _give_up(s, _no_capacity(s), now)
+        target = s.offers[0].place.target
+        return [Hold(s.offers[0], s.ports or choose_ports(s, target, next(ids))), *_capacity(s, now)]
     if s.wants_machine and (why := hopeless(s, policy)):
         return _give_up(s, why, now)
     return _realise(s, now, ids, policy)
@@ -91,9 +94,9 @@ def _realise(s: PodSnapshot, now: datetime, ids: Iterator[str], policy: PodPolic
     actions += _changed(s, [_stack_condition(s, wanted, now, policy), *_ssh_condition(s, machine, now)])
     retry_at = _retry_at(s, wanted, policy)
     if wanted is not None and s.open_update is None:
-        if _port_is_taken(s) and s.ports:
-            actions.append(ForgetPorts())
         if retry_at <= now:
+            if _port_is_taken(s) and s.place is not None:
+                actions.append(UsePorts(choose_ports(s, s.place.target, next(ids))))
             actions.append(StartUpdate(f"upd_{next(ids)}", wanted, s.generation))
         else:
             actions.append(Wait(retry_at, "backing off after failures"))
@@ -205,6 +208,23 @@ def _no_capacity(s: PodSnapshot) -> str:
     where = f" in {s.place.host or s.place.region}, where its volume is" if s.place else ""
     because = f" ({'; '.join(s.passed_over)})" if s.passed_over else ""
     return f"there is no room for {what}{where}{because}; start it again later, or make another pod"
+
+
+def choose_ports(s: PodSnapshot, target: Target, seed: str) -> Mapping[int, int]:
+    """Port inside → port outside: a Droplet's own, on a Docker host others than its pods have.
+
+    Args:
+        seed: random text: what else listens on a host is not known, and trying the same again would not help.
+    """
+    inside = [*([SSH_PORT] if s.spec.ssh_public_key else []), *(p for p in s.spec.ports if p != SSH_PORT)]
+    if SSH_PORT in s.spec.ports and not s.spec.ssh_public_key:
+        inside.append(SSH_PORT)
+    if target is Target.DIGITALOCEAN:
+        return MappingProxyType({port: port for port in inside})
+    start = int.from_bytes(seed.encode(), "big") % len(PUBLISHED_PORTS)
+    turned = (PUBLISHED_PORTS[(start + n) % len(PUBLISHED_PORTS)] for n in range(len(PUBLISHED_PORTS)))
+    free = (port for port in turned if port not in s.taken_ports)
+    return MappingProxyType(dict(zip(inside, free, strict=False)))
 
 
 def _port_is_taken(s: PodSnapshot) -> bool:

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from sqlmodel import Session
 
 from engine.model.deployment import Condition, UpdateKind, UpdateState
-from engine.model.pod import Place, PodMachine, PodPhase, PodSpec
+from engine.model.pod import FindRoom, PodMachine, PodPhase, Room, Taken
 from engine.model.stack import StackOutputs, stack_name
 from engine.reconcilers.deployments.observe import failures_in_a_row
 from engine.reconcilers.deployments.snapshot import UpdateView, Usage
-from engine.reconcilers.pods.snapshot import Offer, PodSnapshot
+from engine.reconcilers.pods.snapshot import PodSnapshot
 from engine.store import placements, pods, updates, usage
-from engine.store.placements import Placed
 from engine.store.pod_tables import PodRow
 from engine.store.tables import UpdateRow
-
-
-@dataclass(frozen=True)
-class Room:
-    """Where a pod could be: offers, best first, and why other places are none."""
-
-    offers: tuple[Offer, ...] = ()
-    passed_over: tuple[str, ...] = ()
-
-
-FindRoom = Callable[[PodSpec, Place | None, Sequence[Placed]], Room]
-"""From what a pod asks for, where it has to be (None: anywhere) and what is placed already to where it could be."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +36,7 @@ def observe(session: Session, pod_id: str, find_room: FindRoom) -> PodObservatio
     open_update = updates.open_for_stack(session, stack_name(pod_id))
     spec, place = pods.spec_of(row), pods.place_of(row)
     needs_room = pods.wants_machine(row) and not row.held_gpus and row.delete_requested_at is None
-    room = find_room(spec, place, placements.everything(session)) if needs_room else Room()
+    room = find_room(spec, place, taken(session)) if needs_room else Room()
     snapshot = PodSnapshot(
         pod_id=row.id,
         spec=spec,
@@ -66,6 +52,7 @@ def observe(session: Session, pod_id: str, find_room: FindRoom) -> PodObservatio
         held_gpus=row.held_gpus,
         machine=machine_of(row),
         ports=MappingProxyType(ports_of(row)),
+        taken_ports=pods.published_ports(session, row.host, other_than=row.id),
         conditions=tuple(Condition.model_validate(c) for c in row.conditions),
         suspended_reason=row.suspended_reason,
         spec_changed_at=row.spec_changed_at,
@@ -82,6 +69,12 @@ def observe(session: Session, pod_id: str, find_room: FindRoom) -> PodObservatio
         passed_over=room.passed_over,
     )
     return PodObservation(row, snapshot)
+
+
+def taken(session: Session) -> Taken:
+    """What is placed at this moment."""
+    placed = placements.everything(session)
+    return Taken(placements.total(placed), placements.taken_devices(placed))
 
 
 def machine_of(row: PodRow) -> PodMachine | None:

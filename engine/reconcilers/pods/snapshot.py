@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from engine.model.deployment import Condition, UpdateKind
-from engine.model.pod import Place, PodMachine, PodPhase, PodSpec
+from engine.model.pod import Offer, Place, PodMachine, PodPhase, PodSpec
 from engine.reconcilers.deployments.snapshot import RESOURCES_PRESENT, STACK_UPDATED, UpdateView, Usage
 
 GPU = "gpu"
@@ -22,14 +22,6 @@ __all__ = ["CAPACITY_AVAILABLE", "GPU", "RESOURCES_PRESENT", "SSH_REACHABLE", "S
 
 
 @dataclass(frozen=True)
-class Offer:
-    """A place that has room for a pod at this moment, and the GPUs it would have there."""
-
-    place: Place
-    devices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class PodSnapshot:
     """One pod, read in one transaction.
 
@@ -39,7 +31,8 @@ class PodSnapshot:
         place: where it is; None before it was placed, and after attempts that made nothing lasting.
         held_gpus: how much capacity of its place it holds.
         machine: what runs, as recorded; None while nothing does.
-        ports: published before, kept for the next start.
+        ports: port inside → port outside, chosen when it was placed, kept over stops.
+        taken_ports: those that other pods have on its Docker host.
         precharged: the usage interval whose first hour is held although it has not begun; "" for none.
         offers: where it could be now, best first; computed for pods that hold no capacity.
         passed_over: why other places were not offered, in sentences.
@@ -59,6 +52,7 @@ class PodSnapshot:
     held_gpus: int = 0
     machine: PodMachine | None = None
     ports: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
+    taken_ports: frozenset[int] = frozenset()
     conditions: tuple[Condition, ...] = ()
     suspended_reason: str = ""
     spec_changed_at: datetime | None = None
@@ -177,6 +171,7 @@ class Hold:
     """Take capacity at this offer; the first time it is the pod's place for good."""
 
     offer: Offer
+    ports: Mapping[int, int]
 
 
 @dataclass(frozen=True)
@@ -225,8 +220,10 @@ class RecordMachine:
 
 
 @dataclass(frozen=True)
-class ForgetPorts:
+class UsePorts:
     """Publish at other ports: somebody else has the ones it had."""
+
+    ports: Mapping[int, int]
 
 
 @dataclass(frozen=True)
@@ -300,7 +297,7 @@ Action = (
     | SetPhase
     | Observed
     | RecordMachine
-    | ForgetPorts
+    | UsePorts
     | AskSsh
     | OpenUsage
     | CloseUsage

@@ -1,0 +1,77 @@
+"""A pod on a Docker host: a volume that stays, and while it runs a container on it."""
+
+from __future__ import annotations
+
+import pulumi
+import pulumi_docker as docker
+
+from engine.model.pod import WORKSPACE
+from stacks.pod_workload import PodConfig
+
+GRACE_SECONDS = 10
+"""Between SIGTERM and SIGKILL when a pod is stopped."""
+
+
+class PodContainer(pulumi.ComponentResource):
+    """A container with a persistent volume at `/workspace`.
+
+    Outputs: `machine_id` (None while it does not run), `address`.
+    """
+
+    machine_id: pulumi.Output[str] | None
+    address: pulumi.Output[str]
+
+    def __init__(self, name: str, pod: PodConfig, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("stackyard:index:PodContainer", name, None, opts)
+        host = docker.Provider(
+            "host",
+            host=pod.docker_host,
+            cert_path=pod.docker_cert_path or None,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        there = pulumi.ResourceOptions(parent=self, provider=host)
+        volume = docker.Volume("workspace", name=pod.stack, labels=_volume_labels(pod), opts=there)
+        self.address = pulumi.Output.from_input(pod.docker_address)
+        self.machine_id = self._container(pod, volume, there).id if pod.is_running else None
+        self.register_outputs({"address": self.address})
+
+    def _container(
+        self, pod: PodConfig, volume: docker.Volume, there: pulumi.ResourceOptions
+    ) -> docker.Container:  # fmt: skip
+        image = docker.RemoteImage("image", name=pod.image, keep_locally=True, opts=there)
+        # By name a restart is another container, and two cannot be published at the same ports.
+        replacing = pulumi.ResourceOptions.merge(there, pulumi.ResourceOptions(delete_before_replace=True))
+        return docker.Container(
+            "machine",
+            name=f"{pod.stack}-r{pod.revision}",
+            hostname=pod.stack,
+            image=image.image_id,
+            envs=pod.environment.apply(
+                lambda text: [f"{key}={value}" for key, value in sorted(pod.environment_of(text).items())]
+            ),
+            ports=[docker.ContainerPortArgs(internal=i, external=o) for i, o in sorted(pod.ports.items())],
+            volumes=[docker.ContainerVolumeArgs(container_path=WORKSPACE, volume_name=volume.name)],
+            uploads=_authorized_keys(pod),
+            gpus=f"device={','.join(pod.devices)}" if pod.devices else None,
+            labels=[docker.ContainerLabelArgs(label=k, value=v) for k, v in sorted(labels_of(pod).items())],
+            restart="unless-stopped",
+            destroy_grace_seconds=GRACE_SECONDS,
+            opts=replacing,
+        )
+
+
+def labels_of(pod: PodConfig) -> dict[str, str]:
+    """What leftovers of a pod are found by."""
+    return {"stackyard.owner": pod.stack, "stackyard.installation": pod.installation_id}
+
+
+def _volume_labels(pod: PodConfig) -> list[docker.VolumeLabelArgs]:
+    return [docker.VolumeLabelArgs(label=k, value=v) for k, v in sorted(labels_of(pod).items())]
+
+
+def _authorized_keys(pod: PodConfig) -> list[docker.ContainerUploadArgs] | None:
+    """The user's key where SSH servers look for it, also for images that know no `$PUBLIC_KEY`."""
+    if not pod.ssh_public_key:
+        return None
+    file, line = "/root/.ssh/authorized_keys", pod.ssh_public_key + "\n"
+    return [docker.ContainerUploadArgs(file=file, content=line, permissions="0600")]
