@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -50,6 +51,7 @@ class LeaderParts:
     Attributes:
         installation_tag: on every cloud resource of this installation.
         hourly_usd: price of one replica of a GPU type.
+        kinds: reconcilers of other kinds of rows (pods, handlers): each is made for a lease and runs until it is lost.
         account: the periodic work on money, one pass; None: nobody is billed here. Money is posted by the hour; its
             period is how late an end, an expiry or an empty balance may be seen.
     """
@@ -64,6 +66,7 @@ class LeaderParts:
     policy: Policy
     reconcile_period_seconds: float
     sweep_period_seconds: float
+    kinds: tuple[Callable[[LeaseFence], Coroutine[Any, Any, None]], ...] = ()
     account: Callable[[Guard], Awaitable[None]] | None = None
     accounting_period_seconds: float = 60.0
 
@@ -130,6 +133,8 @@ async def _lead(parts: LeaderParts, fence: LeaseFence) -> None:
             async with asyncio.TaskGroup() as group:
                 group.create_task(reconciler.run())
                 group.create_task(sweeper.run())
+                for reconcile in parts.kinds:
+                    group.create_task(reconcile(fence))
                 group.create_task(_keep_house(parts, fence))
                 if parts.account is not None:
                     group.create_task(_keep_accounts(parts, parts.account, fence))
