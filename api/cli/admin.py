@@ -16,7 +16,7 @@ from sqlmodel import Session
 
 from api.cli.output import Output, OutputOption, print_json, print_rows
 from api.settings import load
-from engine.billing import credit
+from engine.billing import commitments, credit
 from engine.identity import operators
 from engine.model import ids
 from engine.model.clock import SystemClock
@@ -223,6 +223,33 @@ def refund(
         )  # fmt: skip
     sentence = f"{transaction} refunded as {posted.id}" if posted.is_new else f"refund {name} was made before"
     said({"transaction_id": posted.id, "is_new": posted.is_new}, output, sentence)
+
+
+@credit_app.command("commit")
+def commit(
+    org: OrgArgument,
+    above: Annotated[str, typer.Option(help="monthly dollars from which on it costs less")] = "5000",
+    percent: Annotated[str, typer.Option(help="how much less; empty: end what was agreed, after this month")] = "",
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Agree on a discount for what is used above a monthly spend, from this month on."""
+    now = SystemClock().now()
+    with writing() as session:
+        orgs.one(session, org)
+        if percent:
+            row = commitments.agree(
+                session, org, above_microdollars=parse_usd(above), percent=_decimal(percent), actor=operator(), now=now
+            )
+            details = {"above_usd": above, "percent": f"{row.percent:f}"}
+            sentence = f"{org} pays {percent} % less for what it uses above ${above} a month"
+        elif commitments.end(session, org, now=now):
+            details, sentence = {"ended": "with this month"}, f"the discount of {org} ends with this month"
+        else:
+            raise InvalidSpec(f"{org} has no discount to end; to agree on one give --percent")
+        audit.record(
+            session, at=now, actor=operator(), action="org.discount_changed", subject=org, org_id=org, details=details
+        )
+    said(details, output, sentence)
 
 
 @credit_app.command("show")

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from sqlmodel import Session
 
-from engine.billing import enforcement, meter, operator_cost, spend, usage
+from engine.billing import commitments, enforcement, meter, operator_cost, spend, usage
 from engine.store import audit, holds, ledger_audit
 from engine.store.database import Database
 
@@ -22,6 +22,7 @@ class Report:
     expired_holds: int
     intervals: meter.Settled
     usage: usage.Rated
+    discounts: int
     machine_postings: int
     checkpoints: int
     changes: tuple[spend.Change, ...]
@@ -50,12 +51,13 @@ def settle_everything(
     intervals = meter.settle_usage(database, now, guard=guard)
     machines = operator_cost.settle_machines(database, now, guard=guard)
     rated = usage.rate_waiting(database, now, guard=guard)
+    discounts = commitments.give(database, now, guard=guard)
     with database.write() as session:
         checkpoints = ledger_audit.checkpoint(session, now)
         guard(session)
     moved = spend.observe(database, now, grace=grace, guard=guard, tell=tell)
     enforced = enforcement.enforce(database, now, guard=guard)
-    return Report(expired, intervals, rated, machines, checkpoints, tuple(moved), tuple(enforced))
+    return Report(expired, intervals, rated, discounts, machines, checkpoints, tuple(moved), tuple(enforced))
 
 
 def verify_daily(

@@ -54,6 +54,7 @@ class Reason(StrEnum):
     USAGE = "usage"
     USAGE_CORRECTION = "usage_correction"  # the end of an interval became known later than money was posted for it
     REFUND = "refund"  # of usage: back to the wallet
+    DISCOUNT = "discount"  # of a month's usage above what was agreed
     PAYOUT = "payout"  # of a deposit: out of the system
     OPERATOR_COST = "operator_cost"
 
@@ -69,6 +70,7 @@ class SourceKind(StrEnum):
     METER = "meter"
     TRANSACTION = "transaction"
     MACHINE = "machine"
+    COMMITMENT = "commitment"
 
 
 @dataclass(frozen=True)

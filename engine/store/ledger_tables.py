@@ -261,3 +261,27 @@ class SpendStateRow(SQLModel, table=True):
     state: str = "ok"  # a `billing.spend.SpendState`
     empty_since: datetime | None = time_column()
     changed_at: datetime = time_column(nullable=False)
+
+
+class CommitmentRow(SQLModel, table=True):
+    """What an operator agreed with an organisation: above so much a month, so much less."""
+
+    __tablename__ = "commitments"
+    org_id: str = Field(primary_key=True, foreign_key="orgs.id")
+    above_microdollars: int = amount_column()
+    percent: Decimal = decimal_column()
+    since: datetime = time_column(nullable=False)  # months before it are left as they are
+    agreed_by: str
+    ended_at: datetime | None = time_column()
+
+
+class CommitmentMonthRow(SQLModel, table=True):
+    """How much of one month's discount was given."""
+
+    __tablename__ = "commitment_months"
+    org_id: str = Field(primary_key=True)
+    month: str = Field(primary_key=True)  # 2026-11, UTC
+    spent: int = amount_column()
+    given: int = amount_column()
+    postings: int = 0
+    summed_at: datetime = time_column(nullable=False)
