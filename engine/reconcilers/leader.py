@@ -78,7 +78,15 @@ async def lead_when_possible(parts: LeaderParts) -> None:
             await _lead_once(parts)
         except* SQLAlchemyError as errors:
             _log.warning("cannot lead while the database is away", error=str(errors.exceptions[0]))
+        _end_if_cancelled()
         await parts.clock.sleep(CANDIDATE_SECONDS)
+
+
+def _end_if_cancelled() -> None:
+    """A task group whose task fails while it is cancelled tells of the failure only (Python before 3.13)."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _lead_once(parts: LeaderParts) -> None:

@@ -198,3 +198,4 @@ async def test_accounts_are_not_kept_by_who_lost_the_lease(rig: Rig) -> None:
     finally:
         loop.cancel()
         await asyncio.wait({loop}, timeout=TIMEOUT_SECONDS)
+    assert loop.cancelled(), "although the lease was lost at the same moment"
