@@ -38,6 +38,7 @@ class Accounting:
         *,
         grace: timedelta = spend.GRACE,
         tell: spend.Tell = spend.silent,
+        storage: Callable[[Guard], None] = lambda _: None,
     ) -> None:
         self._database = database
         self._clock = clock
@@ -45,6 +46,7 @@ class Accounting:
         self._tag = installation_tag
         self._grace = grace
         self._warn = tell
+        self._storage = storage
 
     async def __call__(self, guard: Guard) -> None:
         """One pass. A cloud that does not answer leaves its part to the next one: nothing is gone then."""
@@ -55,6 +57,7 @@ class Accounting:
             _log.warning("machines were not listed for their cost", error=err.message)
         else:
             await asyncio.to_thread(self._observe, listed, listed_at, guard)
+        await asyncio.to_thread(self._storage, guard)
         report = await asyncio.to_thread(
             settle_everything,
             self._database,

@@ -8,7 +8,6 @@ import socket
 import uvicorn
 
 from api import process
-from api.object_storage import build_door
 from api.settings import Settings
 from engine.gateway.api_proxy import ApiProxy
 from engine.gateway.feed import RouteFeed
@@ -16,10 +15,17 @@ from engine.gateway.front_door import FrontDoor
 from engine.gateway.inference import Inference
 from engine.gateway.metrics import GatewayMetrics
 from engine.gateway.routes import RouteTable
+from engine.gateway.storage_door import DiskSource, StorageDoor
 from engine.identity import installation_secret
 from engine.identity.keys import KeyHasher
 from engine.model import ids
-from engine.model.clock import SystemClock
+from engine.model.clock import Clock, SystemClock
+from engine.storage.blobs import BlobFolder
+from engine.storage.egress import EgressCounter
+from engine.storage.reading import Reader
+from engine.storage.receiving import Receiver
+from engine.storage.signing import UrlSigner
+from engine.storage.sweeping import BlobSweeper
 from engine.store.database import Database
 from engine.store.sealing import Sealer
 
@@ -36,6 +42,20 @@ def build(settings: Settings, database: Database) -> FrontDoor:
     proxy = ApiProxy(settings.api_socket, max_body_bytes=settings.max_body_bytes)
     storage = build_door(settings, database, clock, secret)
     return FrontDoor(inference, proxy, feed, metrics, ids.new_id, storage)
+
+
+def build_door(settings: Settings, database: Database, clock: Clock, secret: bytes) -> StorageDoor:
+    """The byte path of stored objects."""
+    blobs, quota = BlobFolder(settings.resolved_storage_dir), settings.storage_quota_bytes
+    return StorageDoor(
+        UrlSigner(secret),
+        Receiver(database, clock, blobs, ids.new_id, quota_bytes=quota),
+        Reader(database),
+        DiskSource(blobs),
+        EgressCounter(database, clock),
+        clock,
+        BlobSweeper(database, clock, blobs),
+    )
 
 
 def main() -> None:

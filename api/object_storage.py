@@ -1,19 +1,14 @@
-"""Puts object storage together for each process: the API's service, the gateway's byte path. Decides nothing."""
+"""Puts object storage together for the API and the worker. The gateway has its byte path (`gateway.py`)."""
 
 from __future__ import annotations
 
 from api.settings import Settings
-from engine.gateway.storage_door import DiskSource, StorageDoor
 from engine.model import ids
 from engine.model.clock import Clock
 from engine.storage.blobs import BlobFolder
 from engine.storage.disk import DiskBackend
-from engine.storage.egress import EgressCounter
 from engine.storage.objects import Storage
-from engine.storage.reading import Reader
-from engine.storage.receiving import Receiver
 from engine.storage.signing import UrlSigner
-from engine.storage.sweeping import BlobSweeper
 from engine.store.database import Database
 
 _TOKEN_CHARACTERS = 26
@@ -37,18 +32,4 @@ def build_storage(settings: Settings, database: Database, clock: Clock, secret: 
         new_id=ids.new_id,
         new_token=new_token,
         quota_bytes=settings.storage_quota_bytes,
-    )
-
-
-def build_door(settings: Settings, database: Database, clock: Clock, secret: bytes) -> StorageDoor:
-    """The byte path on the public port."""
-    blobs = BlobFolder(settings.resolved_storage_dir)
-    return StorageDoor(
-        UrlSigner(secret),
-        Receiver(database, clock, blobs, ids.new_id, quota_bytes=settings.storage_quota_bytes),
-        Reader(database),
-        DiskSource(blobs),
-        EgressCounter(database, clock),
-        clock,
-        BlobSweeper(database, clock, blobs),
     )

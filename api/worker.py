@@ -13,6 +13,7 @@ from datetime import timedelta
 import structlog
 
 from api.accounting import Accounting
+from api.object_storage import build_storage
 from api.outbox import build_outbox
 from api.settings import Settings
 from api.stack_driver import build_driver, cloud_token, ensure_installation, passphrase, shared_budget, stack_settings
@@ -33,6 +34,7 @@ from engine.reconcilers.deployments.source import DeploymentSource
 from engine.reconcilers.inventory import SharedListings
 from engine.reconcilers.leader import LeaderParts, lead_when_possible
 from engine.reconcilers.operations import StackUpdates
+from engine.storage.upkeep import StorageUpkeep
 from engine.store import changes
 from engine.store.database import Database, normalise
 from engine.store.migrate import migrate
@@ -186,7 +188,8 @@ class _Worker:
     def _accounting(self, cloud: DigitalOceanCloud, tag: str, sealer: Sealer) -> Accounting:
         warnings = MailWarnings(sealer, self._clock, ids.new_id, self._settings.resolved_public_url)
         grace = timedelta(seconds=self._settings.grace_seconds)
-        return Accounting(self._database, self._clock, cloud, tag, grace=grace, tell=warnings)
+        storage = StorageUpkeep(build_storage(self._settings, self._database, self._clock, self._secret))
+        return Accounting(self._database, self._clock, cloud, tag, grace=grace, tell=warnings, storage=storage)
 
 
 async def _until_stopped(controller: Controller, leading: asyncio.Task[None], loop: EngineLoop) -> bool:

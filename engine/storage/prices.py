@@ -24,10 +24,11 @@ FREE_EGRESS_BYTES = 10 * DECIMAL_GB
 def ensure(session: Session, now: datetime) -> None:
     """Give every sku that has none its documented price, from now on: before the first byte is kept."""
     for sku, unit, usd in FIRST_PRICES:
-        if prices.for_sku(session, sku):
+        known = prices.for_sku(session, sku)
+        if any(row.effective_from <= now for row in known):
             continue
         row = PriceRow(
-            id=f"price_{sku}_first", sku=sku, unit=unit, unit_usd=usd, effective_from=now, created_at=now,
-            created_by="system:storage",
+            id=f"price_{sku}_first", sku=sku, unit=known[0].unit if known else unit, unit_usd=usd, effective_from=now,
+            created_at=now, created_by="system:storage",
         )  # fmt: skip
         prices.put(session, row, now=now)

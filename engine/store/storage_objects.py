@@ -123,6 +123,20 @@ def stale(session: Session, before: datetime, *, limit: int = 500) -> Sequence[S
     return session.execute(query.order_by(col(_O.created_at)).limit(limit)).scalars().all()
 
 
+def unmetered(session: Session, before: datetime, now: datetime, *, limit: int) -> Sequence[StoredObjectRow]:
+    """Objects whose time at rest is recorded only up to some moment before, or not up to their deletion; locked.
+
+    A deletion that lies ahead (a clock went back) waits: an hour is recorded once.
+    """
+    query = select(_O).where(
+        col(_O.committed_at).is_not(None),
+        (col(_O.deleted_at).is_(None) & (col(_O.metered_until) < before))
+        | ((col(_O.metered_until) < col(_O.deleted_at)) & (col(_O.deleted_at) <= now)),
+    )
+    query = query.order_by(col(_O.metered_until), col(_O.id)).limit(limit).with_for_update()
+    return session.execute(query).scalars().all()
+
+
 def forget_deleted(session: Session, before: datetime) -> int:
     """Remove rows of objects deleted before, whose time at rest is all recorded; with their sessions. How many."""
     done = select(_O.id).where(
