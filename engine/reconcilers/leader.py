@@ -75,18 +75,25 @@ async def lead_when_possible(parts: LeaderParts) -> None:
     """Lead whenever the lease can be had, until cancelled. A database that is away is waited for."""
     while True:
         try:
-            await _lead_once(parts)
+            await _lead_apart(parts)
         except* SQLAlchemyError as errors:
             _log.warning("cannot lead while the database is away", error=str(errors.exceptions[0]))
-        _end_if_cancelled()
         await parts.clock.sleep(CANDIDATE_SECONDS)
 
 
-def _end_if_cancelled() -> None:
-    """A task group whose task fails while it is cancelled tells of the failure only (Python before 3.13)."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
+async def _lead_apart(parts: LeaderParts) -> None:
+    """Lead once in a task of its own.
+
+    Before Python 3.13 a task group forgets its task's cancellation when that comes with the failure of one in it.
+    """
+    leading = asyncio.create_task(_lead_once(parts))
+    try:
+        await asyncio.wait({leading})
+    except asyncio.CancelledError:
+        leading.cancel()
+        await asyncio.gather(leading, return_exceptions=True)
+        raise
+    leading.result()
 
 
 async def _lead_once(parts: LeaderParts) -> None:
