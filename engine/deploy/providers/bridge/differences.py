@@ -7,6 +7,7 @@ outputs, and both at one place are an update.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from engine.deploy.property import UNKNOWN, PropertyMap, PropertyValue, contains_unknown, strip_secrets
@@ -85,10 +86,10 @@ def property_differences(
         yield path, DiffKind.ADD if old is None else DiffKind.UPDATE
     elif _is_zero(old) and _is_zero(new):
         return
-    elif old is None:
+    elif old is None or (old == [] and prop.computed and not prop.element_is_object):
         yield path, DiffKind.ADD
     elif new is None and prop.kind is Kind.MAP:
-        yield from ((f"{path}.{key}", DiffKind.DELETE) for key in sorted(old))
+        yield from ((_entry(path, key), DiffKind.DELETE) for key in sorted(old))
     elif new is None:
         yield path, DiffKind.DELETE
     elif prop.kind is Kind.SET:
@@ -99,12 +100,17 @@ def property_differences(
         for key in sorted(old.keys() | new.keys()):
             if old.get(key) != new.get(key):
                 kind = DiffKind.ADD if key not in old else DiffKind.DELETE if key not in new else DiffKind.UPDATE
-                yield f"{path}.{key}", kind
+                yield _entry(path, key), kind
     elif prop.kind in (Kind.OBJECT, Kind.SINGLE):
         for name, nested in prop.fields.items():
             yield from property_differences(f"{path}.{name}", nested, old.get(name), (given or {}).get(name))
     elif not _same(prop, old, new):
         yield path, DiffKind.UPDATE
+
+
+def _entry(path: str, key: str) -> str:
+    """The path of a map's entry; a key that is no plain word is quoted."""
+    return f"{path}.{key}" if re.fullmatch(r"\w+", key) else f'{path}["{key}"]'
 
 
 def _is_zero(value: PropertyValue) -> bool:
@@ -142,7 +148,7 @@ def _member(prop: Property, value: PropertyValue) -> PropertyValue:
     """A set's member with absent and zero fields made one (`portRange` of an icmp rule is "" or null)."""
     if not isinstance(value, dict):
         return value
-    return {name: None if _is_zero(value.get(name)) else value[name] for name in prop.fields}
+    return {n: None if _is_zero(value.get(n)) else _member(nested, value[n]) for n, nested in prop.fields.items()}
 
 
 def _equal(prop: Property, old: PropertyValue, new: PropertyValue) -> bool:

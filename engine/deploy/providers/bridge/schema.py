@@ -60,6 +60,8 @@ class Property:
         stored: input → what outputs keep (lower case, a hash).
         same: two non-null stored values that count as equal.
         validate: a sentence on what is wrong with a value, or "".
+        renamed: of an object's fields, as in `Schema`.
+        left_out: in state only if the program sets it (it came with a later version).
     """
 
     kind: Kind
@@ -75,6 +77,13 @@ class Property:
     stored: Callable[[Any], PropertyValue] = unchanged
     same: Callable[[Any, Any], bool] | None = None
     validate: Callable[[Any], str] | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    left_out: bool = False
+
+    @property
+    def element_is_object(self) -> bool:
+        """Whether it is a list or set of objects, which is never absent from state."""
+        return self.element is not None and self.element.kind is Kind.OBJECT
 
 
 @dataclass(frozen=True)
@@ -346,7 +355,8 @@ def stored_value(prop: Property, value: PropertyValue) -> PropertyValue:
         items = [stored_value(prop.element, v) for v in value]
         return ordered_set(prop, items) if prop.kind is Kind.SET else items
     if prop.kind in (Kind.OBJECT, Kind.SINGLE):
-        return {name: _stored_field(nested, value.get(name)) for name, nested in prop.fields.items()}
+        fields = {n: nested for n, nested in prop.fields.items() if not (nested.left_out and value.get(n) is None)}
+        return {name: _stored_field(nested, value.get(name)) for name, nested in fields.items()}
     if prop.kind is Kind.MAP:
         return {key: v for key, v in value.items() if key != "__defaults"}
     return prop.stored(integral(value) if isinstance(value, float) else value)
@@ -401,6 +411,8 @@ def complete_outputs(
     outputs: PropertyMap = {}
     for name, prop in schema.properties.items():
         value = values.get(name)
+        if prop.left_out and value is None:
+            continue
         if isinstance(value, float):
             value = integral(value)
         if isinstance(value, list) and prop.kind is Kind.SET:
@@ -445,7 +457,9 @@ def _object_delta(properties: Mapping[str, Property], value: PropertyMap, rename
 
 def _value_delta(prop: Property, value: PropertyValue) -> PropertyMap | None:
     if prop.kind is Kind.SINGLE:
-        return {"plu": {"i": _object_delta(prop.fields, value, {}) if isinstance(value, dict) else {}}}
+        if value is None and prop.computed:
+            return None
+        return {"plu": {"i": _object_delta(prop.fields, value, prop.renamed) if isinstance(value, dict) else {}}}
     if value is None or value is UNKNOWN:
         return None
     if prop.kind in (Kind.LIST, Kind.SET):
@@ -455,5 +469,5 @@ def _value_delta(prop: Property, value: PropertyValue) -> PropertyMap | None:
     if prop.kind is Kind.MAP:
         return {"map": {}}
     if prop.kind is Kind.OBJECT:
-        return _object_delta(prop.fields, value, {})
+        return _object_delta(prop.fields, value, prop.renamed)
     return None

@@ -1,0 +1,62 @@
+"""States key by key as the official provider writes them, from the same inputs and the same daemon's words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine.deploy.property import PropertyMap
+from engine.deploy.providers.docker import DockerProvider
+from engine.deploy.providers.docker.container_values import values_of
+from tests.fakes.clock import FakeClock
+from tests.fakes.docker_words import DaemonOfOne
+
+NAMES = {"web": "g2-web", "net": "g2net", "vol": "g2vol"}
+
+
+def without_order(state: PropertyMap) -> PropertyMap:
+    """A state with its mounts in one order: the official one changes between create and refresh."""
+    mounts = state.get("mounts")
+    return state if mounts is None else {**state, "mounts": sorted(mounts, key=lambda m: str(m["target"]))}
+
+
+def delta_less(state: PropertyMap) -> PropertyMap:
+    return {k: v for k, v in without_order(state).items() if k != "__pulumi_raw_state_delta"}
+
+
+async def provider_of(recorded: dict[str, Any], label: str) -> DockerProvider:
+    thing = recorded["inspect"][NAMES[label]]
+    provider = DockerProvider(environment={}, clock=FakeClock(), connect=lambda _settings: DaemonOfOne(thing))
+    await provider.configure({})
+    return provider
+
+
+@pytest.mark.parametrize("label", NAMES)
+async def test_a_create_writes_the_recorded_outputs(recorded: dict[str, Any], label: str) -> None:
+    state = recorded["up"][label]
+    provider = await provider_of(recorded, label)
+    checked = await provider.check("u", state["type"], {}, state["inputs"], b"seed")
+    made = await provider.create("u", state["type"], checked.inputs, 0, False)
+    assert made.id == state["id"]
+    assert without_order(made.outputs) == without_order(state["outputs"])
+    await provider.close()
+
+
+@pytest.mark.parametrize("label", NAMES)
+async def test_a_refresh_writes_the_recorded_outputs_and_inputs(recorded: dict[str, Any], label: str) -> None:
+    before, after = recorded["up"][label], recorded["refreshed"][label]
+    provider = await provider_of(recorded, label)
+    found = await provider.read("u", before["type"], before["id"], before["inputs"], before["outputs"])
+    assert found.id == after["id"]
+    assert delta_less(found.outputs) == delta_less(after["outputs"])
+    assert found.inputs == after["inputs"]
+    await provider.close()
+
+
+def test_an_exited_container_says_so(recorded: dict[str, Any]) -> None:
+    inspected = dict(recorded["inspect"]["g2-web"])
+    inspected["State"] = {**inspected["State"], "Running": False, "Status": "exited", "ExitCode": 3}
+    values = values_of(inspected, recorded["up"]["web"]["outputs"])
+    assert (values["mustRun"], values["exitCode"]) == (False, 3)
+    assert values["ports"] == recorded["up"]["web"]["outputs"]["ports"]
