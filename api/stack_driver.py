@@ -18,19 +18,19 @@ from engine.deploy.provider import Provider, ProviderError
 from engine.deploy.providers.digitalocean import lookups, spaces_lookups
 from engine.deploy.providers.digitalocean.api import HttpClients
 from engine.deploy.providers.digitalocean.provider import DigitalOceanProvider, resource_types
+from engine.deploy.providers.docker import DockerProvider
+from engine.deploy.providers.docker import provider as docker
 from engine.deploy.secrets import new_salt
 from engine.model import ids
 from engine.model.budget import CallBudget
 from engine.model.clock import Clock
 from engine.model.stack import PROJECT
 from engine.store import orgs
-from engine.store.calls import SharedCallBudget, Window, account_of
 from engine.store.database import Database
 from engine.store.tables import InstallationRow
 from stacks.spec import StackSettings
 
 PASSPHRASE_VARIABLE = "PULUMI_CONFIG_PASSPHRASE"
-TOKEN_VARIABLES = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,16 @@ class CloudProviders:
 
     def provides(self, package: str, type_: str) -> bool:
         """See `ProviderSource.provides`. What it lacks, a plugin found on the machine may provide."""
+        if package == DockerProvider.package:
+            return docker.provides(type_)
         is_provider = not type_ or type_.startswith("pulumi:providers:")
         known = is_provider or type_ in resource_types() or type_ in lookups.functions() | spaces_lookups.functions()
         return package == DigitalOceanProvider.package and known
 
     async def load(self, package: str, version: str) -> Provider:
         """See `ProviderSource.load`."""
+        if package == DockerProvider.package:
+            return DockerProvider(environment=self.environment, clock=self.clock)
         if package != DigitalOceanProvider.package:
             raise ProviderError(
                 f"the embedded engine has no provider for '{package}': install the Pulumi CLI with its plugin and set "
@@ -63,21 +67,6 @@ class CloudProviders:
             api_endpoint=self.api_endpoint,
             clients=self.clients,
         )
-
-
-def cloud_token(environment: Mapping[str, str]) -> str:
-    """The DigitalOcean token of this process; "" when there is none."""
-    return next((environment[name] for name in TOKEN_VARIABLES if environment.get(name)), "")
-
-
-def shared_budget(settings: Settings, database: Database, clock: Clock, environment: Mapping[str, str]) -> CallBudget:
-    """The account of cloud calls that all processes of this installation share."""
-    windows = (
-        Window("minute", 60, settings.cloud_calls_per_minute),
-        Window("hour", 3600, settings.cloud_calls_per_hour),
-    )
-    account = account_of(settings.digitalocean_api_endpoint, cloud_token(environment))
-    return SharedCallBudget(database, account, clock, windows=windows)
 
 
 def stack_settings(settings: Settings) -> StackSettings:
