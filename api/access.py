@@ -104,6 +104,15 @@ ACCESS: Mapping[str, Access] = MappingProxyType(
         "get_handler": _READ,
         "patch_handler": _WRITE,
         "delete_handler": _WRITE,
+        # pods
+        "list_pod_types": Level.SIGNED_IN,
+        "create_pod": Permission.POD_WRITE,
+        "list_pods": Permission.POD_READ,
+        "get_pod": Permission.POD_READ,
+        "stop_pod": Permission.POD_WRITE,
+        "start_pod": Permission.POD_WRITE,
+        "restart_pod": Permission.POD_WRITE,
+        "delete_pod": Permission.POD_WRITE,
         # keys
         "create_key": _ADMIN_OR_OWN,
         "list_keys": _ADMIN_OR_OWN,
@@ -149,6 +158,7 @@ ACCESS: Mapping[str, Access] = MappingProxyType(
         "commit_upload": Permission.STORAGE_WRITE,
         "list_objects": Permission.STORAGE_READ,
         "get_storage_usage": Permission.STORAGE_READ,
+        "get_bucket": Permission.STORAGE_READ,
         "begin_multipart": Permission.STORAGE_WRITE,
         "list_parts": Permission.STORAGE_WRITE,
         "complete_multipart": Permission.STORAGE_WRITE,

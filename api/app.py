@@ -24,6 +24,7 @@ from api.routers import (
     oidc,
     orgs,
     permissions,
+    pods,
     scaling,
     storage,
     webhooks,
@@ -69,7 +70,7 @@ def create_app(deps: Deps) -> FastAPI:
         billing.tiers_router,
     ):
         app.include_router(router, prefix=PUBLIC)
-    for router in (handlers.router, webhooks.router):
+    for router in (handlers.router, pods.router, webhooks.router):
         app.include_router(router, prefix=V1)
     app.include_router(auth.router)
     app.include_router(orgs.pages_router)

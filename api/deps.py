@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Protocol
@@ -50,6 +50,19 @@ class StackStates(Protocol):
         ...
 
 
+class DropletSizes(Protocol):
+    """Which Droplet sizes the cloud has now."""
+
+    @property
+    def is_sold(self) -> bool:
+        """Whether Droplets can be made at all."""
+        ...
+
+    async def refresh(self) -> Mapping[str, frozenset[str]] | None:
+        """Size → regions that have it; None: the cloud did not say."""
+        ...
+
+
 @dataclass(frozen=True)
 class Deps:
     """Everything `create_app` needs."""
@@ -65,6 +78,7 @@ class Deps:
     identity: Identity
     storage: Storage
     docker_hosts: tuple[DockerHost, ...] = ()
+    droplet_sizes: DropletSizes | None = None
 
 
 def deps_of(request: Request) -> Deps:

@@ -23,6 +23,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "not_found": 404,
     "method_not_allowed": 405,
     "conflict": 409,
+    "no_capacity": 409,
     "payload_too_large": 413,
     "invalid_request": 422,
     "rate_limit_exceeded": 429,

@@ -13,10 +13,13 @@ from api import process
 from api.agent_logs import AgentLogs
 from api.app import create_app
 from api.checkpoints import Checkpoints
+from api.cloud_account import cloud_api, shared_budget
 from api.deps import Deps
+from api.droplet_sizes import DropletSizes
 from api.identity import build_identity
 from api.object_storage import build_storage
 from api.settings import Settings
+from engine.deploy.providers.digitalocean.api import HttpClients
 from engine.identity import installation_secret
 from engine.identity.keys import KeyHasher
 from engine.model import ids
@@ -31,6 +34,9 @@ def build(settings: Settings, database: Database) -> Deps:
     """The real values behind the API of an installation."""
     secret = installation_secret.load_or_create(settings.data_dir, settings.secret_key)
     sealer, hasher, clock = Sealer(secret), KeyHasher(secret), SystemClock()
+    environment = dict(os.environ)
+    budget = shared_budget(settings, database, clock, environment)
+    cloud = cloud_api(settings, clock, environment, budget=budget, clients=HttpClients())
     return Deps(
         database=database,
         hasher=hasher,
@@ -39,10 +45,11 @@ def build(settings: Settings, database: Database) -> Deps:
         new_id=ids.new_id,
         public_url=settings.resolved_public_url,
         logs=AgentLogs(sealer),
-        stacks=Checkpoints(settings.resolved_backend_url, dict(os.environ)),
+        stacks=Checkpoints(settings.resolved_backend_url, environment),
         identity=build_identity(settings, database, hasher, sealer, clock),
         storage=build_storage(settings, database, clock, secret),
         docker_hosts=settings.hosts,
+        droplet_sizes=DropletSizes(cloud, clock),
     )
 
 

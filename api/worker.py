@@ -13,16 +13,16 @@ from datetime import timedelta
 import structlog
 
 from api.accounting import Accounting
-from api.object_storage import build_storage
+from api.cloud_account import cloud_api, shared_budget
+from api.object_storage import build_upkeep
 from api.outbox import build_outbox
 from api.settings import Settings
-from api.stack_driver import build_driver, cloud_token, ensure_installation, passphrase, shared_budget, stack_settings
+from api.stack_driver import build_driver, ensure_installation, passphrase, stack_settings
 from engine.billing.warnings import MailWarnings
 from engine.controller.controller import Controller, ControllerSettings
 from engine.deploy.command import EngineLoop
-from engine.deploy.providers.digitalocean.api import DigitalOceanApi, HttpClients
+from engine.deploy.providers.digitalocean.api import HttpClients
 from engine.deploy.providers.digitalocean.inventory import DigitalOceanInventory
-from engine.deploy.providers.digitalocean.provider import user_agent
 from engine.identity import installation_secret
 from engine.model import ids
 from engine.model.budget import CallBudget
@@ -34,7 +34,6 @@ from engine.reconcilers.deployments.source import DeploymentSource
 from engine.reconcilers.inventory import SharedListings
 from engine.reconcilers.leader import LeaderParts, lead_when_possible
 from engine.reconcilers.operations import StackUpdates
-from engine.storage.upkeep import StorageUpkeep
 from engine.store import changes
 from engine.store.database import Database, normalise
 from engine.store.migrate import migrate
@@ -157,14 +156,7 @@ class _Worker:
     ) -> LeaderParts:
         secret_passphrase = passphrase(self._secret, self._environment)
         installation = ensure_installation(self._database, secret_passphrase, self._clock, self._loop)
-        api = DigitalOceanApi(
-            endpoint=self._settings.digitalocean_api_endpoint,
-            token=cloud_token(self._environment),
-            budget=budget,
-            clock=self._clock,
-            clients=clients,
-            user_agent=user_agent(),
-        )
+        api = cloud_api(self._settings, self._clock, self._environment, budget=budget, clients=clients)
         cloud = DigitalOceanCloud(DigitalOceanInventory(api))
         tag = installation_tag(installation.id)
         return LeaderParts(
@@ -188,7 +180,7 @@ class _Worker:
     def _accounting(self, cloud: DigitalOceanCloud, tag: str, sealer: Sealer) -> Accounting:
         warnings = MailWarnings(sealer, self._clock, ids.new_id, self._settings.resolved_public_url)
         grace = timedelta(seconds=self._settings.grace_seconds)
-        storage = StorageUpkeep(build_storage(self._settings, self._database, self._clock, self._secret))
+        storage = build_upkeep(self._settings, self._database, self._clock, self._secret)
         return Accounting(self._database, self._clock, cloud, tag, grace=grace, tell=warnings, storage=storage)
 
 

@@ -14,8 +14,9 @@ from typing import Annotated
 
 import typer
 
+from api.cloud_account import shared_budget
 from api.settings import Settings, load
-from api.stack_driver import PASSPHRASE_VARIABLE, CloudProviders, ensure_installation, passphrase, shared_budget
+from api.stack_driver import PASSPHRASE_VARIABLE, CloudProviders, ensure_installation, passphrase
 from engine.deploy.command import EmbeddedPulumi, EngineLoop
 from engine.deploy.command.arguments import find_words
 from engine.deploy.command.terminal import Terminal

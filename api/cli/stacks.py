@@ -14,8 +14,9 @@ from rich.console import Console
 
 from api.checkpoints import hide_secrets
 from api.cli.output import Output, OutputOption, print_json, print_rows
+from api.cloud_account import shared_budget
 from api.settings import Settings, load
-from api.stack_driver import build_driver, passphrase, shared_budget, stack_settings
+from api.stack_driver import build_driver, passphrase, stack_settings
 from engine.automation.driver import StackDriver
 from engine.deploy.command import EngineLoop
 from engine.deploy.secrets import PassphraseSecrets

@@ -86,6 +86,12 @@ class StorageFull(StackyardError):
     code = "insufficient_storage"
 
 
+class NoCapacity(StackyardError):
+    """Nothing that is configured has room for it now. `details` has `alternatives`; nothing was made or queued."""
+
+    code = "no_capacity"
+
+
 class Unavailable(StackyardError):
     """A part of the system this depends on does not answer; trying again later is right."""
 

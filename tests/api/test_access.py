@@ -279,7 +279,9 @@ NEEDS = {
     "deployment:read": (
         "get_deployment get_handler get_scaling get_logs get_stack get_cost list_deliveries get_delivery"
     ),
-    "signed_in": ("gpu_model_configs list_orgs get_org"),
+    "signed_in": ("gpu_model_configs list_pod_types list_orgs get_org"),
+    "pod:read": ("list_pods get_pod"),
+    "pod:write": ("create_pod stop_pod start_pod restart_pod delete_pod"),
     "deployment:invoke": (
         "chat complete embed list_models chat_for_org complete_for_org embed_for_org list_models_for_org "
         "admit admit_reading admit_for_org admit_reading_for_org"
@@ -297,7 +299,7 @@ NEEDS = {
         "begin_upload commit_upload begin_multipart list_parts complete_multipart abort_multipart patch_object "
         "delete_object"
     ),
-    "storage:read": ("list_objects get_storage_usage get_object"),
+    "storage:read": ("list_objects get_storage_usage get_bucket get_object"),
     "billing:read": ("get_balance list_transactions list_budgets"),
     "billing:write": ("put_budget delete_budget"),
     "operator": ("record_deposit"),

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from sqlmodel import Session
 
 from engine.model.deployment import Condition, UpdateKind, UpdateState
-from engine.model.pod import FindRoom, PodMachine, PodPhase, Room, Taken
+from engine.model.pod import FindRoom, PodMachine, PodPhase, Room, Taken, Target
 from engine.model.stack import StackOutputs, stack_name
 from engine.reconcilers.deployments.observe import failures_in_a_row
 from engine.reconcilers.deployments.snapshot import UpdateView, Usage
@@ -75,6 +75,21 @@ def taken(session: Session) -> Taken:
     """What is placed at this moment."""
     placed = placements.everything(session)
     return Taken(placements.total(placed), placements.taken_devices(placed))
+
+
+def taken_soon(session: Session, find_room: FindRoom) -> Taken:
+    """What is placed, and what accepted pods that have no place yet will take, each the best offer it gets."""
+    now_taken = taken(session)
+    used, devices = dict(now_taken.used), dict(now_taken.devices)
+    for row in pods.unplaced(session):
+        spec = pods.spec_of(row)
+        room = find_room(spec, None, Taken(used, devices))
+        if room.offers and room.offers[0].place.target is Target.DOCKER:
+            offer = room.offers[0]
+            where = (offer.place.host, offer.place.pool)
+            used[where] = used.get(where, 0) + spec.gpu_count
+            devices[where[0]] = devices.get(where[0], frozenset()) | set(offer.devices)
+    return Taken(used, devices)
 
 
 def machine_of(row: PodRow) -> PodMachine | None:
