@@ -9,6 +9,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from tests.fakes.machine_lock import cache_folder, machine_lock
+
 _BUILD_SECONDS = 600
 
 
@@ -23,14 +25,17 @@ def build(source: Path) -> Path:
         GoMissing: neither built nor buildable.
     """
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(source.iterdir()) if path.is_file()))
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stackyard" / "bin"
-    program = folder / f"{source.name}-{digest.hexdigest()[:16]}"
-    if program.exists():
-        return program
+    program = cache_folder() / f"{source.name}-{digest.hexdigest()[:16]}"
+    with machine_lock(program.name):
+        if not program.exists():
+            _build(source, program)
+    return program
+
+
+def _build(source: Path, program: Path) -> None:
     if shutil.which("go") is None:
         raise GoMissing(f"no {source.name}: Go builds it for the tests, and `go` is not on PATH")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as draft:
+    with tempfile.TemporaryDirectory(dir=program.parent) as draft:
         built = Path(draft) / "program"
         done = subprocess.run(
             ["go", "build", "-o", str(built), "."], cwd=source, capture_output=True, text=True,
@@ -39,4 +44,3 @@ def build(source: Path) -> Path:
         if done.returncode:
             raise GoMissing(f"{source.name} could not be built: {done.stderr.strip()[-300:]}")
         os.replace(built, program)
-    return program

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psycopg
 
+from tests.fakes.machine_lock import machine_lock
+
 _START_SECONDS = 60
 
 
@@ -24,8 +26,11 @@ def find_binaries() -> Path:
     Raises:
         PostgresMissing: neither found nor installable.
     """
-    if found := _installed():
-        return found
+    with machine_lock("postgres"):
+        return _installed() or _install()
+
+
+def _install() -> Path:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise PostgresMissing("PostgreSQL is not installed: `apt-get install postgresql` as root")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}

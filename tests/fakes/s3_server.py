@@ -14,6 +14,8 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from tests.fakes.machine_lock import cache_folder, machine_lock
+
 VERSION = "v1.8.0"
 ACCESS_KEY, SECRET_KEY = "stackyard-test", "stackyard-test-secret"
 _MODULE = "github.com/versity/versitygw/cmd/versitygw"
@@ -31,14 +33,17 @@ def find_binary() -> Path:
     Raises:
         S3Missing: neither built nor buildable.
     """
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stackyard" / "bin"
-    program = folder / f"versitygw-{VERSION}"
-    if program.exists():
-        return program
+    program = cache_folder() / f"versitygw-{VERSION}"
+    with machine_lock(program.name):
+        if not program.exists():
+            _build(program)
+    return program
+
+
+def _build(program: Path) -> None:
     if shutil.which("go") is None:
         raise S3Missing("no S3 server: Go builds it for the tests, and `go` is not on PATH")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as draft:
+    with tempfile.TemporaryDirectory(dir=program.parent) as draft:
         done = subprocess.run(
             ["go", "install", f"{_MODULE}@{VERSION}"], env={**os.environ, "GOBIN": draft}, cwd=draft,
             capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False,
@@ -46,7 +51,6 @@ def find_binary() -> Path:
         if done.returncode:
             raise S3Missing(f"the S3 server could not be built: {done.stderr.strip()[-300:]}")
         os.replace(Path(draft) / "versitygw", program)
-    return program
 
 
 class S3Server:

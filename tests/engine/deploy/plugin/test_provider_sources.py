@@ -150,6 +150,7 @@ def test_plugin_alone_is_asked_for_every_type(cloud: Cloud) -> None:
 
 def test_without_a_plugin_the_type_is_refused_by_name(cloud: Cloud) -> None:
     assert "knows the resource type digitalocean:index/containerRegistry:ContainerRegistry" in cloud.up_fails()
+    cloud.folder.write(REGISTRY.partition("digitalocean.ContainerRegistry")[0])
     assert "knows the resource type digitalocean:index/tag:Tag" in cloud.up_fails("--provider-source", "plugin")
 
 
