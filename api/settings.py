@@ -49,6 +49,10 @@ class Settings(BaseSettings):
     )
     worker_public_url: str = Field("", description="how handlers' containers reach the gateway; empty: the public URL")
 
+    pod_ssh_cidrs: str = Field(
+        "0.0.0.0/0,::/0", description="who may reach the SSH port of pods on Droplets; comma-separated"
+    )
+
     stack_concurrency: int = Field(16, ge=1, description="stack operations one worker runs at the same time")
     lease_seconds: float = Field(30.0, gt=0, description="a worker silent for this long has lost its operations")
     reconcile_period_seconds: float = Field(5.0, gt=0, description="every deployment is looked at this often")

@@ -14,8 +14,10 @@ import structlog
 
 from api.accounting import Accounting
 from api.cloud_account import cloud_api, shared_budget
+from api.droplet_sizes import DropletSizes
 from api.object_storage import build_upkeep
 from api.outbox import build_outbox
+from api.pods import PodLeading, pod_settings
 from api.settings import Settings
 from api.stack_driver import build_driver, ensure_installation, passphrase, stack_settings
 from engine.billing.warnings import MailWarnings
@@ -33,7 +35,8 @@ from engine.reconcilers.deployments.snapshot import Policy
 from engine.reconcilers.deployments.source import DeploymentSource
 from engine.reconcilers.inventory import SharedListings
 from engine.reconcilers.leader import LeaderParts, lead_when_possible
-from engine.reconcilers.operations import StackUpdates
+from engine.reconcilers.operations import StackSource, StackUpdates
+from engine.reconcilers.pods.source import PodSource
 from engine.store import changes
 from engine.store.database import Database, normalise
 from engine.store.migrate import migrate
@@ -41,6 +44,7 @@ from engine.store.sealing import Sealer
 from engine.webhooks.deliveries import DeliveryLoop
 from engine.webhooks.sender import WebhookSender
 from stacks.catalog import hourly_usd
+from stacks.pod_spec import build_pod_request
 from stacks.spec import build_request
 
 STOP_GRACE_SECONDS = 5
@@ -135,7 +139,11 @@ class _Worker:
             loop=self._loop,
         )
         shared = stack_settings(self._settings)
-        sources = {changes.DEPLOYMENT: DeploymentSource(sealer, lambda workload: build_request(workload, shared))}
+        rented = pod_settings(self._settings)
+        sources: dict[str, StackSource] = {
+            changes.DEPLOYMENT: DeploymentSource(sealer, lambda workload: build_request(workload, shared)),
+            changes.POD: PodSource(sealer, lambda workload: build_pod_request(workload, rented)),
+        }
         operations = StackUpdates(self._database, self._clock, driver, sources, executor_id=self._executor_id)
         controller = Controller(
             ControllerSettings(
@@ -159,12 +167,17 @@ class _Worker:
         api = cloud_api(self._settings, self._clock, self._environment, budget=budget, clients=clients)
         cloud = DigitalOceanCloud(DigitalOceanInventory(api))
         tag = installation_tag(installation.id)
+        inventory = SharedListings(cloud, self._clock)
+        pods = PodLeading(
+            self._settings, self._database, self._clock, DropletSizes(api, self._clock), inventory, tag,
+            controller.submit,
+        )  # fmt: skip
         return LeaderParts(
             database=self._database,
             clock=self._clock,
             sealer=sealer,
             controller=controller,
-            inventory=SharedListings(cloud, self._clock),
+            inventory=inventory,
             installation_tag=tag,
             hourly_usd=hourly_usd,
             policy=Policy(
@@ -173,6 +186,7 @@ class _Worker:
             ),
             reconcile_period_seconds=self._settings.reconcile_period_seconds,
             sweep_period_seconds=self._settings.sweep_period_seconds,
+            kinds=(pods,),
             account=self._accounting(cloud, tag, sealer),
             accounting_period_seconds=self._settings.accounting_period_seconds,
         )
