@@ -34,6 +34,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "conflict": 409,
     "payload_too_large": 413,
     "invalid_request": 422,
+    "rate_limit_exceeded": 429,
     "bad_gateway": 502,
     "unavailable": 503,
     "insufficient_storage": 507,

@@ -15,9 +15,11 @@ from engine.gateway.api_proxy import ApiProxy
 from engine.gateway.asgi import ClientGone, Headers, Message, Receive, Scope, Send
 from engine.gateway.feed import RouteFeed
 from engine.gateway.inference import Call, Inference, parse_path
+from engine.gateway.job_front import JobFront
 from engine.gateway.metrics import GatewayMetrics
 from engine.gateway.routes import NoRoute
 from engine.gateway.storage_door import StorageDoor
+from engine.jobs.web import Found
 from engine.model.errors import StackyardError
 
 NewId = Callable[[str], str]
@@ -33,7 +35,7 @@ class FrontDoor:
 
     def __init__(
         self, inference: Inference, api: ApiProxy, feed: RouteFeed, metrics: GatewayMetrics, new_id: NewId,
-        storage: StorageDoor | None = None,
+        storage: StorageDoor | None = None, jobs: JobFront | None = None,
     ) -> None:  # fmt: skip
         self._inference = inference
         self._api = api
@@ -41,6 +43,7 @@ class FrontDoor:
         self._metrics = metrics
         self._new_id = new_id
         self._storage = storage
+        self._jobs = jobs
         self._log = structlog.get_logger("gateway")
         metrics.gauge("routes_age_seconds", "Since the routes last agreed with the store", lambda: feed.age_seconds)
 
@@ -60,12 +63,16 @@ class FrontDoor:
         loops = [asyncio.create_task(self._feed.run()), asyncio.create_task(self._feed.note_uses())]
         if self._storage is not None:
             loops.append(asyncio.create_task(self._storage.run()))
+        if self._jobs is not None:
+            await self._jobs.service.open()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
         await self._feed.flush_uses()
+        if self._jobs is not None:
+            await self._jobs.service.close()
         if self._storage is not None:
             await self._storage.close()
         await self._inference.close()
@@ -90,7 +97,7 @@ class FrontDoor:
 
     async def _answer(self, call: Call | None, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         if call is None:
-            await self._own_or_api(scope, receive, send, request_id)
+            await self._jobs_or_other(scope, receive, send, request_id)
         elif scope["method"] != call.method:
             body = asgi.error_body("method_not_allowed", f"use {call.method} here, not {scope['method']}")
             await asgi.send_json(send, 405, body, [(b"allow", call.method.encode())])
@@ -103,6 +110,17 @@ class FrontDoor:
             except NoRoute:
                 # deployments that are gone have no route; the API knows them and says 404 or 409
                 await self._api.answer(scope, receive, send, request_id)
+
+    async def _jobs_or_other(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        found = self._jobs.find(scope) if self._jobs is not None else frozenset()
+        if self._jobs is not None and isinstance(found, Found):
+            await self._jobs.answer(found, scope, receive, send, request_id)
+        elif isinstance(found, frozenset) and found:
+            allowed = ", ".join(sorted(found))
+            body = asgi.error_body("method_not_allowed", f"use {allowed} here, not {scope['method']}")
+            await asgi.send_json(send, 405, body, [(b"allow", allowed.encode())])
+        else:
+            await self._own_or_api(scope, receive, send, request_id)
 
     async def _own_or_api(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         if scope["path"] == "/healthz":

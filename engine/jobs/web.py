@@ -67,6 +67,7 @@ class Route:
     Attributes:
         pattern: matched against the whole path; its named groups become `Request.path`.
         needs_key: a client's route, whose caller the gateway finds out; False: a worker's.
+        is_quick: answered in milliseconds: not worth watching whether the client leaves, and never cancelled.
         limit_bytes: larger bodies are a 413 with `too_large`, which says what to do instead.
     """
 
@@ -76,6 +77,7 @@ class Route:
     needs_key: bool = True
     limit_bytes: int = SMALL_BODY_BYTES
     too_large: str = ""
+    is_quick: bool = False
 
 
 @dataclass(frozen=True)
