@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from datetime import timedelta
 
 import uvicorn
 
@@ -13,11 +14,16 @@ from engine.gateway.api_proxy import ApiProxy
 from engine.gateway.feed import RouteFeed
 from engine.gateway.front_door import FrontDoor
 from engine.gateway.inference import Inference
+from engine.gateway.job_front import JobFront
 from engine.gateway.metrics import GatewayMetrics
 from engine.gateway.routes import RouteTable
 from engine.gateway.storage_door import DiskSource, StorageDoor
 from engine.identity import installation_secret
 from engine.identity.keys import KeyHasher
+from engine.jobs.leading import Retention
+from engine.jobs.processes import process_name
+from engine.jobs.service import JobOptions, JobService
+from engine.jobs.telling import Teller
 from engine.model import ids
 from engine.model.clock import Clock, SystemClock
 from engine.storage.blobs import BlobFolder
@@ -41,7 +47,20 @@ def build(settings: Settings, database: Database) -> FrontDoor:
     inference = Inference(table, feed.fresh, hasher, clock, metrics, max_body_bytes=settings.max_body_bytes)
     proxy = ApiProxy(settings.api_socket, max_body_bytes=settings.max_body_bytes)
     storage = build_door(settings, database, clock, secret)
-    return FrontDoor(inference, proxy, feed, metrics, ids.new_id, storage)
+    jobs = JobFront(build_jobs(settings, database, clock, secret), table, hasher, clock, feed.fresh,
+                    proxy.infrastructure_caller)  # fmt: skip
+    return FrontDoor(inference, proxy, feed, metrics, ids.new_id, storage, jobs)
+
+
+def build_jobs(settings: Settings, database: Database, clock: Clock, secret: bytes) -> JobService:
+    """The part that accepts jobs and gives them to workers."""
+    sealer = Sealer(secret)
+    options = JobOptions(
+        tell=Teller(sealer),
+        check_url=settings.webhook_rule.check_url,
+        retention=Retention(timedelta(hours=settings.job_result_hours), timedelta(days=settings.job_log_days)),
+    )
+    return JobService(database, sealer, clock, ids.new_id, process_name(), options)
 
 
 def build_door(settings: Settings, database: Database, clock: Clock, secret: bytes) -> StorageDoor:

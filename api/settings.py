@@ -83,6 +83,8 @@ class Settings(BaseSettings):
     oidc_client_id: str = ""
     oidc_client_secret: SecretStr = SecretStr("")
     oidc_scopes: str = Field("openid email profile", description="space-separated; openid and email are needed")
+    job_result_hours: int = Field(48, ge=24, description="what came out of a job is kept so long after its end")
+    job_log_days: int = Field(90, ge=2, description="that a job was done, by whom and for how much, is kept so long")
     webhook_networks: str = Field(
         "", description="networks that are not public and get webhooks all the same; comma-separated, 10.0.0.0/8"
     )

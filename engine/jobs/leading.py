@@ -18,6 +18,7 @@ from sqlmodel import Session
 from engine.billing.rating import PriceList
 from engine.jobs.cards import Card
 from engine.jobs.dispatcher import Dispatcher, card_of
+from engine.jobs.processes import is_surely_gone
 from engine.jobs.roster import HandlerEntry, WorkerEntry
 from engine.jobs.writer import Note, Writer
 from engine.model.clock import Clock
@@ -118,6 +119,9 @@ class Leader:
         now = self.clock.now()
         if lease is not None:
             return leases.renew(session, lease, LEASE_SECONDS, now)
+        holder = leases.get(session, LEASE)
+        if holder is not None and holder.owner != self.owner and is_surely_gone(holder.owner):
+            leases.expire_executor(session, holder.owner, now)  # jobs must not wait for a process that died here
         return leases.acquire(session, LEASE, self.owner, LEASE_SECONDS, now)
 
     async def _give_back(self) -> None:
