@@ -1,4 +1,4 @@
-"""A private S3 server for tests: Versity's gateway over a temporary folder, on a free port of 127.0.0.1."""
+"""A private S3 server for tests: Versity's gateway over a temporary folder, on a free port."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.fakes.machine_lock import cache_folder, machine_lock
 
+HOST = "127.0.0.9"
+"""Connections leave from 127.0.0.1: on another address none takes the port between its choice and the start."""
 VERSION = "v1.8.0"
 ACCESS_KEY, SECRET_KEY = "stackyard-test", "stackyard-test-secret"
 _MODULE = "github.com/versity/versitygw/cmd/versitygw"
@@ -65,7 +67,7 @@ class S3Server:
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://{HOST}:{self._port}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -95,7 +97,7 @@ class S3Server:
     def _options(self) -> list[str]:
         keys = ["--access", ACCESS_KEY, "--secret", SECRET_KEY]
         kept = ["--sidecar", str(self._folder / "sidecar"), str(self._folder / "data")]
-        return [*keys, "--quiet", "--port", f"127.0.0.1:{self._port}", "posix", *kept]
+        return [*keys, "--quiet", "--port", f"{HOST}:{self._port}", "posix", *kept]
 
     def client(self) -> object:
         """A client of the server."""
@@ -127,5 +129,5 @@ class S3Server:
 
 def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

@@ -13,7 +13,8 @@ from tests.fakes.s3_server import S3Missing, S3Server, find_binary
 
 KINDS = [
     "file",
-    pytest.param("s3", marks=pytest.mark.integration),
+    # the first test that needs the S3 server may have to build it, or to wait until another process has
+    pytest.param("s3", marks=[pytest.mark.integration, pytest.mark.timeout(900)]),
     pytest.param("postgres", marks=pytest.mark.integration),
 ]
 
