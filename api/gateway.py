@@ -17,7 +17,7 @@ from engine.gateway.inference import Inference
 from engine.gateway.job_front import JobFront
 from engine.gateway.metrics import GatewayMetrics
 from engine.gateway.routes import RouteTable
-from engine.gateway.storage_door import DiskSource, StorageDoor
+from engine.gateway.storage_door import DiskSource, S3Source, StorageDoor
 from engine.identity import installation_secret
 from engine.identity.keys import KeyHasher
 from engine.jobs.leading import Retention
@@ -66,11 +66,12 @@ def build_jobs(settings: Settings, database: Database, clock: Clock, secret: byt
 def build_door(settings: Settings, database: Database, clock: Clock, secret: bytes) -> StorageDoor:
     """The byte path of stored objects."""
     blobs, quota = BlobFolder(settings.resolved_storage_dir), settings.storage_quota_bytes
+    place = settings.storage_s3
     return StorageDoor(
         UrlSigner(secret),
         Receiver(database, clock, blobs, ids.new_id, quota_bytes=quota),
-        Reader(database),
-        DiskSource(blobs),
+        Reader(database, settings.storage_backend),
+        S3Source(place, clock) if place else DiskSource(blobs),
         EgressCounter(database, clock),
         clock,
         BlobSweeper(database, clock, blobs),

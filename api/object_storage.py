@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+
 from api.settings import Settings
 from engine.model import ids
 from engine.model.clock import Clock
+from engine.storage.backend import Backend
 from engine.storage.blobs import BlobFolder
 from engine.storage.disk import DiskBackend
 from engine.storage.objects import Storage
 from engine.storage.signing import UrlSigner
+from engine.storage.upkeep import Guard, StorageUpkeep
 from engine.store.database import Database
 
 _TOKEN_CHARACTERS = 26
@@ -22,14 +26,37 @@ def new_token() -> str:
 
 def build_storage(settings: Settings, database: Database, clock: Clock, secret: bytes) -> Storage:
     """The service behind `/v1/storage`."""
-    signer, public_url = UrlSigner(secret), settings.resolved_public_url
+    signer = UrlSigner(secret)
     return Storage(
         database=database,
         clock=clock,
-        backend=DiskBackend(BlobFolder(settings.resolved_storage_dir), signer, public_url, ids.new_id),
+        backend=_backend(settings, signer),
         signer=signer,
-        public_url=public_url,
+        public_url=settings.resolved_public_url,
         new_id=ids.new_id,
         new_token=new_token,
         quota_bytes=settings.storage_quota_bytes,
+        s3=settings.storage_s3,
     )
+
+
+def build_upkeep(settings: Settings, database: Database, clock: Clock, secret: bytes) -> StorageUpkeep:
+    """The leader's periodic work on it."""
+    storage = build_storage(settings, database, clock, secret)
+    if storage.s3 is None:
+        return StorageUpkeep(storage)
+    adoption = importlib.import_module("engine.storage.adoption")
+
+    def adopt(guard: Guard) -> None:
+        adoption.adopt_all(storage, storage.backend, guard=guard)
+
+    return StorageUpkeep(storage, adopt)
+
+
+def _backend(settings: Settings, signer: UrlSigner) -> Backend:
+    """boto3 takes 0.7 s to import: only where there is an S3 server."""
+    if (place := settings.storage_s3) is not None:
+        backend: Backend = importlib.import_module("engine.storage.s3").S3Backend(place)
+        return backend
+    blobs = BlobFolder(settings.resolved_storage_dir)
+    return DiskBackend(blobs, signer, settings.resolved_public_url, ids.new_id)

@@ -13,6 +13,7 @@ from engine.identity.mail import SmtpServer
 from engine.identity.oidc_client import CALLBACK, OidcClient
 from engine.model.errors import InvalidSpec
 from engine.model.hosts import DockerHost, parse_hosts
+from engine.storage.s3_urls import S3Place
 from engine.webhooks.address import AddressRule
 
 
@@ -32,7 +33,13 @@ class Settings(BaseSettings):
     public_url: str = Field("", description="how clients reach the gateway; empty: http://host:port")
     max_body_bytes: int = Field(32 * 1024 * 1024, description="larger request bodies get a 413")
 
-    storage_dir: str = Field("", description="where stored objects lie; empty: <data_dir>/storage")
+    storage_backend: Literal["disk", "s3"] = Field("disk", description="where stored objects lie")
+    storage_s3_endpoint: str = Field("", description="https://HOST of an S3 server; empty: AWS in the region")
+    storage_s3_region: str = "us-east-1"
+    storage_s3_access_key: str = ""
+    storage_s3_secret_key: SecretStr = SecretStr("")
+    storage_s3_bucket_prefix: str = Field("stackyard", description="buckets are named PREFIX-ORGANISATION")
+    storage_dir: str = Field("", description="folder of the backend disk; empty: <data_dir>/storage")
     storage_quota_bytes: int = Field(0, ge=0, description="the most an organisation keeps; 0: no limit")
 
     digitalocean_api_endpoint: str = Field("https://api.digitalocean.com", description="or a sandbox's URL")
@@ -97,7 +104,7 @@ class Settings(BaseSettings):
         """Find out at once what accounts could not work with, not when the first mail is to be sent."""
         try:
             needs_sender = self.smtp_server is not None
-            _ = self.oidc_client, self.webhook_rule
+            _ = self.oidc_client, self.webhook_rule, self.storage_s3
         except InvalidSpec as err:
             raise ValueError(err.message) from err
         if needs_sender and "@" not in self.mail_from:
@@ -156,6 +163,16 @@ class Settings(BaseSettings):
     @property
     def resolved_public_url(self) -> str:
         return self.public_url.rstrip("/") or f"http://{self.host}:{self.port}"
+
+    @property
+    def storage_s3(self) -> S3Place | None:
+        """The S3 server that keeps stored objects; None: the disk does."""
+        if self.storage_backend == "disk":
+            return None
+        return S3Place(
+            self.storage_s3_endpoint or f"https://s3.{self.storage_s3_region}.amazonaws.com", self.storage_s3_region,
+            self.storage_s3_access_key, self.storage_s3_secret_key.get_secret_value(), self.storage_s3_bucket_prefix,
+        )  # fmt: skip
 
     @property
     def resolved_storage_dir(self) -> Path:

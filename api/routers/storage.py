@@ -17,6 +17,7 @@ from api.schemas.storage import (
     ObjectPatch,
     ObjectView,
     PartPage,
+    S3View,
     StorageUsage,
     UploadCreate,
     UploadView,
@@ -26,6 +27,7 @@ from api.schemas.storage import (
     upload_view,
 )
 from engine.billing.rating import hour_number
+from engine.model.errors import Conflict
 from engine.model.storage import Phase, parse_checksum
 from engine.storage.sessions import UploadSessions
 from engine.store import storage_egress, storage_objects
@@ -69,6 +71,16 @@ def get_storage_usage(caller: CallerArg, deps: DepsArg) -> StorageUsage:
     return StorageUsage(
         objects=objects, size_bytes=size, quota_bytes=deps.storage.quota_bytes or None, egress_bytes_this_month=sent
     )  # fmt: skip
+
+
+@router.get("/s3", summary="The organisation's bucket, for `boto3` and `aws s3`")
+def get_bucket(caller: CallerArg, deps: DepsArg) -> S3View:
+    """409 where objects lie on the installation's own disk, which speaks no S3."""
+    place = deps.storage.s3
+    if place is None:
+        raise Conflict("this installation keeps objects on its own disk: only one set to an S3 server has buckets")
+    deps.storage.backend.prepare(caller.org_id)
+    return S3View(endpoint=place.endpoint, region=place.region, bucket=place.bucket(caller.org_id))
 
 
 @router.post("/multipart", status_code=201, summary="Begin an upload in parts")

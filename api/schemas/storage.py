@@ -149,6 +149,16 @@ class StorageUsage(BaseModel):
     free_egress_bytes: int = FREE_EGRESS_BYTES
 
 
+class S3View(BaseModel):
+    """Where an organisation's bucket is. Credentials for it come from the operator (`engine/storage/README.md`)."""
+
+    model_config = _ANSWER
+    endpoint: str
+    region: str
+    bucket: str
+    addressing: str = "path"
+
+
 def upload_view(storage: Storage, row: StoredObjectRow) -> UploadView:
     url, expires_at = storage.put_url(row)
     return UploadView(

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
@@ -24,11 +25,13 @@ from engine.storage.blobs import CHUNK_BYTES, BlobFolder, BlobWriter
 from engine.storage.egress import EgressCounter
 from engine.storage.reading import Readable, Reader, Stretch, headers_of, stretch_of
 from engine.storage.receiving import Arrival, Receiver, require_no_more
+from engine.storage.s3_urls import S3Place, presign
 from engine.storage.signing import PUBLIC_PREFIX, SIGNED_PREFIX, Grant, UrlSigner, Use
 
 IDLE_SECONDS = 60.0
 """A client that sends nothing for so long is gone."""
 
+REMOTE_TTL = timedelta(minutes=15)
 FLUSH_SECONDS = 1.0
 SEND_BYTES = 256 * 1024
 SWEEP_SECONDS = 600.0
@@ -270,3 +273,19 @@ class DiskSource:
 
     def url(self, what: Readable) -> str:
         raise NotFound(f"{what.object_id} is a file")
+
+
+class S3Source:
+    """Bytes that an S3 server keeps: public reads go through here all the same, to be counted."""
+
+    def __init__(self, place: S3Place, clock: Clock) -> None:
+        self._place = place
+        self._clock = clock
+
+    def path(self, what: Readable) -> Path | None:
+        return None
+
+    def url(self, what: Readable) -> str:
+        now = self._clock.now()
+        bucket = self._place.bucket(what.org_id)
+        return presign(self._place, "GET", bucket, what.location, expires_at=now + REMOTE_TTL, now=now)

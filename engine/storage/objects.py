@@ -15,11 +15,12 @@ from sqlmodel import Session
 from engine.billing import spend
 from engine.model.access import Principal
 from engine.model.clock import Clock
-from engine.model.errors import Conflict, NotFound, StorageFull
+from engine.model.errors import Conflict, NotFound, StorageFull, Unavailable
 from engine.model.ledger import Scopes
 from engine.model.storage import Phase, Upload, advance
 from engine.storage import prices
 from engine.storage.backend import Backend
+from engine.storage.s3_urls import S3Place
 from engine.storage.signing import PUBLIC_PREFIX, Grant, UrlSigner, Use
 from engine.store import audit, storage_objects
 from engine.store.database import Database
@@ -39,6 +40,7 @@ class Storage:
     Attributes:
         new_token: makes the unguessable part of a public URL, 128 random bits or more.
         quota_bytes: the most an organisation keeps; 0: no limit.
+        s3: the server behind `backend`, which members may reach with S3 credentials; None: there is none.
     """
 
     database: Database
@@ -49,6 +51,7 @@ class Storage:
     new_id: Callable[[str], str]
     new_token: Callable[[], str]
     quota_bytes: int = 0
+    s3: S3Place | None = None
 
     def begin(self, caller: Principal, upload: Upload) -> StoredObjectRow:
         """Write down what is about to be stored.
@@ -94,6 +97,19 @@ class Storage:
                 kept_bytes=kept, quota_bytes=self.quota_bytes, wanted_bytes=more_bytes,
             )  # fmt: skip
 
+    def of(self, row: StoredObjectRow) -> Backend:
+        """The backend an object lies on.
+
+        Raises:
+            Unavailable: not the one this installation is set to.
+        """
+        if row.backend != self.backend.name:
+            raise Unavailable(
+                f"{row.id} lies on the storage backend {row.backend!r}, this installation is set to "
+                f"{self.backend.name!r}: the operator sets STACKYARD_STORAGE_BACKEND={row.backend} to reach it"
+            )
+        return self.backend
+
     def commit(self, caller: Principal, object_id: str, sha256: str | None = None) -> StoredObjectRow:
         """Check what arrived and make it readable; again: no change.
 
@@ -106,7 +122,7 @@ class Storage:
         """
         with self.database.read() as session:
             row = storage_objects.owned(session, object_id, caller.org_id)
-        size = self.backend.size(row)
+        size = self.of(row).size(row)
         if size is None:
             raise Conflict(
                 f"nothing was uploaded for {object_id}: PUT the file to its uploadUrl, then commit", id=object_id
@@ -158,9 +174,10 @@ class Storage:
                 session, at=now, actor=caller.actor, org_id=row.org_id, action="storage.deleted", subject=row.id,
                 details={"filename": row.filename, "kind": row.kind, "size_bytes": row.size_bytes},
             )  # fmt: skip
+            backend = self.of(row)
         for upload in open_uploads:
-            self.backend.drop_parts(row, upload)
-        self.backend.remove(row)  # what a crash leaves here is swept
+            backend.drop_parts(row, upload)
+        backend.remove(row)  # what a crash leaves here is swept
         return row
 
     def set_public(self, caller: Principal, object_id: str, public: bool) -> StoredObjectRow:
@@ -213,7 +230,7 @@ class Storage:
         if row.phase != Phase.COMMITTED:
             raise NotFound(f"the stored object {row.id} was not committed: `POST /v1/storage/commit` makes it readable")
         now = self.clock.now()
-        return self.backend.worker_url(row, now + min(ttl, LONGEST_WORKER_TTL), now)
+        return self.of(row).worker_url(row, now + min(ttl, LONGEST_WORKER_TTL), now)
 
 
 def mark_deleted(session: Session, row: StoredObjectRow, now: datetime) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
 from urllib.parse import quote
 
-from engine.model.errors import NotFound
+from engine.model.errors import NotFound, Unavailable
 from engine.model.storage import Phase
 from engine.storage.signing import PUBLIC_PREFIX, Grant, Use
 from engine.store import storage_objects
@@ -39,7 +38,6 @@ class Readable:
     location: str
     size_bytes: int
     sha256: str | None
-    committed_at: datetime
     is_metered: bool
     is_public: bool
 
@@ -52,8 +50,9 @@ class Readable:
 class Reader:
     """Finds what may be read. Blocks."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, backend: str = "disk") -> None:
         self._database = database
+        self._backend = backend
 
     def signed(self, grant: Grant) -> Readable:
         """The object of a signed URL.
@@ -65,7 +64,7 @@ class Reader:
             row = storage_objects.get(session, grant.subject)
         if row is None or row.phase != Phase.COMMITTED:
             raise NotFound(f"no stored object {grant.subject} that was committed")
-        return _readable(row, is_metered=grant.use is not Use.WORKER, is_public=False)
+        return self._readable(row, is_metered=grant.use is not Use.WORKER, is_public=False)
 
     def public(self, path: str) -> Readable:
         """The object of a public URL; its last part, the name, is for people only.
@@ -78,15 +77,15 @@ class Reader:
             row = storage_objects.by_public_token(session, token) if 16 <= len(token) <= 64 else None
         if row is None:
             raise NotFound("there is no public object here: it was not committed, is not public any more, or never was")
-        return _readable(row, is_metered=True, is_public=True)
+        return self._readable(row, is_metered=True, is_public=True)
 
-
-def _readable(row: StoredObjectRow, *, is_metered: bool, is_public: bool) -> Readable:
-    assert row.committed_at is not None  # with the phase
-    return Readable(
-        row.id, row.org_id, row.key_id, row.filename, row.content_type, row.location, row.size_bytes or 0, row.sha256,
-        row.committed_at, is_metered, is_public,
-    )  # fmt: skip
+    def _readable(self, row: StoredObjectRow, *, is_metered: bool, is_public: bool) -> Readable:
+        if row.backend != self._backend:
+            raise Unavailable(f"{row.id} lies on the storage backend {row.backend!r}: the operator set another one")
+        return Readable(
+            row.id, row.org_id, row.key_id, row.filename, row.content_type, row.location, row.size_bytes or 0,
+            row.sha256, is_metered, is_public,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

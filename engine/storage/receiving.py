@@ -93,6 +93,8 @@ class Receiver:
             row = storage_objects.get(session, grant.subject)
             if row is None or row.phase == Phase.DELETED:
                 raise NotFound(f"no stored object {grant.subject}: it was deleted, or its upload was never finished")
+            if row.backend != "disk":
+                raise Conflict(f"{row.id} is uploaded to the S3 server: ask for a new URL")
             if row.phase == Phase.COMMITTED:
                 raise Conflict(f"{row.id} is committed and never changes: ask for a new upload")
             most = LARGEST_OBJECT

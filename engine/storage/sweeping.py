@@ -72,8 +72,9 @@ def sweep_rows(
         storage_egress.prune(session, hour_number(now - KEEP_EGRESS))
         guard(session)
     for row_of, upload in expired:
-        if row_of is not None:
+        if row_of is not None and row_of.backend == backend.name:
             backend.drop_parts(row_of, upload)
     for row in unfinished:
-        backend.remove(row)
+        if row.backend == backend.name:
+            backend.remove(row)
     return len(expired), len(unfinished)

@@ -11,6 +11,7 @@ from sqlmodel import Session, col
 from engine.model.errors import NotFound
 from engine.model.storage import Phase
 from engine.store.storage_tables import StoredObjectRow, UploadPartRow, UploadSessionRow
+from engine.store.tables import OrgRow
 
 _O = StoredObjectRow
 _S = UploadSessionRow
@@ -109,9 +110,9 @@ def locations_of(session: Session, names: Sequence[str]) -> set[str]:
     return {*session.execute(objects).scalars(), *session.execute(sessions).scalars()}
 
 
-def org_ids(session: Session, backend: str) -> Sequence[str]:
-    """Organisations that ever stored something there."""
-    return session.execute(select(_O.org_id).where(col(_O.backend) == backend).distinct()).scalars().all()
+def all_org_ids(session: Session) -> Sequence[str]:
+    """Every organisation: any may have a bucket."""
+    return session.execute(select(col(OrgRow.id)).order_by(col(OrgRow.id))).scalars().all()
 
 
 def stale(session: Session, before: datetime, *, limit: int = 500) -> Sequence[StoredObjectRow]:
