@@ -15,6 +15,7 @@ import structlog
 from api.accounting import Accounting
 from api.cloud_account import cloud_api, shared_budget
 from api.droplet_sizes import DropletSizes
+from api.handlers import HandlerLeading, handler_source
 from api.object_storage import build_upkeep
 from api.outbox import build_outbox
 from api.pods import PodLeading, pod_settings
@@ -142,6 +143,7 @@ class _Worker:
         rented = pod_settings(self._settings)
         sources: dict[str, StackSource] = {
             changes.DEPLOYMENT: DeploymentSource(sealer, lambda workload: build_request(workload, shared)),
+            changes.HANDLER: handler_source(self._settings, sealer, shared),
             changes.POD: PodSource(sealer, lambda workload: build_pod_request(workload, rented)),
         }
         operations = StackUpdates(self._database, self._clock, driver, sources, executor_id=self._executor_id)
@@ -168,9 +170,12 @@ class _Worker:
         cloud = DigitalOceanCloud(DigitalOceanInventory(api))
         tag = installation_tag(installation.id)
         inventory = SharedListings(cloud, self._clock)
+        sizes = DropletSizes(api, self._clock)
         pods = PodLeading(
-            self._settings, self._database, self._clock, DropletSizes(api, self._clock), inventory, tag,
-            controller.submit,
+            self._settings, self._database, self._clock, sizes, inventory, tag, controller.submit
+        )  # fmt: skip
+        handlers = HandlerLeading(
+            self._settings, self._database, self._clock, sealer, sizes, inventory, tag, controller.submit
         )  # fmt: skip
         return LeaderParts(
             database=self._database,
@@ -186,7 +191,7 @@ class _Worker:
             ),
             reconcile_period_seconds=self._settings.reconcile_period_seconds,
             sweep_period_seconds=self._settings.sweep_period_seconds,
-            kinds=(pods,),
+            kinds=(pods, handlers),
             account=self._accounting(cloud, tag, sealer),
             accounting_period_seconds=self._settings.accounting_period_seconds,
         )

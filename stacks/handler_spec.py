@@ -22,6 +22,7 @@ def build_handler_request(workload: HandlerWorkload, settings: StackSettings) ->
         "installationId": workload.installation_id,
         "name": spec.name,
         "image": spec.image,
+        "pullImage": "true" if workload.pull_image else "false",
         "ports": json.dumps(list(spec.ports)),
         "startCommand": json.dumps(list(spec.start_command)),
         "containerDiskGb": str(spec.container_disk_gb),

@@ -54,6 +54,7 @@ class HandlerConfig:
     deployment_id: str
     installation_id: str
     image: str
+    pull_image: bool
     ports: tuple[int, ...]
     start_command: tuple[str, ...]
     container_disk_gb: int
@@ -112,6 +113,7 @@ def read_handler(config: pulumi.Config) -> HandlerConfig:
         deployment_id=config.require("deploymentId"),
         installation_id=config.require("installationId"),
         image=config.require("image"),
+        pull_image=config.get_bool("pullImage") is not False,
         ports=tuple(config.require_object("ports")),
         start_command=tuple(config.get_object("startCommand") or ()),
         container_disk_gb=config.get_int("containerDiskGb") or 20,

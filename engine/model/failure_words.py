@@ -29,6 +29,11 @@ def headline(message: str) -> str:
     return next((line for line in [*errors, *lines] if line), "")
 
 
+def scrubbed(line: str) -> str:
+    """A provider's own words about a failure, without addresses and paths, [≤ 300 characters]."""
+    return _PLACES.sub("…", line)[:_LONGEST]
+
+
 def for_tenant(message: str) -> str:
     """One sentence about a failure, [≤ 300 characters]; "" for no failure.
 
@@ -39,6 +44,6 @@ def for_tenant(message: str) -> str:
     if not line or line == _OTHERWISE or line in {sentence for _, sentence in _FAMILIES}:
         return line
     if _RESOURCE.match(line):
-        return _PLACES.sub("…", line)[:_LONGEST]
+        return scrubbed(line)
     text = message.lower()
     return next((sentence for words, sentence in _FAMILIES if any(w in text for w in words)), _OTHERWISE)

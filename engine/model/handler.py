@@ -27,7 +27,8 @@ class HandlerSpec(_Frozen):
     Attributes:
         slug: names the deployment in URLs, unique in its organisation.
         pools: GPU pool ids in order of preference; the first with capacity on any configured target wins.
-        workers_min: kept running while idle; workers_max: never more at the same time.
+        workers_min: kept running while idle; workers_max: never more at the same time, but for one that is made before
+            the worker of an older generation that it replaces is drained.
         idle_timeout_seconds: how long a worker beyond `workers_min` stays without work.
         ports: the first is where `POST /run` is sent.
         env: plain environment; secret values are sealed in the row and never in a spec.
@@ -103,7 +104,7 @@ class WorkerPhase(StrEnum):
     BOOTING = "booting"  # it exists; its handler has not answered yet
     READY = "ready"  # it took, or can take, a job
     DRAINING = "draining"  # gets no new job; removed once it has none
-    EXITED = "exited"  # its process ended by itself
+    EXITED = "exited"  # its process ended, or is being ended: its place is free once its container is gone
 
 
 class Protocol(StrEnum):

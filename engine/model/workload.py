@@ -57,6 +57,7 @@ class HandlerWorkload:
         workers: exactly those that are to exist.
         hosts: the Docker hosts that keep its network and image; every worker's host is among them.
         revision: of the placement; the stack's outputs say which one they realise.
+        pull_image: the hosts fetch the image; not when it was found that it cannot be had.
         secrets: environment that is secret.
         public_url: where containers reach the gateway.
     """
@@ -71,4 +72,5 @@ class HandlerWorkload:
     installation_id: str
     identity: WorkerIdentity
     public_url: str
+    pull_image: bool = True
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)

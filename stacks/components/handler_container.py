@@ -25,9 +25,15 @@ What must replace workers (an edit of the spec) gives new ones new names."""
 
 
 class HandlerHost(pulumi.ComponentResource):
-    """What a handler deployment keeps on one Docker host: an isolated network, and its image, pulled."""
+    """What a handler deployment keeps on one Docker host: an isolated network, and its image.
 
-    def __init__(self, name: str, *, stack: str, host: HostPlace, image: str, tags: Mapping[str, str]) -> None:
+    Args:
+        pull: whether to fetch the image; an image that cannot be had must not keep workers of others from changing.
+    """
+
+    def __init__(
+        self, name: str, *, stack: str, host: HostPlace, image: str, pull: bool, tags: Mapping[str, str]
+    ) -> None:
         super().__init__("stackyard:index:HandlerHost", name)
         self.place = host
         self.provider = docker.Provider(
@@ -46,7 +52,9 @@ class HandlerHost(pulumi.ComponentResource):
             labels=[docker.NetworkLabelArgs(label=key, value=value) for key, value in tags.items()],
             opts=child,
         )
-        self.image = docker.RemoteImage(f"{name}-image", name=image, keep_locally=True, opts=child)
+        self.image: pulumi.Input[str] = image
+        if pull:
+            self.image = docker.RemoteImage(f"{name}-image", name=image, keep_locally=True, opts=child).image_id
         self.register_outputs({})
 
 
@@ -58,7 +66,7 @@ def worker_container(
     return docker.Container(
         worker.name,
         name=f"{stack}-{worker.name}",
-        image=at.image.image_id,
+        image=at.image,
         command=list(config.start_command) or None,
         envs=config.environment_of(worker).apply(lambda env: [f"{k}={v}" for k, v in sorted(env.items())]),
         ports=[docker.ContainerPortArgs(internal=port, ip=_bound_to(host.address)) for port in config.ports],

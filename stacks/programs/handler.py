@@ -38,12 +38,9 @@ def handler(config: pulumi.Config) -> None:
 
 def _containers(wanted: HandlerConfig) -> dict[str, Made]:
     stack = stack_name(wanted.deployment_id)
-    tags = {
-        "stackyard.owner": owner_tag(wanted.deployment_id),
-        "stackyard.installation": installation_tag(wanted.installation_id),
-    }
+    tags = {"stackyard.owner": stack, "stackyard.installation": wanted.installation_id}
     hosts = {
-        host.name: HandlerHost(host.name, stack=stack, host=host, image=wanted.image, tags=tags)
+        host.name: HandlerHost(host.name, stack=stack, host=host, image=wanted.image, pull=wanted.pull_image, tags=tags)
         for host in wanted.hosts
     }
     made: dict[str, Made] = {}

@@ -71,7 +71,17 @@ def worker(name: str, **values: Any) -> Worker:
 
 def workload(*workers: Worker, hosts: tuple[DockerHost, ...] = (LOCAL,)) -> HandlerWorkload:
     return HandlerWorkload(
-        "hdl_abc", "org_1", SPEC, 3, workers, hosts, 7, "inst1", IDENTITY, "http://yard.test", {"HF_TOKEN": "hf_x"}
+        "hdl_abc",
+        "org_1",
+        SPEC,
+        3,
+        workers,
+        hosts,
+        7,
+        "inst1",
+        IDENTITY,
+        "http://yard.test",
+        secrets={"HF_TOKEN": "hf_x"},
     )
 
 
