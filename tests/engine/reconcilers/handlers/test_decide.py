@@ -193,7 +193,7 @@ def test_pool_that_nothing_here_has_fails_saying_so() -> None:
     world = HandlerWorld(places=())
     world.submit()
     world.run(2)
-    assert world.s.phase is HandlerPhase.FAILED and "not" in world.s.phase_reason
+    assert world.s.phase is HandlerPhase.FAILED and "none of its pools" in world.s.phase_reason
 
 
 def test_silent_worker_counts_as_a_failed_start() -> None:
