@@ -28,6 +28,7 @@ _OWN = {
 }
 _TIMES = ("created", "modified", "time", "startTime", "endTime", "sequence", "timestamp", "durationSeconds")
 _POSITIONS = ("sourcePosition", "stackTrace")  # see test_positions.py
+_DELETES = ("delete", "delete-replaced")
 _STEPS = ("resourcePreEvent", "resOutputsEvent", "resOpFailedEvent")
 
 Difference = tuple[str, Any, Any]
@@ -108,15 +109,32 @@ class Reading:
 
 
 def steps(events: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """URN → its events in order, each under its number, kind and operation."""
+    """URN → its events in order, each under its number, kind and operation.
+
+    Where several copies of one URN are deleted, each has its own: they go at once, and of ten runs of the official
+    engine some began with the one, some with the other.
+    """
     found: dict[str, dict[str, Any]] = {}
+    copies = _deleted_copies(events)
     for event in events:
         kind = next((k for k in _STEPS if k in event), None)
         if kind is not None:
             payload = {k: v for k, v in event[kind].items() if k != "steps"}
-            of_urn = found.setdefault(payload["metadata"]["urn"], {})
+            urn, old = payload["metadata"]["urn"], payload["metadata"]["old"]
+            is_copy = len(copies.get(urn, ())) > 1 and payload["metadata"]["op"] in _DELETES
+            of_urn = found.setdefault(f"{urn} ({old['id']})" if is_copy else urn, {})
             of_urn[f"{len(of_urn)} {kind} {payload['metadata']['op']}"] = payload
     return found
+
+
+def _deleted_copies(events: list[dict[str, Any]]) -> dict[str, set[str]]:
+    """URN → the ids under it that are deleted."""
+    copies: dict[str, set[str]] = {}
+    for event in events:
+        metadata = event.get("resourcePreEvent", {}).get("metadata", {})
+        if metadata.get("op") in _DELETES:
+            copies.setdefault(metadata["urn"], set()).add(metadata["old"]["id"])
+    return copies
 
 
 def diagnostics(events: list[dict[str, Any]], code: int) -> Iterator[Any]:

@@ -5,14 +5,13 @@ Reads engine events only. Source: pulumi `pkg/backend/display/{progress,rows,eve
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from engine.deploy.command.console import Console
-from engine.deploy.command.output_text import outputs_text
 from engine.deploy.command.policy_display import PolicyDisplay
+from engine.deploy.command.property_text import PropertyText, is_same
 from engine.deploy.events import revealed
 from engine.deploy.property import UNKNOWN_VALUE
 from engine.deploy.update import UpdateMode
@@ -66,7 +65,6 @@ OP_STYLES: Mapping[str, str] = {
 }
 """Colours as the official engine's (pulumi: deploy/step.go, Color), by rich's names."""
 OP_PREFIXES: Mapping[str, str] = {op: words[0] for op, words in _OPS.items()}
-_LONG_TEXT = re.compile(r'"((?:[^"\\]|\\.){1000})(?:[^"\\]|\\.)+"')
 SEVERITY_STYLES: Mapping[str, str] = {"error": "red", "warning": "yellow"}
 HEADLINE = "bold bright_magenta"
 """Of headings, as the official engine's."""
@@ -119,6 +117,9 @@ class Row:
     shown: bool = False
 
 
+_OF_RESOURCES = ("resourcePreEvent", "resOutputsEvent", "resOpFailedEvent")
+
+
 class ProgressDisplay:
     """Takes the events of one update in order and prints them on a console."""
 
@@ -134,6 +135,7 @@ class ProgressDisplay:
         self._rows: dict[str, Row] = {}
         self._policies = PolicyDisplay(remediations=showing.remediations)
         self._done = False
+        self._tells_outputs: bool | None = None  # None: the stack's own row has not been heard of
         heading = (_PLANS if self._planning else _HEADERS)[mode]
         if showing.importing:
             heading = "Previewing import" if self._planning else "Importing"
@@ -162,6 +164,7 @@ class ProgressDisplay:
         """Print what an event changes."""
         if self._showing.secrets:
             event = revealed(event)
+        self._notice(event)
         if prelude := event.get("preludeEvent"):
             self._begin(prelude)
         elif metadata := (event.get("resourcePreEvent") or {}).get("metadata"):
@@ -177,6 +180,20 @@ class ProgressDisplay:
         elif summary := event.get("summaryEvent"):
             self._end(summary)
 
+    def _notice(self, event: Mapping[str, Any]) -> None:
+        """Outputs are told where the stack comes before its children: not where they are all deleted.
+
+        Source: pulumi `progress.go`, getRowForURN, ensureParentRow.
+        """
+        if self._tells_outputs is not None:
+            return
+        metadata = next((event[kind]["metadata"] for kind in _OF_RESOURCES if kind in event), None)
+        state = (metadata.get("new") or metadata.get("old") or {}) if metadata else {}
+        if (metadata or event.get("diagnosticEvent") or {}).get("urn") == self._root_urn:
+            self._tells_outputs = True
+        elif state.get("parent") == self._root_urn:
+            self._tells_outputs = False
+
     def _begin(self, prelude: Mapping[str, Any]) -> None:
         self._configuration(prelude)
         self._say()
@@ -189,10 +206,6 @@ class ProgressDisplay:
 
     def _called(self, row: Row) -> str:
         return row.urn if self._showing.urns else f"{row.type} {row.name}"
-
-    def _shortened(self, text: str) -> str:
-        """Long texts in it cut: user data fills screens."""
-        return text if self._showing.whole else _LONG_TEXT.sub(r'"\1…"', text)
 
     def _row(self, urn: str) -> Row:
         urn = urn or self._root_urn
@@ -301,7 +314,7 @@ class ProgressDisplay:
         for line in self._policies.lines(summary.get("PolicyPacks") or {}):
             self._say(line)
         self._print_diagnostics()
-        if self._showing.outputs and self._mode is not UpdateMode.DESTROY:
+        if self._showing.outputs and self._tells_outputs:
             self._print_outputs()
         if not self._policies.forbids:  # the end is to be what is forbidden
             self._print_summary(summary)
@@ -328,16 +341,19 @@ class ProgressDisplay:
         old = (metadata.get("old") or {}).get("outputs") if metadata.get("op") != "create" else None
         if text := self._outputs_text(old, new):
             self._say("Outputs:", HEADLINE)
-            self._say(self._shortened(text))
+            self._say(text)
             self._say()
 
     def _outputs_text(self, old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> str:
         """What is printed of the outputs; a preview leaves out those that stay."""
-        if self._planning and old is not None and not self._showing.sames:
-            same = {key for key in new if key in old and new[key] in (old[key], UNKNOWN_VALUE)}
-            old = {key: value for key, value in old.items() if key not in same}
-            new = {key: value for key, value in new.items() if key not in same}
-        return outputs_text(old, new)
+        if not self._planning or old is None:
+            hidden: set[str] = set()
+        else:
+            unknown = {key for key in new if key in old and new[key] == UNKNOWN_VALUE}
+            old, new = ({k: v for k, v in outputs.items() if k not in unknown} for outputs in (old, new))
+            hidden = set() if self._showing.sames else {k for k in new if k in old and is_same(old[k], new[k])}
+        printed = PropertyText(sames=True, whole=self._showing.whole)
+        return "\n".join(printed.changed_members(new if old is None else old, new, 1, hidden))
 
     def _print_summary(self, summary: Mapping[str, Any]) -> None:
         changes = {op: int(count) for op, count in (summary.get("resourceChanges") or {}).items() if count}

@@ -37,7 +37,7 @@ def choose_display(session: Session, mode: UpdateMode, *, planning: bool) -> Dis
         importing=arguments.verb == ("import",),
         config=arguments.has("show-config"),
         secrets=arguments.has("show-secrets"),
-        whole=arguments.has("show-full-output"),
+        whole=arguments.has("show-full-output") or mode is UpdateMode.REFRESH,
         urns=arguments.has("urns"),
         remediations=arguments.has("show-policy-remediations"),
     )

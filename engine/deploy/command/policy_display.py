@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from engine.deploy.command.output_text import outputs_text
+from engine.deploy.command.property_text import PropertyText
 
 _MARKS = {"mandatory": "❌", "advisory": "⚠️ "}
 
@@ -59,8 +59,8 @@ class PolicyDisplay:
             type_, _, resource = event["resourceUrn"].split("::", 2)[2].partition("::")
             yield f"        - [{level}]  {event['policyName']}  ({type_.rpartition('$')[2]}: {resource})"
             if level == "remediate":
-                for line in outputs_text(event.get("before") or {}, event.get("after") or {}).splitlines():
-                    yield f"        {line}"
+                before, after = event.get("before") or {}, event.get("after") or {}
+                yield from PropertyText().changed_members(before, after, 2)
             for line in str(event.get("message", "")).strip().split("\n") if level != "remediate" else ():
                 yield f"          {line}"
 

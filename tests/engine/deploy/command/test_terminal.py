@@ -189,7 +189,7 @@ def test_preview_shows_only_outputs_that_change(person: Person) -> None:
     person.program = exporting(2)
     person.run("preview")
     shown = "\n".join(person.final())
-    assert "~ size : 1 => 2" in shown and "~ token: [secret] => [secret]" in shown and "same" not in shown
+    assert "~ size : 1 => 2" in shown and "same" not in shown and "token" not in shown, "secrets look alike"
     person.run("preview", "--show-sames")
     assert "same " in "\n".join(person.final())
     person.run("up", "--yes", "--skip-preview")
