@@ -18,7 +18,7 @@ from engine.model.errors import CloudError
 from engine.model.stack import deployment_id
 from engine.reconcilers.cloud import DigitalOceanCloud
 from engine.reconcilers.sweep.sweeper import owner_of
-from engine.store import deployments
+from engine.store import owners
 from engine.store.database import Database
 
 Guard = Callable[[Session], None]
@@ -79,13 +79,13 @@ class Accounting:
 def machines(
     session: Session, listed: Iterable[OwnedResource], listed_at: datetime, installation_tag: str
 ) -> list[Machine]:
-    """The machines of a listing whose deployment is known here; others are the sweeper's business."""
+    """The machines of a listing whose owner is known here; others are the sweeper's business."""
     found: list[Machine] = []
     for resource in listed:
         stack = owner_of(resource)
         if resource.kind != DROPLET or stack is None or installation_tag not in resource.tags:
             continue
-        row = deployments.get(session, deployment_id(stack))
+        row = owners.get(session, deployment_id(stack))
         if row is not None:
             began = resource.created_at or listed_at
             found.append(Machine(f"{DROPLET}/{resource.id}", row.org_id, row.id, resource.hourly_usd, began))

@@ -1,7 +1,7 @@
 """Ends running work that nobody pays for, and lets it run again: used-up balances and used-up hard budgets.
 
 Level-triggered: compares who is out of money with who is suspended, so a pass that died is made good by the next.
-Suspending is an edit of the deployment; machines go by its reconciler.
+Suspending is an edit of the deployment, handler or pod; machines go by its reconciler.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from engine.billing.rating import MICROSECONDS_PER_HOUR, Interval, accrued_micro
 from engine.billing.spend import SpendState
 from engine.model.ledger import BudgetScope
 from engine.model.money import MICRODOLLARS, to_usd
-from engine.store import audit, budgets, deployments, settlements, usage
+from engine.store import audit, budgets, changes, deployments, owners, settlements, usage
 from engine.store.database import Database
 from engine.store.ledger_tables import BudgetRow, SpendStateRow
+from engine.store.owners import Owner
+from engine.store.pod_tables import PodRow
 from engine.store.tables import DeploymentRow, UsageIntervalRow
 
 ACTOR = "system:billing"
@@ -76,21 +78,22 @@ def _concerned(session: Session) -> list[str]:
     """Organisations that are out of money, have a budget, or have something suspended."""
     drained = select(SpendStateRow.org_id).where(SpendStateRow.state == SpendState.DRAINED.value)
     limited = select(BudgetRow.org_id).where(col(BudgetRow.removed_at).is_(None))
-    living = col(DeploymentRow.deleted_at).is_(None)
-    suspended = select(DeploymentRow.org_id).where(living, col(DeploymentRow.suspended_at).is_not(None))
-    return sorted(session.connection().execute(union(drained, limited, suspended)).scalars())
+    found = {*session.connection().execute(union(drained, limited)).scalars()}
+    return sorted(found.union(session.connection().execute(owners.suspended_orgs()).scalars()))
 
 
 def _enforce(session: Session, org_id: str, now: datetime) -> list[str]:
-    rows = [r for r in deployments.living_of_org(session, org_id) if r.delete_requested_at is None]
+    rows = [r for r in owners.living_of_org(session, org_id) if r.delete_requested_at is None]
     wanted = _suspensions(session, org_id, rows, now)
     changed: list[str] = []
     for row in rows:
-        found = wanted.get(row.id)
+        found, kind = wanted.get(row.id), owners.kind_of(row.id)
+        if kind is None:
+            continue
         if found is not None and row.suspended_at is None:
-            done = deployments.suspend(session, row.id, found.reason, now, billed_until=found.billed_until)
+            done = kind.suspend(session, row.id, found.reason, now, billed_until=found.billed_until)
         elif found is None and row.suspended_at is not None:
-            done = deployments.resume(session, row.id, now)
+            done = kind.resume(session, row.id, now)
         else:
             continue
         if done:
@@ -99,7 +102,7 @@ def _enforce(session: Session, org_id: str, now: datetime) -> list[str]:
     return changed
 
 
-def _suspensions(session: Session, org_id: str, rows: Sequence[DeploymentRow], now: datetime) -> dict[str, Suspension]:
+def _suspensions(session: Session, org_id: str, rows: Sequence[Owner], now: datetime) -> dict[str, Suspension]:
     """Deployment → why it may not run, the earliest reason first."""
     state = session.get(SpendStateRow, org_id)
     if state is not None and state.state == SpendState.DRAINED:
@@ -117,7 +120,7 @@ def _suspensions(session: Session, org_id: str, rows: Sequence[DeploymentRow], n
 
 
 def _over(
-    session: Session, budget: BudgetRow, rows: Sequence[DeploymentRow], now: datetime
+    session: Session, budget: BudgetRow, rows: Sequence[Owner], now: datetime
 ) -> dict[str, Suspension]:  # fmt: skip
     """The deployments that this budget does not pay any more."""
     window = budgets.usage(session, budget, now)
@@ -138,16 +141,18 @@ def _running(session: Session, row: UsageIntervalRow) -> tuple[Interval, int]:
     return interval_of(row), settlements.posted(session, row.id)
 
 
-def _cost_of_resuming(session: Session, row: DeploymentRow) -> int:
+def _cost_of_resuming(session: Session, row: Owner) -> int:
     """What `RESUME_SECONDS` of it cost, at the rate it last ran at; 1 where it never ran."""
-    past = usage.for_deployment(session, row.id)
-    if not past:
-        return 1
-    hourly = Decimal(past[-1].hourly_rate_usd) * max(1, deployments.spec_of(row).replicas) * MICRODOLLARS
-    return max(1, int(hourly * RESUME_SECONDS / 3600))
+    if isinstance(row, PodRow):
+        hourly = Decimal(row.hourly_rate_usd)
+    else:
+        past = usage.for_deployment(session, row.id)
+        copies = deployments.spec_of(row).replicas if isinstance(row, DeploymentRow) else 1
+        hourly = Decimal(past[-1].hourly_rate_usd) * max(1, copies) if past else Decimal(0)
+    return max(1, int(hourly * MICRODOLLARS * RESUME_SECONDS / 3600))
 
 
-def _audit(session: Session, row: DeploymentRow, found: Suspension | None, now: datetime) -> None:
-    action = "deployment.suspended" if found else "deployment.resumed"
+def _audit(session: Session, row: Owner, found: Suspension | None, now: datetime) -> None:
+    action = f"{changes.kind_of(row.id)}.{'suspended' if found else 'resumed'}"
     details = {"reason": found.reason} if found else {}
     audit.record(session, at=now, actor=ACTOR, org_id=row.org_id, action=action, subject=row.id, details=details)

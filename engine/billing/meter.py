@@ -26,11 +26,12 @@ from engine.model.ledger import (
     Transaction,
 )
 from engine.model.money import MICRODOLLARS
-from engine.store import budgets, deployments, holds, ledger, settlements, usage
+from engine.store import budgets, holds, ledger, owners, settlements, usage
 from engine.store.database import Database
 from engine.store.holds import Hold
 from engine.store.ledger_tables import HoldRow
-from engine.store.tables import DeploymentRow, UsageIntervalRow
+from engine.store.owners import Owner
+from engine.store.tables import UsageIntervalRow
 
 ACTOR = "system:billing"
 _MICROSECOND = timedelta(microseconds=1)
@@ -55,8 +56,8 @@ def interval_of(row: UsageIntervalRow) -> Interval:
     return Interval(row.replica, Decimal(row.hourly_rate_usd), row.started_at, row.ended_at)
 
 
-def scopes_of(row: DeploymentRow) -> Scopes:
-    """Whose budgets count what a deployment costs: its own, and those of the account and the key that asked for it."""
+def scopes_of(row: Owner) -> Scopes:
+    """Whose budgets count what an owner costs: its own, and those of the account and the key that asked for it."""
     return Scopes(row.org_id, row.created_by, row.created_with, row.id)
 
 
@@ -124,7 +125,7 @@ def _charges(
     left = hold.amount - hold.drawn if hold else 0
     transactions: list[Transaction] = []
     moves: Moves = {}
-    made = deployments.get(session, row.deployment_id)
+    made = owners.get(session, row.deployment_id)
     scopes = scopes_of(made) if made else Scopes(row.org_id, deployment_id=row.deployment_id)
     for due in dues:
         if not due.microdollars:

@@ -20,9 +20,9 @@ from engine.model.fence import Fence
 from engine.model.stack import OWNER_TAG_PREFIX, StackOutputs, deployment_id, stack_name
 from engine.reconcilers.inventory import Inventory, Resource
 from engine.reconcilers.sweep.decide import Delete, Found, Owner, Refresh, Suspect, SweepSnapshot, decide
-from engine.store import deployments, updates
+from engine.store import owners, updates
 from engine.store.database import Database
-from engine.store.tables import DeploymentRow, UpdateRow
+from engine.store.tables import UpdateRow
 
 _OWNER_TAG = f"{OWNER_TAG_PREFIX}:"
 _log = structlog.get_logger(__name__)
@@ -99,7 +99,7 @@ class Sweeper:
         self.fence.check()
         now = self.clock.now()
         with self.database.write() as session:
-            row = deployments.get(session, action.deployment_id)
+            row = owners.get(session, action.deployment_id)
             if row is None or row.delete_requested_at is not None:
                 return
             update = UpdateRow(
@@ -119,13 +119,13 @@ class Sweeper:
     def _snapshot(self, listed_at: datetime, found: Sequence[Found]) -> SweepSnapshot:
         with self.database.read() as session:
             busy = frozenset(row.stack for row in updates.all_open(session))
-            owners = [_owner(session, row, busy) for row in deployments.all_living(session)]
+            living = [_owner(session, row, busy) for row in owners.all_living(session)]
             named = [deployment_id(f.owner) for f in found]
-            gone = frozenset(stack_name(i) for i in deployments.gone_among(session, named))
+            gone = frozenset(stack_name(i) for i in owners.gone_among(session, named))
         return SweepSnapshot(
             listed_at=listed_at,
             found=found,
-            owners={owner.stack: owner for owner in owners},
+            owners={owner.stack: owner for owner in living},
             gone_stacks=gone,
             busy_stacks=busy,
             suspects=dict(self._suspects),
@@ -138,14 +138,15 @@ def owner_of(resource: Resource) -> str | None:
     return owners[0] if len(owners) == 1 else None
 
 
-def _owner(session: Session, row: DeploymentRow, busy: frozenset[str]) -> Owner:
+def _owner(session: Session, row: owners.Owner, busy: frozenset[str]) -> Owner:
     stack = stack_name(row.id)
     last_up = updates.last_succeeded(session, row.id, [UpdateKind.UP])
     # A refresh changes nothing in the cloud: one that failed must not keep the next sweep from asking again.
     last_change = updates.last_finished(session, row.id, [UpdateKind.UP, UpdateKind.DESTROY])
     machines = None
     if last_up is not None:
-        machines = frozenset(r["id"] for r in StackOutputs.from_outputs(last_up.outputs).replicas)
+        made = StackOutputs.from_outputs(last_up.outputs).replicas
+        machines = frozenset(r["id"] for r in made if _is_droplet(r["id"]))
     is_true = last_up is not None and last_change is not None and last_change.id == last_up.id
     return Owner(
         deployment_id=row.id,
@@ -155,3 +156,8 @@ def _owner(session: Session, row: DeploymentRow, busy: frozenset[str]) -> Owner:
         busy=stack in busy,
         is_leaving=row.delete_requested_at is not None,
     )
+
+
+def _is_droplet(id: str) -> bool:
+    """Handlers and pods also run as containers of Docker hosts, which have ids of 64 hexadecimal digits."""
+    return id.isdecimal() and len(id) < 20
