@@ -23,10 +23,12 @@ import psutil
 from docker.errors import DockerException
 
 import engine.deploy.launchers
+from tests.fakes.machine_lock import machine_lock
 
 PACKAGES = ("docker.io", "iptables", "iproute2", "busybox-static")
 """Debian's; the containers' own name server needs `iptables` inside their network, whatever the daemon is told."""
 
+_APT = ("-o", "DPkg::Lock::Timeout=300", "install", "-y", "--no-install-recommends")
 _START_SECONDS = 60
 _STOP_SECONDS = 30
 _CALL_SECONDS = 60
@@ -51,8 +53,9 @@ def install(programs: tuple[str, ...], packages: tuple[str, ...]) -> None:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise DockerMissing(f"{', '.join(missing)} not installed: `apt-get install {' '.join(packages)}` as root")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", *packages]):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    with machine_lock("apt"):
+        for command in (["apt-get", "update"], ["apt-get", *_APT, *packages]):
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     if missing := [p for p in programs if find_program(p) is None]:
         raise DockerMissing(f"{', '.join(missing)} could not be installed: {done.stderr.strip()[-300:]}")
 

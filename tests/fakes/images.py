@@ -25,6 +25,7 @@ from docker.errors import ImageNotFound
 from packaging.requirements import Requirement
 
 from tests.fakes.dockerd import DockerDaemon, find_program, install
+from tests.fakes.machine_lock import machine_lock
 
 _RECIPE = "5"  # to be raised when what is packed changes
 _SITE = "/opt/site-packages"
@@ -174,8 +175,9 @@ def _import(
     if _has(client, tag):
         return tag
     archive = _cache() / f"{name}-{digest}.tar"
-    if not archive.exists():
-        _pack(archive, name, packages, python, programs or {})
+    with machine_lock("images"):
+        if not archive.exists():
+            _pack(archive, name, packages, python, programs or {})
     client.api.import_image(src=str(archive), repository=tag.partition(":")[0], tag=digest, changes=list(changes))
     return tag
 

@@ -12,6 +12,7 @@ import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import docker
@@ -47,6 +48,23 @@ class HostSettings:
     key: str = ""
     certificate_folder: str = ""
     ssh_options: tuple[str, ...] = ()
+
+
+class _Client(docker.APIClient):  # type: ignore[misc]
+    """The SDK's client without the environment's proxies and CA bundles: a daemon is reached as its settings say.
+
+    The HTTP library lets REQUESTS_CA_BUNDLE win over the CA that was given.
+    """
+
+    def merge_environment_settings(
+        self, url: str, proxies: Any, stream: bool | None, verify: Any, cert: Any
+    ) -> dict[str, Any]:
+        return {
+            "cert": self.cert if cert is None else cert,
+            "proxies": proxies or {},
+            "stream": bool(stream),
+            "verify": self.verify if verify is None else verify,
+        }
 
 
 class DockerHost:
@@ -91,9 +109,7 @@ class DockerHost:
         if address.startswith("ssh://"):
             address = self._forward()
         try:
-            return docker.APIClient(
-                base_url=address, version="auto", timeout=CALL_SECONDS, tls=self._tls(), max_pool_size=32
-            )
+            return _Client(base_url=address, version="auto", timeout=CALL_SECONDS, tls=self._tls(), max_pool_size=32)
         except (DockerException, requests.exceptions.RequestException, OSError) as err:
             raise HostUnreachable(describe_unreachable(self.settings.address, err)) from err
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,15 @@ class Bench:
 
     def __init__(self, provider: DockerProvider) -> None:
         self.provider = provider
+        self._seeds = count()
 
     @staticmethod
     def urn(type_: str, name: str = "web") -> str:
         return f"urn:pulumi:dev::test::{type_}::{name}"
 
     async def check(self, type_: str, olds: PropertyMap | None = None, /, **inputs: Any) -> PropertyMap:
-        result = await self.provider.check(self.urn(type_), type_, olds or {}, inputs, b"seed")
+        seed = str(next(self._seeds)).encode()
+        result = await self.provider.check(self.urn(type_), type_, olds or {}, inputs, seed)
         assert not result.failures, result.failures
         return result.inputs
 
