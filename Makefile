@@ -35,17 +35,23 @@ check: setup ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Two processes: a test that waits for one of its own leaves the processor to the other. `worksteal` gives each a half in
+# the files' order, so what modules and sessions share is made about once, and who is done early takes from the other's
+# end; `loadfile` would leave one with the last long file. TEST_PROCESSES=0 runs all in one process.
+TEST_PROCESSES ?= 2
+PYTEST := $(BIN)/pytest -q -n $(TEST_PROCESSES) --dist worksteal
+
 unit: setup ## tests that need nothing
-	$(BIN)/pytest -q -m "not integration and not e2e" tests
+	$(PYTEST) -m "not integration and not e2e" tests
 
 integration: setup ## tests against real servers, which they install and start
-	$(BIN)/pytest -q -m integration tests
+	$(PYTEST) -m integration tests
 
 e2e: setup ## HTTP in, a serving model out; workers killed half-way
-	$(BIN)/pytest -q -m e2e tests
+	$(PYTEST) -m e2e tests
 
-postgres: setup ## the tests that keep something in the database, end to end too, on PostgreSQL
-	STACKYARD_TEST_DATABASE=postgres $(BIN)/pytest -q tests
+postgres: setup ## the tests that keep something in the database, and some end to end, on PostgreSQL
+	STACKYARD_TEST_DATABASE=postgres $(PYTEST) tests
 
 test: check unit integration e2e postgres ## all of it, fast layers first
 

@@ -1,7 +1,13 @@
-"""What all tests share: databases, a Docker daemon, and how many examples properties are tried on.
+"""What all tests share: databases, and how many examples properties are tried on.
 
-Tests that are about the store itself ask for `database` and run on both kinds. All others ask for `store`, or for
-`database_url`: SQLite, or PostgreSQL with `STACKYARD_TEST_DATABASE=postgres` (`make postgres`).
+Which database a test runs on is said by the fixture it asks for:
+
+- `database` (tests/engine/conftest.py): its subject is what a database does, so every run has it on both kinds;
+- `store`, `database_url`, `new_database_url`: its way through the product ends in SQL, so it runs on SQLite, and once
+  more in `make postgres` (`STACKYARD_TEST_DATABASE=postgres`), where it must find the same;
+- `new_sqlite_url`: rows are only there for something else to be tested, so SQLite is enough.
+
+End-to-end tests start whole installations: `make postgres` repeats those that are marked `postgres` and no others.
 """
 
 from __future__ import annotations
@@ -41,9 +47,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """A run for PostgreSQL leaves out the tests that would do the same again."""
     if KIND == "sqlite":
         return
-    kept = [item for item in items if CHOSEN & set(getattr(item, "fixturenames", ()))]
+    kept = [item for item in items if _differs_on_postgres(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
     items[:] = kept
+
+
+def _differs_on_postgres(item: pytest.Item) -> bool:
+    if item.get_closest_marker("e2e") and not item.get_closest_marker("postgres"):
+        return False
+    return bool(CHOSEN & set(getattr(item, "fixturenames", ())))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

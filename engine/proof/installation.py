@@ -23,6 +23,9 @@ import httpx
 STOP_SECONDS = 20.0
 """How long a child may take to stop after SIGTERM before it is killed."""
 
+START_SECONDS = 90.0
+"""How long a child may take to answer: seconds on an idle machine, but demos and tests also run on busy ones."""
+
 PIDS_FILE = "pids"
 """In the data folder of an installation that was left running: the pids of its processes, one a line."""
 
@@ -185,7 +188,7 @@ class Installation:
                 return httpx.get(f"{self.url}/readyz", timeout=2).status_code == 200
             return False
 
-        await_until(ready, seconds=30, what="the server's readiness")
+        await_until(ready, seconds=START_SECONDS, what="the server's readiness")
 
     def use(self, **environment: str) -> None:
         """Set variables for the processes and commands started from now on."""
@@ -256,4 +259,4 @@ class Installation:
             child.require_alive()
             return port_file.read_text().strip() if port_file.exists() else ""
 
-        return int(await_until(written, seconds=30, what=f"the start of {child.name}"))
+        return int(await_until(written, seconds=START_SECONDS, what=f"the start of {child.name}"))

@@ -14,7 +14,7 @@ import pytest
 from engine.proof.installation import Installation, await_until
 from tests.e2e.conftest import PLENTY
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.postgres, pytest.mark.timeout(600)]
 
 PUBLIC = "/api/v1/public"
 BODY = {"name": "paid", "model_id": "llama-3.1-8b-instruct", "gpu_type": "mi300x", "region": "tor1", "replicas": 1}

@@ -117,9 +117,10 @@ def new_worker() -> Iterator[Callable[..., FakeWorker]]:
 
 
 @pytest.fixture
-def yard(store: Database, tmp_path: Path, new_worker: Callable[..., FakeWorker]) -> Iterator[Yard]:
+def yard(new_sqlite_url: Callable[[], str], tmp_path: Path, new_worker: Callable[..., FakeWorker]) -> Iterator[Yard]:
     with ExitStack() as stack:
-        database = store
+        database = Database(new_sqlite_url())
+        stack.callback(database.close)
         clock, sealer, hasher, metrics, table = (
             SystemClock(),
             Sealer(SECRET),
