@@ -19,6 +19,7 @@ from engine.deploy.stack_config import ConfigError
 from engine.deploy.update import UpdateMode
 
 _TEXT_SWITCHES = frozenset({"true", "false"})
+_TEXTS = frozenset({"refresh", "suppress-permalink"})  # officially a text that may be left out
 _SWITCHES = re.compile(
     r"PULUMI_(AUTOMATION_API_SKIP_VERSION_CHECK|CONTINUE_ON_ERROR|DEBUG_COMMANDS|DEV|EXPERIMENTAL|GOROUTINE_PANIC_RECOVERY"
     r"|DISABLE_(AUTOMATIC_PLUGIN_ACQUISITION|JOURNALING|OUTPUT_VALUES|PROVIDER_PREVIEW|REGISTRY_RESOLVE"
@@ -53,7 +54,8 @@ def circumstances(session: Session, mode: UpdateMode) -> Mapping[str, str]:
     if facts["exec.kind"].startswith("auto."):
         facts["pulumi.env.PULUMI_AUTOMATION_API"] = "set"
     for flag, texts in arguments.flags.items():
-        facts[f"pulumi.flag.{flag}"] = texts[-1] if texts[-1] in _TEXT_SWITCHES else "set"
+        is_switch = texts[-1] in _TEXT_SWITCHES and flag not in _TEXTS
+        facts[f"pulumi.flag.{flag}"] = texts[-1] if is_switch else "set"
     if mode is UpdateMode.UP:
         facts |= _client() if arguments.text("client") else _python(session.project.path)
     return dict(sorted(facts.items()))

@@ -137,7 +137,7 @@ def test_virtual_environment_is_used(started: Callable[..., Folder]) -> None:
     assert "the Pulumi SDK is not installed for" in text and "-m pip install pulumi" in text
     packages = next((folder.work / "lab" / "lib").glob("python*")) / "site-packages"
     (packages / "sdk.pth").write_text(f"{Path(automation.__file__).parents[2]}\n")
-    folder.up()
+    folder.up("--refresh")
     assert f'"prefix": "{folder.work}/lab"' in folder.run("stack", "output", "--json", "--stack", "dev")
     (latest, *_) = json.loads(folder.run("stack", "history", "--json", "--stack", "dev"))
     assert {k: v for k, v in latest["environment"].items() if k.startswith("runtime.")} == {
@@ -150,6 +150,8 @@ def test_virtual_environment_is_used(started: Callable[..., Folder]) -> None:
     }
     assert latest["environment"]["pulumi.env.PULUMI_ACCESS_TOKEN"] == "set", "its value is recorded"
     assert latest["environment"]["pulumi.env.PULUMI_DEV"] == "false"
+    assert latest["environment"]["pulumi.flag.refresh"] == "set", "it is a text that may be left out"
+    assert latest["environment"]["pulumi.flag.yes"] == "true"
 
 
 @pytest.mark.parametrize(
