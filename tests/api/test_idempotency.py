@@ -52,7 +52,7 @@ def test_two_requests_with_one_key_at_the_same_time_make_one_deployment(
         locks = "FROM orgs" in statement and statement.endswith("FOR UPDATE")  # where one has to wait for the other
         if locks and threading.get_ident() not in met:
             met.add(threading.get_ident())
-            both_are_here.wait(timeout=20)
+            both_are_here.wait(timeout=60)
 
     def request(count: int) -> str | Conflict:
         body = DeploymentCreate(

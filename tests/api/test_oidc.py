@@ -259,7 +259,7 @@ def mock_provider() -> Iterator[str]:
         yield found.group(1)
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 def test_independent_provider_is_understood(api: Any) -> None:

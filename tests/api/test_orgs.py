@@ -138,7 +138,7 @@ def test_of_two_owners_who_leave_at_once_one_stays(api: Any, org: Org) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert sorted(statuses) == [204, 409]
     with api.database.read() as session:
         assert memberships.count_owners(session, "org_1") == 1

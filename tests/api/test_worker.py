@@ -11,7 +11,7 @@ from api.worker import _until_stopped
 from engine.controller.controller import Controller
 from engine.deploy.command import EngineLoop
 
-WAIT_SECONDS = 20
+WAIT_SECONDS = 60
 
 
 async def until_stopped(controller: Any, loop: EngineLoop) -> bool:

@@ -48,7 +48,7 @@ class FakeWorker:
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
         self._thread.start()
-        assert self._started.wait(10)
+        assert self._started.wait(60)
 
     @property
     def endpoint(self) -> str:
@@ -58,7 +58,7 @@ class FakeWorker:
         if self._thread.is_alive():
             self.go_on.set()
             self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join(10)
+            self._thread.join(60)
             self._loop.close()
 
     async def _serve(self) -> None:

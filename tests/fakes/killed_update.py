@@ -247,7 +247,7 @@ class Executioner:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=60)
 
     def run(self, order: Order) -> int:
         """The exit code of a process that ran the order; -9: it was killed."""

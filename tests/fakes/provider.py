@@ -184,7 +184,7 @@ class InMemoryProvider:
         """Creates wait until `size` of them are under way."""
         if self._cloud.running >= size:
             event.set()
-        await asyncio.wait_for(event.wait(), 20)
+        await asyncio.wait_for(event.wait(), 60)
 
     def make(self, urn: str, inputs: PropertyMap) -> Thing:
         """Bring a thing into the cloud as a create would."""
@@ -258,7 +258,7 @@ class InMemoryProvider:
             self._cloud.arrived[method, name].set()
         gate = self._cloud.gates.get((method, name))
         if gate is not None:
-            await asyncio.wait_for(gate.wait(), 20)
+            await asyncio.wait_for(gate.wait(), 60)
         else:
             await asyncio.sleep(0)
         actions = self._cloud.script.get((method, name))

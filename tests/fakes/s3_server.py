@@ -21,7 +21,7 @@ HOST = "127.0.0.9"
 VERSION = "v1.8.0"
 ACCESS_KEY, SECRET_KEY = "stackyard-test", "stackyard-test-secret"
 _MODULE = "github.com/versity/versitygw/cmd/versitygw"
-_START_SECONDS = 30
+_START_SECONDS = 90
 _BUILD_SECONDS = 900
 
 

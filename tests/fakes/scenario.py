@@ -79,7 +79,7 @@ class EngineLoop:
 
     def close(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
         self.loop.close()
 
 
@@ -174,7 +174,7 @@ def language_server(program: Program) -> Iterator[str]:
         try:
             yield f"127.0.0.1:{port}"
         finally:
-            server.stop(None).wait(5)
+            server.stop(None).wait(60)
             pool.shutdown()
 
 

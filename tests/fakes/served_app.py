@@ -29,5 +29,5 @@ def served(app: Any, *, at: Path | None = None, lifespan: str = "off") -> Iterat
             thread.join(0.005)
         yield "" if at else f"http://127.0.0.1:{listening.getsockname()[1]}"
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()

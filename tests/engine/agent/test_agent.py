@@ -7,7 +7,7 @@ import asyncio
 import aiohttp
 import pytest
 
-LIMIT = 10.0
+LIMIT = 60.0
 
 
 async def test_request_without_or_with_wrong_token_is_refused(client, worker):

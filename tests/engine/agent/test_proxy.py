@@ -7,7 +7,7 @@ import asyncio
 import aiohttp
 import pytest
 
-LIMIT = 10.0
+LIMIT = 60.0
 
 
 async def test_request_and_answer_are_passed_on_unchanged(client, worker):

@@ -157,7 +157,7 @@ def yard(new_sqlite_url: Callable[[], str], tmp_path: Path, new_worker: Callable
             thread.join(0.005)
         yield built
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 
@@ -172,4 +172,4 @@ def serve_api(yard: Yard) -> Iterator[Callable[[Any], None]]:
     yield start
     for server, thread in running:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)

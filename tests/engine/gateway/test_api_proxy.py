@@ -65,7 +65,7 @@ def test_client_that_leaves_ends_the_call_to_the_api(yard: Any, serve_api: Any) 
     serve_api(api)
     with httpx.stream("GET", f"{yard.url}/hang") as answer:
         assert next(answer.iter_bytes()).startswith(b"GET /hang")
-    assert api.gone.wait(5)
+    assert api.gone.wait(30)
 
 
 def test_api_that_is_down_is_a_503_and_does_not_stop_the_gateway(yard: Any) -> None:

@@ -22,7 +22,7 @@ def post(yard: Any, deployment_id: str, **options: Any) -> httpx.Response:
     options.setdefault("headers", yard.headers)
     if "content" not in options:
         options.setdefault("json", BODY)
-    return httpx.post(yard.chat_url(deployment_id), timeout=10, **options)
+    return httpx.post(yard.chat_url(deployment_id), timeout=60, **options)
 
 
 def test_request_reaches_the_worker_unchanged_but_for_its_credentials(yard: Any, new_worker: Any) -> None:
@@ -57,7 +57,7 @@ def test_stream_first_byte_arrives_before_the_second_exists(yard: Any, new_worke
     worker.answer = worker.stream_when_told
     dep = yard.add_deployment(worker)
     with httpx.stream(
-        "POST", yard.chat_url(dep), headers=yard.headers, json={**BODY, "stream": True}, timeout=10
+        "POST", yard.chat_url(dep), headers=yard.headers, json={**BODY, "stream": True}, timeout=60
     ) as answer:
         chunks = answer.iter_bytes()
         assert b"Gradient" in next(chunks)
@@ -74,14 +74,14 @@ def test_client_that_leaves_cancels_the_worker_at_once(yard: Any, new_worker: An
     dep = yard.add_deployment(worker)
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(yard.chat_url(dep), headers=yard.headers, json=BODY, timeout=0.5)
-    assert worker.cancelled.wait(2)
+    assert worker.cancelled.wait(30)
     assert "stackyard_gateway_clients_gone_total 1.0" in httpx.get(f"{yard.url}/metrics").text
 
 
 def test_openai_client_works_with_base_url_and_key_changed(yard: Any, new_worker: Any) -> None:
     dep = yard.add_deployment(new_worker())
     client = openai.OpenAI(
-        base_url=f"{yard.url}/api/v1/public/deployments/{dep}", api_key=yard.key, max_retries=0, timeout=10
+        base_url=f"{yard.url}/api/v1/public/deployments/{dep}", api_key=yard.key, max_retries=0, timeout=60
     )
     with client:
         messages: Any = BODY["messages"]
@@ -110,7 +110,7 @@ def test_revoked_key_is_refused_within_a_second_while_the_api_is_down(yard: Any,
     dep = yard.add_deployment(new_worker())
     key = yard.add_key()
     headers = {"Authorization": f"Bearer {key}"}
-    with httpx.Client(timeout=10, headers=headers) as client:
+    with httpx.Client(timeout=60, headers=headers) as client:
         assert client.post(yard.chat_url(dep), json=BODY).status_code == 200
         with yard.database.write() as session:
             keys.revoke(session, yard.key_id, yard.clock.now())
@@ -254,7 +254,7 @@ def test_worker_that_dies_in_mid_stream_is_reported_in_the_stream(yard: Any, new
     with (
         pytest.raises(httpx.RemoteProtocolError),
         httpx.stream(
-            "POST", yard.chat_url(yard.add_deployment(worker)), headers=yard.headers, json=BODY, timeout=10
+            "POST", yard.chat_url(yard.add_deployment(worker)), headers=yard.headers, json=BODY, timeout=60
         ) as answer,
     ):
         for chunk in answer.iter_bytes():
@@ -267,7 +267,7 @@ def test_ambiguous_request_framing_is_refused(yard: Any, new_worker: Any) -> Non
     worker = new_worker()
     dep = yard.add_deployment(worker)
     host, port = yard.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as raw:
+    with socket.create_connection((host, int(port)), timeout=60) as raw:
         path = f"/api/v1/public/deployments/{dep}/chat/completions"
         raw.sendall(
             f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {yard.key}\r\n"

@@ -24,7 +24,7 @@ def cloud_url(tmp_path: Path) -> Iterator[str]:
     flags = ["--port", "0", "--port-file", str(port_file), "--data-dir", str(tmp_path / "data")]
     flags += ["--boot-seconds", "0.1", "--no-machines"]
     child = Child("sandbox", [sys.executable, "-m", "engine.sandbox", *flags], tmp_path / "log", {})
-    port = await_until(lambda: port_file.exists() and port_file.read_text().strip(), seconds=20, what="the sandbox")
+    port = await_until(lambda: port_file.exists() and port_file.read_text().strip(), seconds=90, what="the sandbox")
     yield f"http://127.0.0.1:{port}"
     child.stop()
 

@@ -63,7 +63,7 @@ def test_changes_come_in_commit_order_without_gaps_when_many_write(database: Dat
         follower = pool.submit(follow)
         list(pool.map(write, range(120)))
         stop.set()
-        follower.result(timeout=30)
+        follower.result(timeout=60)
     assert sorted(seen) == sorted(f"k{n}" for n in range(120))
 
 
@@ -123,7 +123,7 @@ def test_first_starts_at_the_same_time_agree_on_the_installation(database: Datab
             orgs.ensure_installation(session, new_id="a", now=START, salt="salt of a")
             second = pool.submit(start, "b")
             _until_it_waits(database, second)
-        assert second.result(timeout=20) == ("a", "salt of a")
+        assert second.result(timeout=60) == ("a", "salt of a")
     with database.read() as session:
         row = orgs.installation(session)
         assert row is not None and (row.id, row.passphrase_salt) == ("a", "salt of a")

@@ -72,7 +72,7 @@ def test_many_threads_may_make_the_same_file_at_once(blobs: FileBlobs) -> None:
     errors: list[OSError] = []
 
     def write() -> None:
-        start.wait(10)
+        start.wait(60)
         try:
             for _ in range(50):
                 blobs.put("meta.yaml", b"version: 1\n")
@@ -83,7 +83,7 @@ def test_many_threads_may_make_the_same_file_at_once(blobs: FileBlobs) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert not errors
     assert (blobs.folder / "meta.yaml").read_bytes() == b"version: 1\n"
 

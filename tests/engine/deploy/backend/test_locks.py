@@ -109,7 +109,7 @@ def test_at_most_one_of_many_at_once_succeeds(opener: Callable[[], Backend]) -> 
     backends = [opener() for _ in range(8)]
 
     def attempt(number: int) -> None:
-        start.wait(10)
+        start.wait(60)
         try:
             won.append(take(backends[number], f"lock-{number}"))
         except StackLocked:
@@ -119,7 +119,7 @@ def test_at_most_one_of_many_at_once_succeeds(opener: Callable[[], Backend]) -> 
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert len(won) <= 1
     assert len(lock_keys(backends[0], STACK)) == len(won)
 

@@ -86,7 +86,7 @@ def test_many_may_make_the_table_at_once(connect: Callable[..., Blobs]) -> None:
     start, errors = threading.Barrier(6), list[Exception]()
 
     def make() -> None:
-        start.wait(10)
+        start.wait(60)
         try:
             connect("&table=raced").put("a", b"1")
         except BackendError as err:
@@ -96,7 +96,7 @@ def test_many_may_make_the_table_at_once(connect: Callable[..., Blobs]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert not errors
 
 
@@ -119,7 +119,7 @@ def test_lock_cannot_be_taken_away_while_its_holder_writes(connect: Callable[...
         assert not broken.wait(0.3)
 
     blobs.replace("state", b"second", over=blobs.get("state"), check=during, guard=LOCK)
-    breaker.join(10)
+    breaker.join(60)
     assert broken.is_set()
     with pytest.raises(StaleLease):
         blobs.replace("state", b"third", over=blobs.get("state"), check=allowed, guard=LOCK)

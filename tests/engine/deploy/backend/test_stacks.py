@@ -206,7 +206,7 @@ def test_one_of_many_creators_wins(opener: Callable[[], Backend]) -> None:
 
     def attempt(number: int) -> None:
         blobs = opener().blobs
-        start.wait(20)
+        start.wait(60)
         try:
             blobs.create("some/key", str(number).encode(), guard="")
         except FileExistsError:
@@ -217,7 +217,7 @@ def test_one_of_many_creators_wins(opener: Callable[[], Backend]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert won == [content(opener(), "some/key")]
 
 

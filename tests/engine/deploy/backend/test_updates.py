@@ -31,7 +31,7 @@ from engine.model.errors import StaleLease
 from tests.fakes.provider import FakeProviders, InMemoryCloud
 from tests.fakes.scenario import Thing
 
-WAIT_SECONDS = 20
+WAIT_SECONDS = 60
 DEV = StackReference("golden", "dev")
 FOLDERS = ("stacks", "locks", "journals", "history", "backups")
 

@@ -18,7 +18,7 @@ from engine.model.clock import SystemClock
 from tests.fakes.provider import FakeProviders
 from tests.fakes.scenario import Group, Thing
 
-WAIT_SECONDS = 20
+WAIT_SECONDS = 60
 VERBS = [
     ("preview",),
     ("up", "-yf"),

@@ -22,7 +22,7 @@ from engine.deploy.command.loop import UpdateCancellation
 from engine.model.errors import StaleLease
 from tests.fakes.scenario import Thing
 
-WAIT_SECONDS = 20
+WAIT_SECONDS = 60
 
 # A program that is cancelled leaves the SDK's language server an event loop it does not close.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

@@ -26,7 +26,7 @@ from engine.model.clock import SystemClock
 from tests.fakes.provider import FakeProviders
 from tests.fakes.scenario import Group, Thing
 
-BOUNDED_SECONDS = 20
+BOUNDED_SECONDS = 60
 
 
 class Screen(io.StringIO):

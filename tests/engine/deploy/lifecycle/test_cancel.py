@@ -22,11 +22,11 @@ def cancel_during_create(scenario: Scenario, level: int) -> Run:
     scenario.cloud.arrived["create", "a"] = arrived
     with language_server(program) as address:
         running = scenario.engine.start(scenario.update(UpdateMode.UP, address))
-        assert arrived.wait(20)
+        assert arrived.wait(60)
         scenario.cancel.level = level
         if level == 1:
             scenario.engine.loop.call_soon_threadsafe(scenario.engine.loop.call_later, 0.2, gate.set)
-        run: Run = running.result(20)
+        run: Run = running.result(60)
     scenario.cancel.level = 0
     scenario.cloud.gates.clear()
     return run
@@ -55,11 +55,11 @@ def test_cancel_during_deletes(scenario: Scenario, level: int) -> None:
     scenario.cloud.gates["delete", "b"] = gate
     scenario.cloud.arrived["delete", "b"] = arrived
     running = scenario.engine.start(scenario.update(UpdateMode.DESTROY, None))
-    assert arrived.wait(20)
+    assert arrived.wait(60)
     scenario.cancel.level = level
     if level == 1:
         scenario.engine.loop.call_soon_threadsafe(scenario.engine.loop.call_later, 0.2, gate.set)
-    run = running.result(20)
+    run = running.result(60)
     assert not run.result.succeeded and run.has("a") and run.has("b") == (level == 2)
     scenario.cancel.level = 0
     scenario.cloud.gates.clear()

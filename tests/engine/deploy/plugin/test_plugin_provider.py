@@ -156,7 +156,7 @@ def test_second_cancel_asks_the_plugin_to_stop(lab: Callable[..., Folder]) -> No
     await_until(started.exists, seconds=30, what="the slow create")
     folder.run("cancel", "--yes", "--stack", "dev")
     folder.run("cancel", "--yes", "--stack", "dev")
-    updating.join(30)
+    updating.join(60)
     assert (folder.root / "lab" / "cancelled").exists() and texts
     pending = json.loads(folder.state())["deployment"]["pending_operations"]
     assert [p["type"] for p in pending] == ["creating"]

@@ -78,7 +78,7 @@ def until() -> Until:
     """Ask again until the answer is true; an unreachable server is not true yet."""
 
     async def until(question: Callable[[], Awaitable[Any]]) -> Any:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     if answer := await question():

@@ -137,7 +137,7 @@ async def test_sigterm_stops_it_in_good_order(spawn, connect, worker_data, until
 
         pids = await until(both)
         sandbox.terminate()
-        assert sandbox.wait(10) == 0
+        assert sandbox.wait(60) == 0
     assert alive(pids) == []
 
 
