@@ -65,22 +65,26 @@ def instant_driver(folder: Path, loop: EngineLoop, clock: Clock) -> StackDriver:
 
 
 def one_stack(folder: Path, loop: EngineLoop, clock: Clock, size: Size) -> dict[str, Figure]:
-    """Three and a thousand resources in one stack, and the floor for them."""
+    """Three, a thousand and five thousand resources in one stack, and the floor for the first two."""
     driver = instant_driver(folder / "instant", loop, clock)
     three = StackRequest("bench-three", things(3))
     driver.up(three, fence=NoFence())
     three_same = min(seconds_of(clock, partial(driver.up, three, fence=NoFence())) for _ in range(5))
-    three_floor = min(floor_seconds(things(3), folder, loop, clock) for _ in range(5))
     many = StackRequest("bench-thousand", things(size.resources))
     with peak_memory((os.getpid(),)) as peak_mib:
         create = seconds_of(clock, partial(driver.up, many, fence=NoFence()))
         same = seconds_of(clock, partial(driver.up, many, fence=NoFence()))
-    floor = floor_seconds(things(size.resources), folder, loop, clock)
+    five = StackRequest("bench-five-thousand", things(5 * size.resources))
+    five_create = seconds_of(clock, partial(driver.up, five, fence=NoFence()))
+    *three_floors, floor = floor_seconds([3] * 5 + [size.resources], folder)
+    three_floor = min(three_floors)
     return {
         "three_same_s": Figure(three_same, "s", FLOOR, three_floor),
         "thousand_create_s": Figure(create, "s", FLOOR, floor),
         "thousand_same_s": Figure(same, "s", FLOOR, floor),
         "thousand_floor_ratio": Figure(max(create, same) / floor, "×"),
+        "five_thousand_create_s": Figure(five_create, "s"),
+        "five_thousand_per_resource": Figure(five_create / create / 5, "× of a thousand's"),
         "thousand_rss_mib": Figure(peak_mib(), "MiB"),
     }
 
@@ -149,6 +153,8 @@ LIMITS: Mapping[str, float] = {
     "thousand_create_s": 9.0,
     "thousand_same_s": 8.0,
     "thousand_floor_ratio": 1.7,
+    "five_thousand_create_s": 45.0,
+    "five_thousand_per_resource": 1.3,
     "thousand_rss_mib": 450.0,
     "three_hundred_stacks_s": 15.0,
     "three_hundred_stacks_rss_mib": 750.0,

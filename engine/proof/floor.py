@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,10 @@ from google.protobuf import empty_pb2, struct_pb2
 from pulumi.automation._server import LanguageServer
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, language_pb2_grpc, resource_pb2, resource_pb2_grpc
 
-from engine.deploy.command import EngineLoop
 from engine.deploy.source import LanguageRuntimeSource
 from engine.deploy.update_target import UpdateTarget
-from engine.model.clock import Clock
+from engine.model.clock import Clock, SystemClock
+from engine.proof.instant import things
 
 _FEATURES = frozenset({"secrets", "resourceReferences", "outputValues", "aliasSpecs", "deletedWith"})
 """Those the engine grants too: each changes what the SDK does."""
@@ -65,12 +67,25 @@ async def _run(address: str, folder: Path) -> str:
         await server.stop(grace=1.0)
 
 
-def floor_seconds(program: Callable[[], None], folder: Path, loop: EngineLoop, clock: Clock) -> float:
-    """Seconds from Run to the program's end, by the SDK's own language host in this process.
+def floor_seconds(counts: Sequence[int], folder: Path) -> list[float]:
+    """Seconds from Run to the program's end for programs of so many resources each, one after the other.
+
+    In a process of its own: this one has tuned its SDK (`engine.deploy.launchers.tuning`), the floor is what it needs
+    as it is installed.
 
     Raises:
-        RuntimeError: the program failed.
+        RuntimeError: a program failed.
     """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
+        return child.submit(_measure, tuple(counts), folder).result()
+
+
+def _measure(counts: Sequence[int], folder: Path) -> list[float]:
+    """In the child: the first, small program is not counted; it warms imports and caches."""
+    return [_seconds(things(count), folder, SystemClock()) for count in (3, *counts)][1:]
+
+
+def _seconds(program: Callable[[], None], folder: Path, clock: Clock) -> float:
     with ThreadPoolExecutor(4) as pool:  # as many threads as the Automation API gives it
         server = grpc.server(pool)
         language_pb2_grpc.add_LanguageRuntimeServicer_to_server(LanguageServer(program), server)
@@ -78,7 +93,7 @@ def floor_seconds(program: Callable[[], None], folder: Path, loop: EngineLoop, c
         server.start()
         try:
             start = clock.monotonic()
-            if error := loop.run(_run(address, folder)):
+            if error := asyncio.run(_run(address, folder)):
                 raise RuntimeError(error)
             return clock.monotonic() - start
         finally:

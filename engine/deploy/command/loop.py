@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from engine.deploy.launchers import tuning
 from engine.deploy.plugin_process import PluginPool
 from engine.deploy.secrets import KeyCache
 from engine.model.errors import StaleLease
@@ -124,6 +125,7 @@ class EngineLoop:
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._guard:
             if self._loop is None:
+                tuning.apply()
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=self._loop.run_forever, name="pulumi-engine", daemon=True)
                 self._thread.start()
