@@ -154,6 +154,7 @@ def _build_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         "dockerfile": os.path.relpath(given["dockerfile"], given["context"]),
         "tag": name,
         "rm": True,
+        "forcerm": True,
         "buildargs": {k: str(v) for k, v in (given.get("args") or {}).items()},
         "target": given.get("target"),
         "cache_from": cache or None,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +33,15 @@ class Providers:
     def provides(self, package: str, type_: str) -> bool:
         return package == "docker" and provides(type_)
 
+    def __init__(self, host: str) -> None:
+        self._host = host
+
     async def load(self, package: str, version: str) -> Provider:
-        return DockerProvider(environment={}, clock=SystemClock())
+        return DockerProvider(environment={"DOCKER_HOST": self._host}, clock=SystemClock())
 
 
 @pytest.fixture
-def driver(tmp_path: Path, command_loop: EngineLoop, salt: str) -> StackDriver:
+def driver(tmp_path: Path, command_loop: EngineLoop, salt: str, dockerd: DockerDaemon) -> StackDriver:
     for folder in ("backend", "home", "work"):
         (tmp_path / folder).mkdir()
     return StackDriver(
@@ -46,7 +51,7 @@ def driver(tmp_path: Path, command_loop: EngineLoop, salt: str) -> StackDriver:
         passphrase_salt=salt,
         work_dir=tmp_path / "work",
         command_for=lambda fence: EmbeddedPulumi(
-            providers=Providers(),
+            providers=Providers(dockerd.host),
             clock=SystemClock(),
             fence=fence,
             environment={"HOME": str(tmp_path / "home")},
@@ -127,11 +132,56 @@ def test_the_recorded_program_and_what_happens_to_it(
     assert not [v for v in client.volumes.list() if v.name == "g2vol"]
 
 
+def recorded_container(port: int) -> None:
+    """The program of `state-docker-container.json`, word for word but for its port."""
+    docker.Container(
+        "web",
+        name="lab-web",
+        image="lab/busybox:1",
+        command=["/bin/httpd", "-f", "-p", "8080", "-h", "/www"],
+        envs=["FOO=bar", "LAB_V=1"],
+        labels=[docker.ContainerLabelArgs(label="lab", value="1")],
+        must_run=True,
+        ports=[docker.ContainerPortArgs(internal=8080, external=port, ip="127.0.0.1", protocol="tcp")],
+        restart="no",
+    )
+
+
+def test_the_checkpoint_of_a_container_is_the_recorded_one(
+    driver: StackDriver, dockerd: DockerDaemon, recorded: dict[str, Any]
+) -> None:
+    (built, _) = dockerd.client().images.build(
+        fileobj=BytesIO(f"FROM {busybox_image(dockerd)}\nRUN mkdir /www\nCMD sh\n".encode()),
+        tag="lab/busybox:1",
+        rm=True,
+    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    request = StackRequest("docker-dev", partial(recorded_container, port))
+    assert driver.up(request, fence=NoFence()).resource_changes == {"create": 2}
+    ours, theirs = _resource(driver.export("docker-dev"), "web"), recorded["simple"]["web"]
+    driver.destroy(request, fence=NoFence())
+    assert ours["type"] == theirs["type"]
+    assert _normal(ours["inputs"], port) == _normal(theirs["inputs"], 18080)
+    assert _normal(ours["outputs"], port) == _normal(theirs["outputs"], 18080)
+    assert built.tags == ["lab/busybox:1"]
+
+
+def _normal(value: Any, port: int) -> Any:
+    """Without what a daemon chooses: ids, addresses; and the port that was free."""
+    chosen = {"bridge", "id", "hostname", "ipAddress", "ipPrefixLength", "gateway", "macAddress"}
+    if isinstance(value, dict):
+        return {k: "*" if k in chosen else _normal(v, port) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_normal(v, port) for v in value]
+    return "PORT" if value == port and not isinstance(value, bool) else value
+
+
 def test_the_time_of_one_container_is_measured(driver: StackDriver, dockerd: DockerDaemon) -> None:
     image, clock = busybox_image(dockerd), SystemClock()
     figures = container_up(driver, clock, host=dockerd.host, image=image, command=["sleep", "1000"], rounds=1)
     assert figures["container_up_s"].value > 0
-    assert dockerd.client().containers.list(all=True) == []
+    assert not [c for c in dockerd.client().containers.list(all=True) if c.name.startswith("worker-")]
 
 
 def _resource(state: dict[str, Any], name: str) -> dict[str, Any]:
