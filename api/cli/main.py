@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "demo": "Create, use, scale and destroy a deployment on a sandbox cloud.",
     "bench": "Measure this machine.",
     "deployments": "Create, list, watch, scale and delete deployments.",
+    "storage": "Upload, list and delete stored objects.",
     "stacks": "Look at the Pulumi stacks behind deployments.",
     "pulumi": "Run Pulumi's command line on the embedded engine.",
     "keys": "Create, list, rotate and revoke API keys, directly in the store.",

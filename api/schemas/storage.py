@@ -135,7 +135,7 @@ class PartPage(BaseModel):
     part_size_bytes: int
     part_count: int
     data: list[PartView]
-    has_more: bool
+    has_more: bool = Field(alias="has_more")  # as in every page of this API
 
 
 class StorageUsage(BaseModel):

@@ -5,17 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import socket
 import subprocess
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
+from api.client import ApiError
+from api.storage_client import StorageClient
 from engine.gateway.api_proxy import ApiProxy
 from engine.gateway.feed import RouteFeed
 from engine.gateway.front_door import FrontDoor
@@ -264,9 +269,8 @@ def test_lists_by_kind_and_in_pages(yard: Yard) -> None:
     assert yard.call("GET", "", params={"status": "committed"}).json()["data"] == []
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
+def test_bad_input_is_refused_and_nothing_stored(yard: Yard) -> None:
+    for changed in (
         {"filename": "../../etc/passwd"},
         {"filename": "a\nb"},
         {"filename": ""},
@@ -275,11 +279,9 @@ def test_lists_by_kind_and_in_pages(yard: Yard) -> None:
         {"sizeBytes": -1},
         {"checksum": "md5:abc"},
         {"unknown": 1},
-    ],
-)
-def test_bad_input_is_refused_and_nothing_stored(yard: Yard, changed: dict[str, Any]) -> None:
-    body = {"filename": "a", "contentType": "application/octet-stream", "kind": "lora"} | changed
-    assert yard.call("POST", "/upload", json=body).status_code == 422
+    ):
+        body = {"filename": "a", "contentType": "application/octet-stream", "kind": "lora"} | changed
+        assert yard.call("POST", "/upload", json=body).status_code == 422, changed
     assert yard.call("GET", "").json()["data"] == []
 
 
@@ -323,3 +325,52 @@ def test_aborted_upload_leaves_nothing(yard: Yard) -> None:
     assert yard.client.put(url, content=b"abc").status_code == 409
     assert yard.call("POST", path + "/complete").status_code == 409
     assert yard.call("GET", "").json()["data"] == []
+
+
+def test_client_uploads_in_parts_and_resumes(yard: Yard, tmp_path: Path) -> None:
+    file = tmp_path / "weights.bin"
+    file.write_bytes(bytes(range(256)) * 4000)
+    told: list[int] = []
+    key = yard.api.headers["Authorization"].removeprefix("Bearer ")
+    with StorageClient(yard.url, key) as client:
+        begun = yard.call("POST", "/multipart", json={"filename": "w", "sizeBytes": file.stat().st_size}).json()
+        made = client.upload(file, kind="model", resume=begun["uploadId"], tell=lambda _, here: told.append(here))
+        assert made["status"] == "committed" and told == [file.stat().st_size]
+        assert yard.client.get(made["publicUrl"]).content == file.read_bytes()
+        other = client.upload(file, kind="model", public=False, tell=lambda *_: None)
+        assert [o["id"] for o in client.objects(kind="model")] == [other["id"]]
+        assert client.delete(other["id"])["status"] == "deleted"
+        with pytest.raises(ApiError, match="no upload session"):
+            client.upload(file, kind="model", resume="ups_nothing", tell=lambda *_: None)
+
+
+def test_client_that_breaks_off_leaves_nothing(yard: Yard) -> None:
+    """And what was uploaded before stays."""
+    made = yard.begin()
+    assert yard.client.put(made["uploadUrl"], content=b"first").status_code == 200
+    split = urlsplit(made["uploadUrl"])
+    head = f"PUT {split.path}?{split.query} HTTP/1.1\r\nhost: x\r\ncontent-length: 5000000\r\n\r\n"
+    with socket.create_connection((split.hostname or "", split.port or 0)) as connection:
+        connection.sendall(head.encode() + bytes(2_000_000))
+        eventually(lambda: yard.files() == 2)
+    eventually(lambda: yard.files() == 1)
+    assert yard.call("POST", "/commit", json={"id": made["id"]}).json()["sizeBytes"] == 5
+
+
+def test_reader_that_leaves_is_charged_for_what_it_took(yard: Yard) -> None:
+    size = 64 * 1024 * 1024
+    stored = yard.store(bytes(size))
+    with yard.client.stream("GET", stored["publicUrl"]) as answer:
+        next(answer.iter_raw(1024))
+    eventually(lambda: yard.sent_bytes() > 0)
+    assert yard.sent_bytes() < size
+
+
+def eventually(check: Callable[[], bool]) -> None:
+    """Wait until it is so, ten seconds at most."""
+    never = threading.Event()
+    for _ in range(1000):
+        if check():
+            return
+        never.wait(0.01)
+    raise AssertionError("it never was so")
