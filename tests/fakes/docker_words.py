@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ class _Client:
 
     def __init__(self, thing: Mapping[str, Any]) -> None:
         self._thing = json.loads(json.dumps(thing))
+        self.may_end = threading.Event()
 
     def inspect(self, *_of: Any) -> Any:
         return self._thing
@@ -46,6 +48,10 @@ class _Client:
     def post(self, _url: str, **_body: Any) -> _Answer:
         return _Answer({"Id": self._thing.get("Id")})
 
+    def wait(self, *_of: Any, **_options: Any) -> None:
+        """Until the test lets it end."""
+        self.may_end.wait(60)
+
     def nothing(self, *_args: Any, **_options: Any) -> None:
         return None
 
@@ -58,6 +64,7 @@ class DaemonOfOne(DockerHost):
     def __init__(self, thing: Mapping[str, Any]) -> None:
         super().__init__(HostSettings())
         self._one = _Client(thing)
+        self.may_end = self._one.may_end
 
     def client(self) -> Any:
         return self._one

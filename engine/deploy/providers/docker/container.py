@@ -15,6 +15,7 @@ from engine.deploy.providers.docker.resource_type import OrdinaryType, Values
 SETTLE_SECONDS = 0.1
 """How long a new container is watched: one that cannot run ends at once. Longer costs every container that much."""
 
+_SETTLE_STEP_SECONDS = 0.05
 _HEALTH_STEP_SECONDS = 0.1
 _REMOVAL_STEP_SECONDS = 0.1
 _LAST_LINES = 20
@@ -214,13 +215,15 @@ async def _attached(daemon: Daemon, id: str, with_logs: bool) -> str | None:
 
 
 async def _settled(daemon: Daemon, id: str) -> None:
-    """See that it runs a moment after its start."""
-    found = await daemon.do(lambda client: client.inspect_container(id))
-    if container_values.is_up(found["State"]):
-        await daemon.clock.sleep(SETTLE_SECONDS)
+    """See that it still runs a moment after its start."""
+    until = daemon.later(SETTLE_SECONDS)
+    while True:
         found = await daemon.do(lambda client: client.inspect_container(id))
-    if not container_values.is_up(found["State"]):
-        raise await _ended(daemon, id, found)
+        if not container_values.is_up(found["State"]):
+            raise await _ended(daemon, id, found)
+        if daemon.clock.monotonic() >= until:
+            return
+        await daemon.clock.sleep(_SETTLE_STEP_SECONDS)
 
 
 async def _healthy(daemon: Daemon, id: str, seconds: int) -> None:

@@ -116,8 +116,15 @@ async def test_a_container_is_what_the_program_says(bench: Any, dockerd: DockerD
     ids=["exits", "no such command", "no gpu", "no healthcheck", "never healthy"],
 )
 async def test_a_container_that_does_not_run_is_kept_and_says_why(
-    bench: Any, dockerd: DockerDaemon, image: str, changes: dict[str, Any], words: str
+    bench: Any,
+    dockerd: DockerDaemon,
+    image: str,
+    changes: dict[str, Any],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # on a machine under load Docker is late to say that a container has ended
+    monkeypatch.setattr("engine.deploy.providers.docker.container.SETTLE_SECONDS", 20.0)
     with pytest.raises(PartialFailure) as caught:
         await bench.create(CONTAINER, image=image, **changes)
     assert words in str(caught.value)
@@ -240,9 +247,3 @@ async def test_no_daemon_says_what_to_start(benches: Benches) -> None:
     refused = await benches(host="tcp://127.0.0.1:1")
     with pytest.raises(ProviderError, match=r"no Docker daemon answers at tcp://127\.0\.0\.1:1"):
         await refused.create(VOLUME)
-
-
-async def test_an_operation_ends_at_its_timeout(bench: Any, image: str) -> None:
-    with pytest.raises(PartialFailure, match="has not finished within 1 seconds") as caught:
-        await bench.create(CONTAINER, 1, image=image, command=["sleep", "30"], attach=True, mustRun=False)
-    await bench.provider.delete("u", CONTAINER, caught.value.id, {}, caught.value.outputs, 0)

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from engine.deploy.property import PropertyMap
+from engine.deploy.provider import PartialFailure
 from engine.deploy.providers.docker import DockerProvider
 from engine.deploy.providers.docker.container_values import values_of
+from engine.model.clock import SystemClock
 from tests.fakes.clock import FakeClock
 from tests.fakes.docker_words import DaemonOfOne
 
@@ -60,3 +62,16 @@ def test_an_exited_container_says_so(recorded: dict[str, Any]) -> None:
     values = values_of(inspected, recorded["up"]["web"]["outputs"])
     assert (values["mustRun"], values["exitCode"]) == (False, 3)
     assert values["ports"] == recorded["up"]["web"]["outputs"]["ports"]
+
+
+async def test_an_operation_ends_at_its_timeout(recorded: dict[str, Any]) -> None:
+    state, daemon = recorded["up"]["web"], DaemonOfOne(recorded["inspect"]["g2-web"])
+    provider = DockerProvider(environment={}, clock=SystemClock(), connect=lambda _settings: daemon)
+    await provider.configure({})
+    checked = await provider.check("u", state["type"], {}, {**state["inputs"], "attach": True}, b"seed")
+    with pytest.raises(PartialFailure, match="has not finished within 1 seconds") as caught:
+        await provider.create("u", state["type"], checked.inputs, 1.0, False)
+    daemon.may_end.set()
+    assert caught.value.id == state["id"]
+    assert caught.value.outputs["image"] == state["outputs"]["image"]
+    await provider.close()
