@@ -50,6 +50,8 @@ class Folder:
             "PATH": os.environ["PATH"],
             "PULUMI_BACKEND_URL": f"file://{self.root}/backend",
             "PULUMI_CONFIG_PASSPHRASE": "x",
+            # a module written again within a second and as long as before would be taken from its old bytecode
+            "PYTHONDONTWRITEBYTECODE": "1",
             **self.variables,
         }
 
