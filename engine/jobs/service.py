@@ -13,6 +13,7 @@ from engine.jobs.funds import Funds
 from engine.jobs.http_worker import HttpWorkers
 from engine.jobs.leading import Leader, Retention
 from engine.jobs.runpod import WorkerProtocol
+from engine.jobs.runpod_client import RunpodClients
 from engine.jobs.taking import Taking
 from engine.jobs.web import Routes
 from engine.jobs.writer import HeldLease, Tell, Writer, tell_nobody
@@ -55,7 +56,8 @@ class JobService:
         self.leader = Leader(database, sealer, clock, self.writer, self.dispatcher, owner, retention=options.retention)
         self.jobs = Jobs(self.dispatcher, self.leader, Funds(database, clock), new_id, options.check_url)
         self.desk = Taking(self.dispatcher)
-        self.routes = Routes([*GpuCalls(self.jobs).routes(), *WorkerProtocol(self.desk, clock).routes()])
+        clients = [*GpuCalls(self.jobs).routes(), *RunpodClients(self.jobs).routes()]
+        self.routes = Routes([*clients, *WorkerProtocol(self.desk, clock).routes()])
         self._loops: list[asyncio.Task[None]] = []
         self._writing: asyncio.Task[None] | None = None
 
