@@ -39,8 +39,18 @@ class Rated:
     microdollars: int = 0
 
 
-def ingest(session: Session, records: Sequence[UsageRecord], *, batch_id: str, now: datetime) -> Stored:
+def ingest(
+    session: Session,
+    records: Sequence[UsageRecord],
+    *,
+    batch_id: str,
+    now: datetime,
+    known_prices: PriceList | None = None,
+) -> Stored:
     """Store measurements, each with the price in effect when it was taken; known source ids are left out.
+
+    Args:
+        known_prices: all prices, of a caller who keeps them and whose organisations exist: nothing is looked up then.
 
     Raises:
         InvalidSpec: one of them cannot be (the message says which and why); nothing is stored.
@@ -49,9 +59,10 @@ def ingest(session: Session, records: Sequence[UsageRecord], *, batch_id: str, n
     for record in records:
         first.setdefault(record.source_id, record)
         rating.check(record, latest=now + MOST_AHEAD)
-    listed = PriceList(prices.value_of(row) for row in prices.everything(session))
+    listed = known_prices or PriceList(prices.value_of(row) for row in prices.everything(session))
     rows = [_values(part, batch_id) for record in first.values() for part in rating.priced(record, listed)]
-    _check_orgs(session, {record.org_id for record in first.values()})
+    if known_prices is None:
+        _check_orgs(session, {record.org_id for record in first.values()})
     stored = usage_records.insert_batch(session, batch_id, rows, now)
     twice = len(records) - len(first)
     return Stored(stored.inserted, stored.duplicates + twice, stored.differing)

@@ -17,7 +17,6 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
-from engine.billing.rating import PriceList
 from engine.jobs import fairness
 from engine.jobs.cards import KEPT_INPUT_BYTES, Card
 from engine.jobs.http_worker import HttpWorkers, Outcome, Place, WorkerLost
@@ -69,7 +68,6 @@ class Dispatcher:
     http: HttpWorkers
     held: HeldLease
     roster: Roster = field(default_factory=Roster)
-    prices: PriceList = field(default_factory=lambda: PriceList(()))
     running: int = 0
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _held_back: set[str] = field(default_factory=set)
@@ -406,7 +404,7 @@ class Dispatcher:
         now, sku = self.clock.now(), f"gpu_second:{card.pool}"
         quantity = Decimal(seconds).quantize(_MICRO, ROUND_HALF_EVEN)
         try:
-            price = self.prices.at(sku, now)
+            price = self.writer.prices.at(sku, now)
         except InvalidSpec:
             return (), None
         record = UsageRecord(
@@ -423,7 +421,7 @@ class Dispatcher:
         if since is None or not quantity:
             return None
         try:
-            self.prices.at(sku, self.clock.now())
+            self.writer.prices.at(sku, self.clock.now())
         except InvalidSpec:
             return None
         source = f"idle:{entry.id}:{worker.name}:{since.isoformat()}"

@@ -82,7 +82,7 @@ class Leader:
     retention: Retention = field(default_factory=Retention)
     _seq: int = 0
     _loaded_at: float = float("-inf")
-    _deadline: float = 0.0
+    _prices_known: int = 0
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -96,7 +96,7 @@ class Leader:
                     await self._renew_or_take()
                 except (Unavailable, SQLAlchemyError) as err:
                     _log.warning("the lease on jobs cannot be renewed now", error=str(err))
-                if self.dispatcher.is_leading and self.clock.monotonic() > self._deadline:
+                if self.dispatcher.is_leading and self.clock.monotonic() > self.dispatcher.held.deadline:
                     self._abandon("it was not renewed in time")
                 await self.clock.sleep(RENEW_SECONDS if self.dispatcher.is_leading else RENEW_SECONDS / 3)
         finally:
@@ -109,7 +109,7 @@ class Leader:
             if lease is not None:
                 self._abandon("another process took it")
             return
-        self._deadline = began + LEASE_SECONDS
+        self.dispatcher.held.deadline = began + LEASE_SECONDS
         if lease is not None and renewed.token == lease.token:
             self.dispatcher.held.lease = renewed
             return
@@ -217,6 +217,8 @@ class Leader:
     def _read_changes(self) -> tuple[dict[str, _Known | None], set[str], list[JobRow], int] | None:
         """What changed; None: so much that everything is to be read."""
         with self.database.read() as session:
+            if prices.count(session) != self._prices_known:  # they are never edited: another number says it all
+                self._know_prices(session)
             rows = changes.since(session, self._seq, limit=_BATCH)
             if rows and (rows[0].seq != self._seq + 1 or len(rows) == _BATCH):
                 return None
@@ -261,7 +263,11 @@ class Leader:
 
     def _load_prices(self) -> None:
         with self.database.read() as session:
-            self.dispatcher.prices = PriceList(prices.value_of(row) for row in prices.everything(session))
+            self._know_prices(session)
+
+    def _know_prices(self, session: Session) -> None:
+        rows = prices.everything(session)
+        self._prices_known, self.writer.prices = len(rows), PriceList(map(prices.value_of, rows))
 
     def _apply(self, handler_id: str, known: _Known | None) -> None:
         """Know a handler deployment as it is in the store now."""

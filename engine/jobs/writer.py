@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
 from engine.billing import usage
+from engine.billing.rating import PriceList
 from engine.model import ids
 from engine.model.clock import Clock
 from engine.model.errors import InvalidSpec, StackyardError, StaleLease, Unavailable
@@ -106,9 +107,22 @@ Operation = Accept | Begin | End | Requeue | Note
 
 @dataclass(eq=False)
 class HeldLease:
-    """The lease that allows to dispatch; None while another process has it."""
+    """The lease that allows to dispatch; None while another process has it.
+
+    Attributes:
+        deadline: until when nobody else can have taken it (monotonic), measured from before its renewal was sent.
+    """
 
     lease: Lease | None = None
+    deadline: float = 0.0
+
+    def holds(self, session: Session, clock: Clock) -> bool:
+        """Whether this process may write as the one that dispatches, until the transaction's end."""
+        if self.lease is None or clock.monotonic() >= self.deadline:
+            return False
+        if session.get_bind().dialect.name == "sqlite":  # whoever writes here writes alone: nobody can take it now
+            return True
+        return leases.is_held(session, self.lease, clock.now())
 
 
 @dataclass
@@ -123,7 +137,11 @@ class _Batch:
 
 
 class Writer:
-    """One thread writes; `put` waits for the commit. `run` is the loop; nothing is written while it does not run."""
+    """One thread writes; `put` waits for the commit. `run` is the loop; nothing is written while it does not run.
+
+    Attributes:
+        prices: all there are; whoever follows the store keeps them current.
+    """
 
     def __init__(
         self, database: Database, sealer: Sealer, clock: Clock, held: HeldLease, tell: Tell = tell_nobody
@@ -136,6 +154,7 @@ class Writer:
         self._pending: list[tuple[Operation, asyncio.Future[Any]]] = []
         self._wanted = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="jobs-writer")
+        self.prices = PriceList(())
         self.transactions = 0
         self.operations = 0
 
@@ -166,7 +185,7 @@ class Writer:
         while self._pending:
             taken, self._pending = self._pending[:MOST_TOGETHER], self._pending[MOST_TOGETHER:]
             operations = [operation for operation, _ in taken]
-            results = await loop.run_in_executor(self._thread, self._commit, operations, self._held.lease)
+            results = await loop.run_in_executor(self._thread, self._commit, operations)
             for (_, future), result in zip(taken, results, strict=True):
                 if future.done():
                     continue
@@ -176,13 +195,14 @@ class Writer:
                     future.set_result(result)
         self._wanted.clear()
 
-    def _commit(self, operations: Sequence[Operation], lease: Lease | None) -> list[Any]:
+    def _commit(self, operations: Sequence[Operation]) -> list[Any]:
         """Results in order, exceptions among them. One that cannot be written does not keep the others from it."""
         try:
-            return self._write(operations, lease)
+            return self._write(operations)
         except Exception as err:  # noqa: BLE001 (the loop's edge: each operation's owner gets its own error)
             if len(operations) > 1:
-                return [self._commit([operation], lease)[0] for operation in operations]
+                _log.warning("jobs are written one by one", operations=len(operations), error=repr(err)[:500])
+                return [self._commit([operation])[0] for operation in operations]
             if isinstance(err, SQLAlchemyError):
                 _log.warning("a job cannot be written", error=str(err.__cause__ or err))
                 return [Unavailable("the database does not answer; try again in a few seconds", retry_after_seconds=2)]
@@ -190,7 +210,7 @@ class Writer:
                 _log.exception("a job cannot be written")
             return [err]
 
-    def _write(self, operations: Sequence[Operation], lease: Lease | None) -> list[Any]:
+    def _write(self, operations: Sequence[Operation]) -> list[Any]:
         batch = _Batch(operations, [None] * len(operations))
         sealed = [self._sealer.seal_bytes(op.input) if isinstance(op, Accept) else b"" for op in operations]
         results = {
@@ -200,7 +220,7 @@ class Writer:
         }
         with self._database.write() as session:
             now = self._clock.now()
-            is_held = any(map(_is_fenced, operations)) and lease is not None and leases.is_held(session, lease, now)
+            is_held = any(map(_is_fenced, operations)) and self._held.holds(session, self._clock)
             records: list[UsageRecord] = []
             self._accept(session, batch, sealed, now, is_held=is_held)
             fenced = self._refuse_stale(batch, is_held=is_held)
@@ -269,9 +289,8 @@ class Writer:
         if not listed:
             return
         try:
-            with session.begin_nested():
-                usage.ingest(session, listed, batch_id=ids.new_id("ub"), now=now)
-        except InvalidSpec as err:  # a price that vanished: the job is over nonetheless
+            usage.ingest(session, listed, batch_id=ids.new_id("ub"), now=now, known_prices=self.prices)
+        except InvalidSpec as err:  # refused before anything of it was written: the jobs are over nonetheless
             _log.error("usage of jobs cannot be recorded", error=err.message, records=[r.source_id for r in listed])
 
 

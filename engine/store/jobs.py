@@ -28,7 +28,6 @@ JOBS = "jobs"
 _JOBS: Table = JobRow.__table__  # type: ignore[attr-defined]
 _PAYLOADS: Table = JobPayloadRow.__table__  # type: ignore[attr-defined]
 _PARTIALS: Table = JobPartialRow.__table__  # type: ignore[attr-defined]
-_OPEN = (JobState.QUEUED.value, JobState.RUNNING.value)
 
 Values = Mapping[str, Any]
 
@@ -74,7 +73,9 @@ _START = (
     .values(state=JobState.RUNNING.value, **{name: bindparam(f"v_{name}") for name in _NAMES_STARTED})
 )
 _END = (
-    update(_JOBS).where(_IS, _JOBS.c.state.in_(_OPEN)).values({name: bindparam(f"v_{name}") for name in _NAMES_ENDED})
+    update(_JOBS)
+    .where(_IS, or_(_JOBS.c.state == JobState.QUEUED.value, _JOBS.c.state == JobState.RUNNING.value))
+    .values({name: bindparam(f"v_{name}") for name in _NAMES_ENDED})
 )
 _REQUEUE = (
     update(_JOBS)
@@ -85,7 +86,12 @@ _REQUEUE = (
 
 def start(session: Session, starts: Sequence[Values]) -> list[bool]:
     """Begin queued jobs: `id`, `attempts` (before), and the values written; which of them were still waiting."""
-    return _guarded(session, _START, [_bound(s, s["attempts"], attempts=s["attempts"] + 1) for s in starts])
+    rows = [
+        {"b_id": s["id"], "b_attempts": s["attempts"], "v_attempts": s["attempts"] + 1}
+        | {f"v_{name}": s[name] for name in _NAMES_STARTED if name != "attempts"}
+        for s in starts
+    ]
+    return _guarded(session, _START, rows)
 
 
 def end(session: Session, ends: Sequence[Values], results: Mapping[str, bytes] | None = None) -> list[bool]:
@@ -94,7 +100,10 @@ def end(session: Session, ends: Sequence[Values], results: Mapping[str, bytes] |
     Args:
         results: job → its sealed result; written for those that ended now.
     """
-    ended = _guarded(session, _END, [_bound(e, e["attempts"]) for e in ends])
+    rows = [
+        {"b_id": e["id"], "b_attempts": e["attempts"]} | {f"v_{name}": e[name] for name in _NAMES_ENDED} for e in ends
+    ]
+    ended = _guarded(session, _END, rows)
     contents = [
         {"job_id": e["id"], "part": "result", "sealed": results[e["id"]]}
         for e, is_ended in zip(ends, ended, strict=True)
@@ -113,13 +122,6 @@ def requeue(session: Session, jobs: Sequence[Values]) -> list[bool]:
         progress = and_(_PAYLOADS.c.job_id.in_(ids), _PAYLOADS.c.part == "progress")
         session.connection().execute(delete(_PAYLOADS).where(progress))
     return waiting
-
-
-def _bound(values: Values, at_attempt: int, **others: Any) -> dict[str, Any]:
-    written = {f"v_{name}": value for name, value in {**values, **others}.items() if name != "id"}
-    if not others:
-        written.pop("v_attempts", None)
-    return {"b_id": values["id"], "b_attempts": at_attempt, **written}
 
 
 def _guarded(session: Session, statement: Update, rows: list[dict[str, Any]]) -> list[bool]:

@@ -12,7 +12,7 @@ from datetime import datetime
 from decimal import Context, Decimal
 from typing import Any
 
-from sqlalchemy import Table, and_, bindparam, func, select, update
+from sqlalchemy import Table, and_, bindparam, func, insert, select, update
 from sqlmodel import Session, col
 
 from engine.store.ledger import CHUNK, ignoring_known
@@ -20,6 +20,7 @@ from engine.store.ledger_tables import ExactDecimal, UsageBatchRow, UsageMeterRo
 
 _RECORDS: Table = UsageRecordRow.__table__  # type: ignore[attr-defined]
 _METERS: Table = UsageMeterRow.__table__  # type: ignore[attr-defined]
+_BATCHES: Table = UsageBatchRow.__table__  # type: ignore[attr-defined]
 _COLUMNS = tuple(column.name for column in _RECORDS.columns)
 _EXACT = Context(prec=120)
 
@@ -50,8 +51,8 @@ def insert_batch(session: Session, batch_id: str, records: Sequence[Values], now
     session.flush()
     inserted = _copy(session, records) if _is_postgresql(session) else _insert(session, records)
     if inserted:
-        session.add(UsageBatchRow(id=batch_id, records=inserted, ingested_at=now))
-        session.flush()
+        row = {"id": batch_id, "records": inserted, "ingested_at": now, "rated_at": None}
+        session.connection().execute(insert(_BATCHES), [row])
     duplicates = len(records) - inserted
     return Stored(inserted, duplicates, _differing(session, batch_id, records) if duplicates else ())
 
