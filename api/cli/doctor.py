@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass
 from urllib.parse import urlsplit
 
 import httpx
+import requests.exceptions
 import typer
+from docker.errors import DockerException
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import text
@@ -19,8 +21,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.cli.output import Output, OutputOption, print_json
 from api.settings import Settings, load
+from engine.deploy.providers.docker.hosts import DockerHost as DockerDaemon
+from engine.deploy.providers.docker.hosts import HostSettings, HostUnreachable
 from engine.identity import installation_secret
 from engine.model.clock import SystemClock
+from engine.model.hosts import CPU_POOL, DockerHost
 from engine.store import leases
 from engine.store.database import Database
 
@@ -39,7 +44,7 @@ class Finding:
 
 
 def doctor(output: OutputOption = Output.TABLE) -> None:
-    """Check settings, database, key file, cloud, pulumi and ports; say what to do about each problem."""
+    """Check settings, database, key file, cloud, pulumi, ports and Docker hosts; say what to do about each problem."""
     settings = load()
     findings = list(examine(settings, os.environ))
     if output is Output.JSON:
@@ -62,6 +67,7 @@ def examine(settings: Settings, environment: Mapping[str, str]) -> Iterator[Find
     yield _pulumi(settings, environment)
     yield _port(settings)
     yield from _exposure(settings)
+    yield from _docker(settings)
 
 
 def _data_dir(settings: Settings) -> Finding:
@@ -112,6 +118,9 @@ def _database(settings: Settings) -> Iterator[Finding]:
 def _cloud(settings: Settings, environment: Mapping[str, str]) -> Iterator[Finding]:
     endpoint = settings.digitalocean_api_endpoint
     token = next((environment[name] for name in TOKEN_VARIABLES if environment.get(name)), "")
+    if not token and settings.hosts:
+        yield Finding("cloud token", "note", "DIGITALOCEAN_TOKEN is not set: only the Docker hosts are used")
+        return
     if not token:
         yield Finding("cloud token", "problem", "DIGITALOCEAN_TOKEN is not set: export the token of your account")
         return
@@ -167,6 +176,40 @@ def _exposure(settings: Settings) -> Iterator[Finding]:
     host = urlsplit(settings.resolved_public_url).hostname or ""
     if host in ("127.0.0.1", "localhost", "::1"):
         yield Finding("public_url", "note", "clients elsewhere cannot reach 127.0.0.1: set STACKYARD_PUBLIC_URL")
+
+
+def _docker(settings: Settings) -> Iterator[Finding]:
+    """The hosts that run containers, each asked, and whether their containers can call back."""
+    for host in settings.hosts:
+        yield _docker_host(host)
+    name = urlsplit(settings.resolved_worker_public_url).hostname or ""
+    if settings.hosts and name in ("127.0.0.1", "localhost", "::1"):
+        yield Finding(
+            "worker_public_url", "note",
+            f"in a container {name} is the container itself: workers that ask for their jobs (RunPod images) need an "
+            "address of this machine; set STACKYARD_WORKER_PUBLIC_URL, and STACKYARD_HOST so that it listens there",
+        )  # fmt: skip
+
+
+def _docker_host(host: DockerHost) -> Finding:
+    """Asks the daemon what it is, and whether it can do what the host's pools promise."""
+    daemon = DockerDaemon(HostSettings(address=host.host, certificate_folder=host.cert_path))
+    try:
+        info = daemon.client().info()
+    except (HostUnreachable, DockerException, requests.exceptions.RequestException, OSError) as err:
+        return Finding(f"docker host {host.name}", "problem", str(err))
+    finally:
+        daemon.close()
+    pools = ", ".join(f"{pool} {host.capacity(pool)}" for pool in host.pools)
+    has_gpus = any(pool != CPU_POOL for pool in host.pools)
+    runtimes = info.get("Runtimes") or {}
+    if has_gpus and "nvidia" not in runtimes and not info.get("CDISpecDirs"):
+        return Finding(
+            f"docker host {host.name}", "problem",
+            f"it promises GPUs ({pools}), and its daemon knows no runtime for them: install the NVIDIA container "
+            "toolkit there (`nvidia-ctk runtime configure`), or declare the pool CPU only",
+        )  # fmt: skip
+    return Finding(f"docker host {host.name}", "ok", f"Docker {info.get('ServerVersion')} at {host.host}; {pools}")
 
 
 def _bad_network(network: str) -> str | None:

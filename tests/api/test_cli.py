@@ -160,6 +160,29 @@ def test_doctor_says_what_to_do_about_each_problem(tmp_path: Path) -> None:
     assert "nobody" not in found["database"].text.split(":")[0]
 
 
+def test_doctor_asks_docker_hosts_whether_they_keep_their_promise(tmp_path: Path) -> None:
+    async def daemon(scope: Any, receive: Any, send: Any) -> None:
+        answers = {"/version": {"ApiVersion": "1.44"}, "info": {"ServerVersion": "29.0", "Runtimes": {"runc": {}}}}
+        body = next(v for k, v in answers.items() if scope["path"].endswith(k))
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": json.dumps(body).encode()})
+
+    with served(daemon) as url:
+        there = {"host": url.replace("http://", "tcp://"), "address": "127.0.0.1"}
+        hosts = [
+            {"name": "small", "pools": {"CPU": 2}, **there},
+            {"name": "large", "pools": {"AMPERE_80": 2}, **there},
+            {"name": "away", "pools": {"CPU": 1}, "host": f"unix://{tmp_path}/none.sock"},
+        ]
+        settings = Settings(data_dir=tmp_path, port=0, docker_hosts=json.dumps(hosts))
+        found = {f.check: f for f in doctor.examine(settings, {"PATH": ""})}
+    assert found["docker host small"].text == f"Docker 29.0 at {there['host']}; CPU 2"
+    assert found["docker host large"].level == "problem" and "toolkit" in found["docker host large"].text
+    assert found["docker host away"].level == "problem" and "start docker" in found["docker host away"].text
+    assert found["cloud token"].level == "note" and found["worker_public_url"].level == "note"
+
+
 def test_doctor_reads_the_account_and_the_workers(tmp_path: Path) -> None:
     class Cloud:
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
