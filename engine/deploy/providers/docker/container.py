@@ -15,6 +15,7 @@ from engine.deploy.providers.docker.resource_type import OrdinaryType, Values
 SETTLE_SECONDS = 0.1
 """How long a new container is watched: one that cannot run ends at once. Longer costs every container that much."""
 
+SALVAGE_SECONDS = 5.0
 _SETTLE_STEP_SECONDS = 0.05
 _HEALTH_STEP_SECONDS = 0.1
 _REMOVAL_STEP_SECONDS = 0.1
@@ -105,8 +106,7 @@ class Container(OrdinaryType):
             await _wait_until_gone(daemon, id)
 
     async def lookup(self, daemon: Daemon, inputs: PropertyMap) -> str | None:
-        found = await daemon.found(lambda client: client.inspect_container(inputs["name"]))
-        return str(found["Id"]) if found is not None and container_values.made_by(found, inputs) else None
+        return await _found(daemon, inputs)
 
 
 def _upload_faults(inputs: PropertyMap) -> list[tuple[str, str]]:
@@ -135,6 +135,21 @@ def _entries(value: Any) -> list[Mapping[str, Any]]:
     return [e for e in value if isinstance(e, dict)] if isinstance(value, list) and value is not UNKNOWN else []
 
 
+async def _found(daemon: Daemon, inputs: PropertyMap) -> str | None:
+    """The container that a create with these inputs made and started; one that never started is removed.
+
+    It may lack its networks and files, and has nothing that anybody could miss.
+    """
+    found: Json | None = await daemon.found(lambda client: client.inspect_container(inputs["name"]))
+    if found is None or not container_values.made_by(found, inputs):
+        return None
+    id = str(found["Id"])
+    if found["State"]["Status"] == "created" and inputs.get("start"):
+        await daemon.found(lambda client: client.remove_container(id, v=True, force=True))
+        return None
+    return id
+
+
 async def _make(daemon: Daemon, inputs: PropertyMap) -> str:
     """Create the container; its image is pulled if the daemon does not have it."""
     image, name, body = inputs["image"], inputs["name"], container_body.create_body(inputs)
@@ -143,6 +158,10 @@ async def _make(daemon: Daemon, inputs: PropertyMap) -> str:
         try:
             made: Json = await daemon.do(lambda client: client.create_container_from_config(body, name, platform))
             return str(made["Id"])
+        except TypeFailure:  # no answer: it may have been made all the same
+            with suppress(DaemonError, TypeFailure):
+                await _found(daemon.once_more(SALVAGE_SECONDS), inputs)
+            raise
         except DaemonError as err:
             if err.status != 404 or "No such image" not in err.words or has_pulled:
                 raise TypeFailure(f"Unable to create container: {_explained(err.words)}") from err

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import docker
@@ -18,6 +18,9 @@ from docker.errors import APIError, DockerException
 from engine.deploy.providers.docker.hosts import DockerHost, HostUnreachable, describe_unreachable
 from engine.deploy.providers.docker.registries import Registries, encoded, parse_image
 from engine.model.clock import Clock
+
+REFUSALS = ("unauthorized", "no basic auth credentials", "access denied", "access to the resource is denied")
+"""Words of registries that do not know us."""
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -106,7 +109,13 @@ class Daemon:
         params = {"fromImage": name if image.is_digest else name.removesuffix(f":{image.tag}"), "tag": image.tag}
         if platform:
             params["platform"] = platform
-        await self.do(lambda client: _stream(client, "/images/create", params, auth))
+        try:
+            await self.do(lambda client: _stream(client, "/images/create", params, auth))
+        except DaemonError as err:
+            if any(sign in err.words for sign in REFUSALS):
+                hint = f"name who may pull from {image.registry} in the provider's `registryAuth`"
+                raise DaemonError(err.status, f"{err.words}; {hint}") from err
+            raise
 
     async def push(self, name: str) -> str:
         """Give an image to its registry; returns the manifest's digest, "" if the registry names none."""
@@ -119,6 +128,10 @@ class Daemon:
     async def post(self, path: str, body: Json) -> Json:
         """A call the SDK has no words for."""
         return await self.do(lambda client: _post(client, path, body))
+
+    def once_more(self, seconds: float) -> Daemon:
+        """The same daemon with some time left: to see what became of a call that was not answered in time."""
+        return replace(self, deadline=self.clock.monotonic() + seconds, seconds=seconds)
 
     def later(self, seconds: float) -> float:
         """The earlier of now plus seconds and the operation's deadline."""

@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from engine.deploy.diff import diff_inputs
-from engine.deploy.property import UNKNOWN, PropertyMap, PropertyValue, Secret, contains_unknown, strip_secrets
+from engine.deploy.property import UNKNOWN, PropertyMap, Secret, contains_unknown, strip_secrets
 from engine.deploy.provider import CheckFailure, CheckResult, DiffResult, ReadResult
 from engine.deploy.providers.docker.builds import build, context_digest
-from engine.deploy.providers.docker.daemon import Daemon, DaemonError, TypeFailure
+from engine.deploy.providers.docker.daemon import REFUSALS, Daemon, DaemonError, TypeFailure
 from engine.deploy.providers.docker.registries import HUB, Credentials, Registries, parse_image, without_tag
 
 TOKEN = "docker:index/image:Image"
@@ -38,6 +39,9 @@ def check(news: PropertyMap) -> CheckResult:
     if not inputs.get("imageName"):
         failures.append(CheckFailure("imageName", "missing required property 'imageName': set it in the program"))
     inputs.setdefault("buildOnPreview", False)
+    registry = strip_secrets(inputs.get("registry"))
+    if isinstance(registry, dict) and registry.get("password"):
+        inputs["registry"] = Secret(registry)
     secret = isinstance(inputs.get("build"), Secret)
     given = strip_secrets(inputs.get("build")) if secret else inputs.get("build")
     if given is UNKNOWN:
@@ -172,7 +176,7 @@ def _with_credentials(daemon: Daemon, name: str, registry: PropertyMap) -> Daemo
     address = str(registry.get("server") or parse_image(name).registry)
     known = {address: given, parse_image(name).registry: given}
     registries = Registries({**daemon.registries.known, **known}, daemon.registries.config_file)
-    return Daemon(daemon.host, registries, daemon.threads, daemon.clock, daemon.deadline, daemon.seconds)
+    return replace(daemon, registries=registries)
 
 
 def _canonical(name: str) -> str:
@@ -181,7 +185,6 @@ def _canonical(name: str) -> str:
 
 
 def _push_hint(err: DaemonError, name: str) -> str:
-    refused: Sequence[PropertyValue] = ("denied", "unauthorized", "no basic auth credentials")
-    if any(sign in err.words for sign in refused):
+    if any(sign in err.words for sign in REFUSALS):
         return f"; name who may push to {parse_image(name).registry} in `registry`, or set skipPush"
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -174,7 +175,7 @@ async def test_a_job_is_waited_for_and_its_logs_are_kept(bench: Any, image: str)
     await bench.delete(CONTAINER, made)
 
 
-async def test_an_interrupted_create_is_found_again(bench: Any, image: str) -> None:
+async def test_an_interrupted_create_is_found_again(bench: Any, dockerd: DockerDaemon, image: str) -> None:
     program = {"image": image, "command": SLEEP, "name": "found", "envs": ["A=1"]}
     made = await bench.create(CONTAINER, **program)
     same = await bench.check(CONTAINER, **program)
@@ -184,6 +185,10 @@ async def test_an_interrupted_create_is_found_again(bench: Any, image: str) -> N
     assert await bench.provider.lookup("u", CONTAINER, other) is None
     assert await bench.provider.lookup("u", CONTAINER, none) is None
     await bench.delete(CONTAINER, made)
+    # the create was interrupted before it connected networks and started it: nothing to adopt, nothing in the way
+    dockerd.client().containers.create(image, SLEEP, name="found", environment={"A": "1"})
+    assert await bench.provider.lookup("u", CONTAINER, same) is None
+    assert "found" not in [c.name for c in dockerd.client().containers.list(all=True)]
 
 
 async def test_an_image_is_built_pushed_pulled_and_looked_up(
@@ -215,7 +220,7 @@ async def test_an_image_is_built_pushed_pulled_and_looked_up(
         assert changed.changed_keys == ["build"]
 
         dockerd.client().images.remove(name)
-        with pytest.raises(ProviderError, match="no basic auth credentials"):
+        with pytest.raises(ProviderError, match=r"no basic auth credentials; name who may pull"):
             await anonymous.create(REMOTE, name=name)
         with pytest.raises(ProviderError, match="manifest unknown"):
             await known.create(REMOTE, name=f"{registry.address}/app:v2")
@@ -247,3 +252,11 @@ async def test_no_daemon_says_what_to_start(benches: Benches) -> None:
     refused = await benches(host="tcp://127.0.0.1:1")
     with pytest.raises(ProviderError, match=r"no Docker daemon answers at tcp://127\.0\.0\.1:1"):
         await refused.create(VOLUME)
+
+
+async def test_many_at_once(bench: Any, dockerd: DockerDaemon, image: str) -> None:
+    made = await asyncio.gather(*(bench.create(CONTAINER, image=image, command=SLEEP) for _ in range(6)))
+    assert len({m.id for m in made}) == 6
+    await asyncio.gather(*(bench.delete(CONTAINER, m) for m in made))
+    left = {c.id for c in dockerd.client().containers.list(all=True)}
+    assert not left & {m.id for m in made}
