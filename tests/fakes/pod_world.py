@@ -12,7 +12,6 @@ from engine.model.stack import StackOutputs
 from engine.reconcilers.deployments.snapshot import UpdateView, Usage
 from engine.reconcilers.pods.decide import decide, ssh_answer
 from engine.reconcilers.pods.snapshot import (
-    GPU,
     RESOURCES_PRESENT,
     SSH_REACHABLE,
     Action,

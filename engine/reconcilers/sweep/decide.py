@@ -9,6 +9,9 @@ from datetime import datetime, timedelta
 MACHINE = "droplet"
 """The kind whose ids the stacks' outputs name, so that a surplus or a missing one can be told."""
 
+VOLUME = "volume"
+"""Holds what users keep: only deleted when its owner is known to be gone, never because a database lacks the row."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -119,6 +122,8 @@ def _why_unowned(snapshot: SweepSnapshot, found: Found) -> str:
     if owner is None and found.owner in snapshot.gone_stacks:
         return "its deployment is gone"
     if owner is None:
+        if found.kind == VOLUME:
+            return ""
         return "its deployment does not exist" if found.is_ours else ""  # else another installation's, same account
     if found.kind != MACHINE or not _is_settled(snapshot, owner) or owner.machines is None:
         return ""

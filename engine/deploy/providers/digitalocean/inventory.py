@@ -17,9 +17,10 @@ from engine.deploy.providers.digitalocean.api import DigitalOceanApi
 OWNER_PREFIX = "stackyard:"
 """Tags of deployments start like this; names of firewalls do not, these are owned through the tag they apply to."""
 
-DROPLET, FIREWALL, TAG, SSH_KEY = "droplet", "firewall", "tag", "ssh_key"
+DROPLET, VOLUME, FIREWALL, TAG, SSH_KEY = "droplet", "volume", "firewall", "tag", "ssh_key"
 _PATHS = {
     DROPLET: "/v2/droplets/",
+    VOLUME: "/v2/volumes/",
     FIREWALL: "/v2/firewalls/",
     TAG: "/v2/tags/",
     SSH_KEY: "/v2/account/keys/",
@@ -31,7 +32,7 @@ class OwnedResource:
     """One thing in the cloud.
 
     Attributes:
-        kind: droplet | firewall | tag | ssh_key.
+        kind: droplet | volume | firewall | tag | ssh_key.
         tags: its own tags; of a tag its name, so that an owner is found the same way for all kinds.
         created_at: None where the API does not tell (tags, keys).
         hourly_usd: what it costs while it exists.
@@ -48,9 +49,9 @@ class OwnedResource:
 class DigitalOceanInventory:
     """The cloud resources that carry our tags.
 
-    Droplets are listed by the installation's tag. Firewalls, tags and keys cannot carry it: they are listed if they
-    name a deployment (`stackyard:…`). Where two installations share an account, the caller may touch only those whose
-    deployment it knows.
+    Droplets and volumes carry the installation's tag. Firewalls, tags and keys cannot: they are listed if they name a
+    deployment (`stackyard:…`). Reserved addresses have neither tag nor name: only the stack that made one knows it.
+    Where two installations share an account, the caller may touch only those whose deployment it knows.
     """
 
     def __init__(self, api: DigitalOceanApi) -> None:
@@ -59,6 +60,7 @@ class DigitalOceanInventory:
     async def resources(self, installation_tag: str) -> list[OwnedResource]:
         """Everything that costs money or blocks a name, Droplets first."""
         droplets = [_droplet(d) for d in await self._api.droplets_by_tag(installation_tag)]
+        volumes = [_volume(v) for v in await self._api.listing("/v2/volumes", "volumes")]
         firewalls = [_firewall(f) for f in await self._api.listing("/v2/firewalls", "firewalls")]
         tags = [
             OwnedResource(TAG, t["name"], t["name"], (t["name"],)) for t in await self._api.listing("/v2/tags", "tags")
@@ -67,7 +69,8 @@ class DigitalOceanInventory:
             OwnedResource(SSH_KEY, str(k["id"]), k["name"], (k["name"],))
             for k in await self._api.listing("/v2/account/keys", "ssh_keys")
         ]
-        return droplets + [r for r in (*firewalls, *tags, *keys) if _is_owned(r, installation_tag)]
+        ours = [v for v in volumes if installation_tag in v.tags]
+        return [*droplets, *ours] + [r for r in (*firewalls, *tags, *keys) if _is_owned(r, installation_tag)]
 
     async def delete(self, resource: OwnedResource) -> None:
         """Ask for its deletion; gone already is success. A Droplet takes a while: list again."""
@@ -91,6 +94,11 @@ def _droplet(droplet: Mapping[str, Any]) -> OwnedResource:
         _time(droplet.get("created_at")),
         Decimal(str(price)),
     )
+
+
+def _volume(volume: Mapping[str, Any]) -> OwnedResource:
+    tags: Sequence[str] = volume.get("tags") or ()
+    return OwnedResource(VOLUME, volume["id"], volume["name"], tuple(tags), _time(volume.get("created_at")))
 
 
 def _firewall(firewall: Mapping[str, Any]) -> OwnedResource:

@@ -54,6 +54,8 @@ async def test_it_lists_all_pages_of_what_carries_our_tags(
         await desk.create(DROPLET, {**MACHINE, "name": name, "tags": ours})
     await desk.create(DROPLET, {**MACHINE, "name": "gpu", "size": "gpu-h100x1-80gb", "tags": ours})
     await desk.create(DROPLET, {**MACHINE, "name": "theirs", "tags": ["stackyard-installation:other"]})
+    for name, tags in (("files", ours), ("theirs", ["stackyard:dep-1"])):
+        await desk.create("digitalocean:index/volume:Volume", {"name": name, "region": "nyc3", "size": 1, "tags": tags})
     rule = {"protocol": "tcp", "portRange": "22", "sourceAddresses": ["0.0.0.0/0"]}
     for tag in ("stackyard:dep-1", "web"):
         await desk.create("digitalocean:index/firewall:Firewall", {"name": tag, "tags": [tag], "inboundRules": [rule]})
@@ -64,6 +66,7 @@ async def test_it_lists_all_pages_of_what_carries_our_tags(
         ("droplet", "b"),
         ("droplet", "c"),
         ("droplet", "gpu"),
+        ("volume", "files"),
         ("firewall", "stackyard:dep-1"),
         ("tag", "stackyard:dep-1"),
     ]

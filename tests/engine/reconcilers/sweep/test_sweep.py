@@ -43,7 +43,7 @@ def snapshot(*things: Found, **fields: Any) -> SweepSnapshot:
     return SweepSnapshot(**(values | fields))
 
 
-SEEN = {f"{kind}/9": START - GRACE for kind in ("droplet", "firewall")}
+SEEN = {f"{kind}/9": START - GRACE for kind in ("droplet", "firewall", "volume")}
 ORPHAN = found("9", stack="dep-none")
 SURPLUS = found("9")
 
@@ -58,6 +58,8 @@ SURPLUS = found("9")
         (snapshot(found(), found("9", stack="dep-gone"), suspects=SEEN), True),
         (snapshot(found(), found("9", "firewall", "dep-gone", is_ours=False), suspects=SEEN), True),
         (snapshot(found(), found("9", "firewall", "dep-none", is_ours=False), suspects=SEEN), False),
+        (snapshot(found(), found("9", "volume", "dep-gone"), suspects=SEEN), True),
+        (snapshot(found(), found("9", "volume", "dep-none"), suspects=SEEN), False),  # files: a row may just be missing
         (snapshot(found(), SURPLUS, suspects=SEEN), True),
         (snapshot(found(), found("9", "firewall"), suspects=SEEN), False),
         (snapshot(found(), SURPLUS, suspects=SEEN, owners={"dep-1": owner(busy=True)}), False),
@@ -68,7 +70,8 @@ SURPLUS = found("9")
     ],
     ids=[
         "orphan", "orphan seen first now", "orphan within grace", "operation open", "deployment gone",
-        "firewall of a gone one", "another installation's firewall", "machine the stack does not know",
+        "firewall of a gone one", "another installation's firewall", "volume of a gone one", "volume without a row",
+        "machine the stack does not know",
         "firewall of a living one", "owner busy", "owner leaving", "owner unsettled", "settled after listing",
         "never succeeded",
     ],
