@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ _APT = ("-o", "DPkg::Lock::Timeout=300", "install", "-y", "--no-install-recommen
 _START_SECONDS = 60
 _STOP_SECONDS = 30
 _CALL_SECONDS = 60
+_PREFIX = "sy-docker-"
 _BRIDGES = 32  # daemons at one time on one machine
 _PLENTY_BYTES = 4 * 2**30
 _TIED = Path(engine.deploy.launchers.__path__[0]) / "tied.py"
@@ -74,7 +76,9 @@ class DockerDaemon:
     """
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="sy-docker-", dir=_quick_place()))
+        place = _quick_place()
+        _sweep(place)
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=place))
         self._bridge: _Bridge | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._clients: list[docker.DockerClient] = []
@@ -159,7 +163,8 @@ class _Bridge:
         for number in range(_BRIDGES):
             self.name = f"sydocker{number}"
             self._release_dead()
-            if _ip("link", "add", "name", self.name, "alias", f"stackyard-{os.getpid()}", "type", "bridge"):
+            if _ip("link", "add", "name", self.name, "type", "bridge"):
+                _ip("link", "set", self.name, "alias", f"stackyard-{os.getpid()}")
                 break
         else:
             raise DockerMissing("no network bridge can be made: the kernel has none, or all of the tests' are taken")
@@ -194,12 +199,14 @@ def wait_for(is_so: Callable[[], bool], seconds: float) -> bool:
 
 
 def _answers(host: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        if probe.connect_ex(host.removeprefix("unix://")):
+            return False
     try:
-        client = docker.DockerClient(base_url=host, timeout=20)
-        client.close()
-        return True
+        docker.DockerClient(base_url=host, timeout=_CALL_SECONDS).close()
     except (DockerException, OSError):
         return False
+    return True
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -211,13 +218,39 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _quick_place() -> str | None:
+def _quick_place() -> Path:
     """Memory where there is plenty: the daemon syncs every file of an image to its disk."""
     shared = Path("/dev/shm")
     with suppress(OSError):
         if shutil.disk_usage(shared).free > _PLENTY_BYTES and psutil.virtual_memory().available > 2 * _PLENTY_BYTES:
-            return str(shared)
-    return None
+            return shared
+    return Path(tempfile.gettempdir())
+
+
+def _sweep(place: Path) -> None:
+    """Take away what daemons of killed test runs have left: containers' processes, mounts, data."""
+    for folder in place.glob(f"{_PREFIX}*-*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if not owner.isdigit() or Path(f"/proc/{owner}").exists():
+            continue
+        ids = [str(folder), *(container.name for container in folder.glob("data/containers/*"))]
+        for process in psutil.process_iter():
+            if any(id in text for text in _marks(process.pid) for id in ids):
+                with suppress(psutil.Error):
+                    process.kill()
+        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+        for mount in sorted((m for m in mounts if m.startswith(f"{folder}/")), reverse=True):
+            subprocess.run(["umount", "-l", mount], capture_output=True, timeout=20, check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _marks(pid: int) -> list[str]:
+    """What tells a daemon's processes: its folder in a shim's arguments, a container's id in its control groups."""
+    texts = []
+    for name in ("cmdline", "cgroup"):
+        with suppress(OSError):
+            texts.append(Path(f"/proc/{pid}/{name}").read_text(errors="replace"))
+    return texts
 
 
 def _ip(*arguments: str) -> bool:
