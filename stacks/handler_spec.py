@@ -38,7 +38,6 @@ def build_handler_request(workload: HandlerWorkload, settings: StackSettings) ->
     secret = {
         "environment": json.dumps({**spec.env, **workload.secrets}, sort_keys=True),
         "workerTokens": json.dumps(tokens, sort_keys=True),
-        "agentToken": identity.token,
         "workerPrivateKey": identity.private_key_pem,
     }
     config: dict[str, ConfigText] = {f"{PROJECT}:{k}": ConfigText(v) for k, v in plain.items()}

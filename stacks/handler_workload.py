@@ -67,15 +67,18 @@ class HandlerConfig:
     worker_certificate: str
     environment: pulumi.Output[str]
     worker_tokens: pulumi.Output[str]
-    agent_token: pulumi.Output[str]
     worker_private_key: pulumi.Output[str]
+
+    def token_of(self, worker: WorkerPlace) -> pulumi.Output[str]:
+        """What one worker presents, and demands."""
+        return self.worker_tokens.apply(lambda text: str(json.loads(text)[worker.name]))
 
     def environment_of(self, worker: WorkerPlace) -> pulumi.Output[dict[str, str]]:
         """The whole environment of one worker's container; secret."""
-        return pulumi.Output.all(self.environment, self.worker_tokens).apply(
+        return pulumi.Output.all(self.environment, self.token_of(worker)).apply(
             lambda texts: {
                 **json.loads(texts[0]),
-                **runpod_environment(self.public_url, self.deployment_id, worker, json.loads(texts[1])[worker.name]),
+                **runpod_environment(self.public_url, self.deployment_id, worker, texts[1]),
             }
         )
 
@@ -126,6 +129,5 @@ def read_handler(config: pulumi.Config) -> HandlerConfig:
         worker_certificate=config.require("workerCertificate"),
         environment=config.require_secret("environment"),
         worker_tokens=config.require_secret("workerTokens"),
-        agent_token=config.require_secret("agentToken"),
         worker_private_key=config.require_secret("workerPrivateKey"),
     )

@@ -12,10 +12,10 @@ import aiohttp
 from aiohttp import web
 
 from engine.agent import log_tail
-from engine.agent.health import WorkerHealth
+from engine.agent.health import HandlerHealth, WorkerHealth
 from engine.agent.metrics import Metrics
 from engine.agent.proxy import Proxy, error, upstream_session
-from engine.model.worker import WorkerSpec
+from engine.model.worker import EXITS_PATH, HANDLER, WorkerSpec
 
 _MAX_TAIL = 10_000
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -34,7 +34,9 @@ class Agent:
         self._log_path = root / spec.log_path.lstrip("/")
         self._session = upstream_session()
         self._base_url = f"http://{upstream_host}:{spec.worker_port}"
-        self._health = WorkerHealth(self._session, self._base_url, spec.model_id)
+        self._health: WorkerHealth | HandlerHealth = WorkerHealth(self._session, self._base_url, spec.model_id)
+        if spec.engine == HANDLER:
+            self._health = HandlerHealth(upstream_host, spec.worker_port, root / EXITS_PATH.lstrip("/"))
         self._watch = asyncio.ensure_future(self._health.watch_start())
         self.metrics = Metrics()
         self._proxy = Proxy(self._session, self._base_url, self.metrics)
@@ -57,6 +59,8 @@ class Agent:
         app.router.add_post("/drain", self._drain)
         app.router.add_post("/undrain", self._drain)
         app.router.add_route("*", "/v1/{path:.+}", self._inference)
+        if self._spec.engine == HANDLER:
+            app.router.add_post("/run", self._inference)
         return app
 
     @web.middleware
@@ -92,6 +96,8 @@ class Agent:
         }
         if health.reason:
             body["reason"] = health.reason
+        if isinstance(self._health, HandlerHealth):
+            body["exits"], body["exit_code"] = self._health.exits()
         return web.json_response(body, status=200 if health.status == "ready" else 503)
 
     async def _metrics_text(self, _: web.Request) -> web.Response:

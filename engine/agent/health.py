@@ -1,10 +1,11 @@
-"""Is the model server behind the agent ready? Asks it; keeps how long each phase of its start took."""
+"""Is the model server or handler behind the agent ready? Asks it; keeps how long each phase of its start took."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
 
@@ -17,6 +18,48 @@ class Health:
 
     status: str
     reason: str = ""
+
+
+class HandlerHealth:
+    """Whether a handler's port is open, and how often its process ended.
+
+    One that asks for jobs itself (RunPod's protocol) opens none: it stays `starting`, and works all the same.
+
+    Attributes:
+        phase_seconds: seconds from the agent's start until the port was open.
+    """
+
+    def __init__(self, host: str, port: int, exits: Path) -> None:
+        self._host, self._port, self._exits = host, port, exits
+        self._started = time.monotonic()
+        self.phase_seconds: dict[str, float] = {}
+
+    async def watch_start(self) -> None:
+        """Probe until the port was open once."""
+        delay = 0.05
+        while (await self.probe()).status != "ready":
+            await asyncio.sleep(delay)
+            delay = min(1.0, delay * 1.2)
+
+    async def probe(self) -> Health:
+        """Connect to the port."""
+        try:
+            opened = asyncio.open_connection(self._host, self._port)
+            _, writer = await asyncio.wait_for(opened, _PROBE_SECONDS)
+        except (OSError, asyncio.TimeoutError):  # noqa: UP041 - not the builtin in Python 3.10
+            reason = f"nothing listens on port {self._port}"
+            return Health("unreachable" if "ready" in self.phase_seconds else "starting", reason)
+        writer.close()
+        self.phase_seconds.setdefault("ready", round(time.monotonic() - self._started, 3))
+        return Health("ready")
+
+    def exits(self) -> tuple[int, int]:
+        """How often the process ended, and its last exit code."""
+        try:
+            codes = self._exits.read_text().split()
+            return len(codes), int(codes[-1])
+        except (OSError, ValueError, IndexError):
+            return 0, 0
 
 
 class WorkerHealth:

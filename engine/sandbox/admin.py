@@ -82,6 +82,8 @@ class SandboxAdmin:
                 return self._capacity(body if method == "POST" else {})
             case ("GET" | "POST", "timings" | "boot_seconds"):
                 return self._timings(body if method == "POST" else {})
+            case ("GET" | "POST", "images"):
+                return self._images(body if method == "POST" else {})
             case ("GET" | "POST", "limits"):
                 return self._limits(body if method == "POST" else {})
             case ("POST", "droplets", id, verb):
@@ -189,6 +191,21 @@ class SandboxAdmin:
                 raise unprocessable(f"{name} must be a number of seconds")
             setattr(self.cloud.timings, name, float(value))
         return Reply(200, asdict(self.cloud.timings))
+
+    def _images(self, body: Body) -> Reply:
+        """What stands in for container images; `null` takes one away."""
+        if self.machines is None:
+            raise unprocessable("Droplets start no processes here")
+        for image, command in body.items():
+            words = isinstance(command, list) and command and all(isinstance(part, str) for part in command)
+            if command is not None and not words:
+                raise unprocessable(f"{image} must be a list of words, the command that stands in for it, or null")
+        for image, command in body.items():
+            if command is None:
+                self.machines.images.pop(image, None)
+            else:
+                self.machines.images[image] = list(command)
+        return Reply(200, dict(self.machines.images))
 
     def _limits(self, body: Body) -> Reply:
         counts = {name: getattr(self.cloud, name) for name in COUNT_LIMITS}

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import engine
-from engine.model.worker import AGENT_PATH, SPEC_PATH, WorkerSpec
+from engine.model.worker import AGENT_PATH, EXITS_PATH, HANDLER, SPEC_PATH, WorkerSpec
 from engine.sandbox.cloud import Cloud
 from engine.sandbox.records import Droplet, Phase
 from engine.sandbox.user_data import inside, parse_user_data, write_files
@@ -27,6 +27,12 @@ AGENT_LOG = "/var/log/stackyard/agent.log"
 WORKER_COMMAND = (
     sys.executable, "-m", "engine.sandbox.llama", "--host", "{host}", "--port", "{port}", "--model-id", "{model_id}",
 )  # fmt: skip
+NO_IMAGE = "docker: Error response from daemon: manifest for {image} not found: manifest unknown\n"
+"""What `docker run` says of an image that nothing stands in for here."""
+
+NO_CONTAINER = 125
+"""The exit code of `docker run` when it made no container."""
+
 CHECKOUT = Path(next(iter(engine.__path__))).parent
 
 
@@ -69,6 +75,9 @@ class Machines:
 
     Args:
         environment: of the processes; the worker's also has its specification's.
+
+    Attributes:
+        images: image reference → the command that stands in for its container; placeholders as in `worker_command`.
     """
 
     def __init__(self, cloud: Cloud, settings: MachineSettings, environment: Mapping[str, str]) -> None:
@@ -77,6 +86,7 @@ class Machines:
         paths = [str(CHECKOUT), *filter(None, [environment.get("PYTHONPATH")])]
         self._environment = {**environment, "PYTHONPATH": os.pathsep.join(paths)}
         self.running: dict[int, Machine] = {}
+        self.images: dict[str, list[str]] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._stopped: dict[str, asyncio.Future[None]] = {}
         self._nursery: asyncio.subprocess.Process | None = None
@@ -155,11 +165,18 @@ class Machines:
             "{root}": str(machine.root),
         }  # fmt: skip
         argv = []
-        for part in self._settings.worker_command or WORKER_COMMAND:
+        for part in self._command_of(spec):
             for name, value in values.items():
                 part = part.replace(name, value)
             argv.append(part)
         return argv
+
+    def _command_of(self, spec: WorkerSpec) -> Sequence[str]:
+        """What runs instead of the machine's container."""
+        if spec.engine != HANDLER:
+            return self._settings.worker_command or WORKER_COMMAND
+        missing = f"import sys; sys.stderr.write({NO_IMAGE.format(image=spec.image)!r}); sys.exit({NO_CONTAINER})"
+        return self.images.get(spec.image) or [sys.executable, "-c", missing]
 
     async def _start(
         self, machine: Machine, name: str, argv: Sequence[str], environment: Mapping[str, str], log: str
@@ -245,6 +262,8 @@ class Machines:
             case "exited" | "failed":
                 if machine is not None and current:
                     machine.pids.pop(name, None)
+                    if name == "worker" and "code" in event:
+                        _count_exit(machine.root, event["code"])
                 details = {k: v for k, v in event.items() if k in ("code", "reason")}
                 self._note(droplet_id, f"machine.{event['event']}", process=name, **details)
 
@@ -264,6 +283,14 @@ class Machines:
             assert self._nursery.stdin is not None
             self._nursery.stdin.close()
             await self._reader
+
+
+def _count_exit(root: Path, code: int) -> None:
+    """As the script around a handler's container does."""
+    exits = inside(root, EXITS_PATH)
+    if exits.parent.is_dir():
+        with exits.open("a") as lines:
+            lines.write(f"{code}\n")
 
 
 def _prepare(root: Path, user_data: str) -> WorkerSpec | None:

@@ -106,7 +106,7 @@ def _worker_user_data(wanted: HandlerConfig, worker: WorkerPlace, archive: bytes
         return user_data(spec, "amd" if "-mi3" in worker.size else "nvidia", archive)
 
     return pulumi.Output.all(
-        token=wanted.agent_token,
+        token=wanted.token_of(worker),
         private_key=wanted.worker_private_key,
         environment=wanted.environment_of(worker).apply(json.dumps),
     ).apply(render)

@@ -141,7 +141,8 @@ def test_cloud_workers_are_droplets_behind_a_firewall_with_the_image_in_their_us
     assert (droplet["name"], droplet["size"], droplet["region"]) == ("hdl-abc-w4", "gpu-h100x1-80gb", "tor1")
     files = {f["path"]: f["content"] for f in json.loads(opened(droplet["userData"]).partition("\n")[2])["write_files"]}
     spec = json.loads(files["/etc/stackyard/worker.json"])
-    assert (spec["engine"], spec["image"], spec["token"]) == ("handler", SPEC.image, "wt_tok")
+    assert (spec["engine"], spec["image"]) == ("handler", SPEC.image)
+    assert spec["token"] == spec["env"]["RUNPOD_AI_API_KEY"] == worker_token("wt_tok", "hdl_abc", "w4")
     assert spec["env"]["RUNPOD_POD_ID"] == "w4"
     assert "ghcr.io/you/echo:v1 python -u /handler.py" in files["/opt/stackyard/serve.sh"]
     assert "Container" not in recorder.resources and len(recorder.resources["Firewall"]) == 1

@@ -15,6 +15,7 @@ from engine.model.deployment import Condition
 from engine.model.errors import CloudError, StaleLease
 from engine.model.handler import HandlerPhase, Worker, advance
 from engine.model.stack import stack_name
+from engine.model.worker_token import worker_token
 from engine.reconcilers.deployments.apply import LeaderFence, Outcome
 from engine.reconcilers.deployments.probe import Credentials
 from engine.reconcilers.deployments.snapshot import (
@@ -170,9 +171,12 @@ class HandlerApplier:
 
     async def _check(self, row: HandlerRow, workers: Sequence[Worker], names: frozenset[str]) -> bool:
         """Whether a process was found to have ended."""
-        credentials = Credentials(row.worker_fingerprint, self.sealer.open(row.worker_token_sealed))
+        token = self.sealer.open(row.worker_token_sealed)
         asked = [worker for worker in workers if worker.name in names]
-        found = await asyncio.gather(*(self.processes.why_ended(row.id, w, credentials) for w in asked))
+        known = [Credentials(row.worker_fingerprint, worker_token(token, row.id, w.name)) for w in asked]
+        found = await asyncio.gather(
+            *(self.processes.why_ended(row.id, w, c) for w, c in zip(asked, known, strict=True))
+        )
         now = self.clock.now()
         for worker, why in zip(asked, found, strict=True):
             self.book.note(row.id, worker.name, why, now)

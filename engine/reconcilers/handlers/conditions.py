@@ -47,7 +47,7 @@ def workers_condition(s: Snapshot, wanted: int, now: datetime, *, gave_up: bool)
         reason, message = "Crashed", f"{failures.count} in a row: {failures.reason}"
     else:
         reason = "Ready" if is_met else "Booting" if live else "NotCreated"
-        message = f"{ready} of {wanted} workers are ready"
+        message = f"{ready} of {max(ready, wanted)} workers are ready"
     return Condition(type=WORKERS_READY, status=is_met, reason=reason, message=message, changed_at=now)
 
 

@@ -14,7 +14,7 @@ from engine.model.failure_words import for_tenant
 from engine.model.handler import ColdStart, HandlerPhase, Refusal, StartFailures, Worker, WorkerPhase
 from engine.reconcilers.deployments.snapshot import Observed, SetConditions, Wait
 from engine.reconcilers.handlers.conditions import capacity_condition, changed, stack_condition, workers_condition
-from engine.reconcilers.handlers.failures import Verdict, verdict
+from engine.reconcilers.handlers.failures import Verdict, says_no_image, verdict
 from engine.reconcilers.handlers.placing import Room, first_host, still_refused, worker_at
 from engine.reconcilers.handlers.scaling import is_busy, scale, wanted_workers
 from engine.reconcilers.handlers.snapshot import (
@@ -155,7 +155,9 @@ def _note_ends(s: Snapshot, plan: _Plan, now: datetime, policy: HandlerPolicy) -
             continue
         if worker.generation == s.generation and worker.phase in LIVE and not steady:
             count = (plan.failures.count if plan.failures else 0) + 1
-            plan.failures = StartFailures(generation=s.generation, count=count, reason=ended, last_at=now)
+            plan.failures = StartFailures(
+                generation=s.generation, count=count, reason=ended, last_at=now, is_final=says_no_image(ended)
+            )
         plan.move(worker, WorkerPhase.EXITED, now, ended)
 
 

@@ -43,6 +43,11 @@ class Verdict:
     lost_hosts: frozenset[str] = frozenset()
 
 
+def says_no_image(ended: str) -> bool:
+    """Whether a machine's `docker run` ended because there is no such image: it exits with 125 then."""
+    return "exit code 125" in ended and any(words in ended.lower() for words in _NO_IMAGE)
+
+
 def verdict(s: Snapshot, workers: Sequence[Worker], now: datetime, policy: HandlerPolicy) -> Verdict:
     """Judge the last operation, if it failed and nothing was changed because of it yet."""
     last = s.last_update

@@ -180,3 +180,17 @@ async def test_logs_follow_waits_for_a_missing_file(client, log):
     async with asyncio.timeout(LIMIT), client.request("GET", "/logs?follow=1") as answer:
         log.write_text("hello\n")
         assert await answer.content.readline() == b"hello\n"
+
+
+async def test_handler_is_ready_when_its_port_is_open_and_runs_jobs(start_agent, worker, free_port, tmp_path):
+    client = await start_agent(worker.port, engine="handler")
+    status, body = await client.json("GET", "/healthz")
+    assert (status, body["status"], body["exits"]) == (200, "ready", 0)
+    async with client.request("POST", "/run", data=b'{"input": 1}') as answer:
+        assert answer.status == 404  # this model server has no /run, and it was asked
+    silent = await start_agent(free_port(), engine="handler")
+    exits = tmp_path / "var/log/stackyard/worker.exits"
+    exits.parent.mkdir(parents=True)
+    exits.write_text("1\n137\n")
+    status, body = await silent.json("GET", "/healthz")
+    assert (status, body["status"], body["exits"], body["exit_code"]) == (503, "starting", 2, 137)

@@ -156,6 +156,15 @@ def test_image_that_does_not_exist_fails_with_the_registrys_words_until_an_edit(
     assert world.phases == {"w0": "ready"}
 
 
+def test_machine_that_cannot_have_its_image_is_not_made_again() -> None:
+    world = HandlerWorld(ready=lambda _: False, places=(CLOUD,))
+    world.submit()
+    world.settle()
+    world.die("w0", "it ended with exit code 125: docker: manifest for x not found: manifest unknown")
+    world.run(30)
+    assert world.s.workers_made == 1 and world.condition(WORKERS_READY).reason == "ImageNotFound"
+
+
 def test_full_pool_is_passed_over_with_its_reason() -> None:
     world = HandlerWorld(places=(replace(LOCAL, free=0), CLOUD))
     world.submit()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import httpx
@@ -230,3 +232,29 @@ async def test_deleted_while_booting_leaves_nothing(client, sandbox, worker_data
         return not sandbox.machines.running and not alive(started)
 
     await until(empty)
+
+
+async def test_handlers_image_is_a_command_that_stands_in_for_it(client, sandbox, worker_script, worker_data, until):
+    command = [sys.executable, str(worker_script), "--host", "{host}", "--port", "{port}", "--model-id", "none"]
+    assert (await client.post("/_sandbox/images", json={"you/echo:v1": "echo"})).status_code == 422
+    assert (await client.post("/_sandbox/images", json={"you/echo:v1": command})).json() == {"you/echo:v1": command}
+
+    def data(image: str) -> str:
+        text = worker_data.partition("\n")[2]
+        files = json.loads(text)["write_files"]
+        spec = json.loads(files[0]["content"]) | {"engine": "handler", "image": image}
+        files[0]["content"] = json.dumps(spec)
+        return "#cloud-config\n" + json.dumps({"write_files": files})
+
+    made = [
+        (await client.post("/v2/droplets", json={"name": "w", **GPU, "user_data": data(image)})).json()["droplet"]["id"]
+        for image in ("you/echo:v1", "you/none:v1")
+    ]
+    assert await until(lambda: both_run(client, made[0]))
+
+    async def exits():
+        root = (await facts_of(client, made[1]))["root"]
+        path = Path(root) / "var/log/stackyard/worker.exits"
+        return root and path.exists() and path.read_text().split()
+
+    assert set(await until(exits)) == {"125"}
