@@ -55,7 +55,7 @@ class _Client:
     def nothing(self, *_args: Any, **_options: Any) -> None:
         return None
 
-    start = put_archive = disconnect_container_from_network = close = nothing
+    start = put_archive = disconnect_container_from_network = tag = close = nothing
 
 
 class DaemonOfOne(DockerHost):

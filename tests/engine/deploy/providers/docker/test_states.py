@@ -15,6 +15,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.docker_words import DaemonOfOne
 
 NAMES = {"web": "g2-web", "net": "g2net", "vol": "g2vol"}
+LABELS = [*NAMES, "img", "tag"]
 
 
 def without_order(state: PropertyMap) -> PropertyMap:
@@ -28,13 +29,15 @@ def delta_less(state: PropertyMap) -> PropertyMap:
 
 
 async def provider_of(recorded: dict[str, Any], label: str) -> DockerProvider:
-    thing = recorded["inspect"][NAMES[label]]
+    state = recorded["up"][label]["outputs"]
+    image = {"Id": state.get("imageId") or state.get("sourceImageId"), "RepoDigests": []}
+    thing = recorded["inspect"][NAMES[label]] if label in NAMES else image
     provider = DockerProvider(environment={}, clock=FakeClock(), connect=lambda _settings: DaemonOfOne(thing))
     await provider.configure({})
     return provider
 
 
-@pytest.mark.parametrize("label", NAMES)
+@pytest.mark.parametrize("label", LABELS)
 async def test_a_create_writes_the_recorded_outputs(recorded: dict[str, Any], label: str) -> None:
     state = recorded["up"][label]
     provider = await provider_of(recorded, label)
@@ -45,7 +48,7 @@ async def test_a_create_writes_the_recorded_outputs(recorded: dict[str, Any], la
     await provider.close()
 
 
-@pytest.mark.parametrize("label", NAMES)
+@pytest.mark.parametrize("label", LABELS)
 async def test_a_refresh_writes_the_recorded_outputs_and_inputs(recorded: dict[str, Any], label: str) -> None:
     before, after = recorded["up"][label], recorded["refreshed"][label]
     provider = await provider_of(recorded, label)
