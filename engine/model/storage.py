@@ -31,7 +31,7 @@ _SYSTEM_FOLDERS = ("/proc", "/sys", "/dev", "/etc", "/bin", "/sbin", "/usr", "/l
 
 
 class Phase(StrEnum):
-    """Place of an object in its life."""
+    """Place of an object in its life; drawn in `engine/storage/README.md`."""
 
     PENDING = "pending"  # a URL was handed out, nothing arrived
     UPLOADED = "uploaded"  # the bytes are here; nobody said that they are right

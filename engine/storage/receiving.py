@@ -62,9 +62,8 @@ class Receiver:
             InvalidSpec: the announced size is not the declared one.
             StorageFull: the quota would be passed.
         """
-        arrival = self._part(grant) if grant.use is Use.PART else self._whole(grant)
-        if announced_bytes is not None:
-            _require_size(announced_bytes, arrival)
+        arrival = self._part(grant, announced_bytes) if grant.use is Use.PART else self._whole(grant)
+        _require_announced(announced_bytes, arrival)
         return arrival, self._blobs.writer(arrival.blob, arrival.offset)
 
     def end(self, arrival: Arrival, writer: BlobWriter) -> None:
@@ -104,7 +103,7 @@ class Receiver:
                 most = min(most, max(0, self._quota_bytes - kept + own))
             return Arrival(grant, self._new_id("blob"), 0, row.declared_bytes, most)
 
-    def _part(self, grant: Grant) -> Arrival:
+    def _part(self, grant: Grant, announced_bytes: int | None) -> Arrival:
         """The part counts as missing from now on: its bytes are about to be written over."""
         with self._database.write() as session:
             upload = storage_objects.locked_session(session, grant.subject)
@@ -115,9 +114,11 @@ class Receiver:
             plan = plan_of(upload)
             if not 1 <= grant.part <= plan.count:
                 raise InvalidSpec(f"the upload has {plan.count} parts, there is no part {grant.part}")
-            storage_objects.remove_part(session, upload.id, grant.part)
             size = plan.size_of(grant.part)
-            return Arrival(grant, upload.location, plan.offset(grant.part), size, size)
+            arrival = Arrival(grant, upload.location, plan.offset(grant.part), size, size)
+            _require_announced(announced_bytes, arrival)  # before anything that is here is given up
+            storage_objects.remove_part(session, upload.id, grant.part)
+            return arrival
 
     def _keep_whole(self, arrival: Arrival, writer: BlobWriter) -> None:
         self._blobs.finish(arrival.blob)
@@ -152,6 +153,11 @@ class Receiver:
                     uploaded_at=now,
                 ),
             )  # fmt: skip
+
+
+def _require_announced(size: int | None, arrival: Arrival) -> None:
+    if size is not None:
+        _require_size(size, arrival)
 
 
 def _require_size(size: int, arrival: Arrival) -> None:

@@ -18,7 +18,9 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from api.cli import storage as storage_cli
 from api.client import ApiError
 from api.storage_client import StorageClient
 from engine.gateway.api_proxy import ApiProxy
@@ -29,6 +31,7 @@ from engine.gateway.metrics import GatewayMetrics
 from engine.gateway.routes import RouteTable
 from engine.model import ids
 from engine.model.clock import SystemClock
+from engine.model.errors import InvalidSpec
 from engine.model.storage import SMALLEST_PART
 from engine.store import audit, storage_egress
 from tests.fakes.served_app import served
@@ -342,6 +345,26 @@ def test_client_uploads_in_parts_and_resumes(yard: Yard, tmp_path: Path) -> None
         assert client.delete(other["id"])["status"] == "deleted"
         with pytest.raises(ApiError, match="no upload session"):
             client.upload(file, kind="model", resume="ups_nothing", tell=lambda *_: None)
+
+
+def test_command_line_uploads_lists_and_deletes(yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "style.safetensors").write_bytes(b"weights")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STACKYARD_URL", yard.url)
+    monkeypatch.setenv("STACKYARD_API_KEY", yard.api.headers["Authorization"].removeprefix("Bearer "))
+
+    def stackyard(*args: str) -> Any:
+        done = CliRunner().invoke(storage_cli.app, [*args, "--output", "json"], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    made = stackyard("upload", "style.safetensors", "--kind", "lora", "--private")
+    assert (made["status"], made["sizeBytes"], made["publicUrl"]) == ("committed", 7, None)
+    assert [row["id"] for row in stackyard("list")] == [made["id"]]
+    assert yard.client.get(stackyard("get", made["id"])["downloadUrl"]).content == b"weights"
+    assert stackyard("delete", made["id"])["status"] == "deleted"
+    refused = CliRunner().invoke(storage_cli.app, ["let-in", "org_1", "alice"])
+    assert isinstance(refused.exception, InvalidSpec) and "objects lie on the disk" in refused.exception.message
 
 
 def test_client_that_breaks_off_leaves_nothing(yard: Yard) -> None:

@@ -99,6 +99,9 @@ def test_part_that_is_sent_again_counts_as_missing_until_it_is_whole(disk: DiskS
     sessions = UploadSessions(disk.service)
     _, upload = sessions.begin(CALLER, Upload("a", "a/b", "model", size_bytes=3))
     put(disk, upload.id, b"abc", part=1)
+    with pytest.raises(InvalidSpec, match="4 bytes were sent, but 3 were declared"):
+        put(disk, upload.id, b"abcd", part=1)
+    assert sessions.parts(CALLER, upload.id)[1][0].arrived  # refused before it was written over
     again, writer = disk.receiver.begin(Grant(upload.id, Use.PART, clock.now(), 1), 3)
     writer.write(b"x")
     disk.receiver.discard(again, writer)  # the client broke off: the first byte is another one now
