@@ -30,7 +30,7 @@ async def build(daemon: Daemon, context: str, options: dict[str, Any]) -> str:
         raise TypeFailure(f"the build context {context} is not a folder on this machine")
     lines: list[str] = []
     try:
-        messages = await daemon.do(lambda client: _run(client, {"path": context, **options}, lines))
+        messages = await daemon.do(lambda client: _run(client, daemon, {"path": context, **options}, lines))
     except DaemonError as err:
         log = "\n".join(lines[-_LAST_LINES:])
         hint = "; this needs BuildKit, which the built-in provider does not drive" if "BuildKit" in err.words else ""
@@ -41,7 +41,9 @@ async def build(daemon: Daemon, context: str, options: dict[str, Any]) -> str:
     return str(built)
 
 
-def _run(client: Any, options: dict[str, Any], lines: list[str]) -> list[Json]:
+def _run(client: Any, daemon: Daemon, options: dict[str, Any], lines: list[str]) -> list[Json]:
+    for address, header in daemon.registries.for_builds().items():
+        client._auth_configs.add_auth(address, header)
     messages = []
     for message in checked_messages(client.build(decode=True, **options)):
         messages.append(message)

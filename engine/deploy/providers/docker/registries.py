@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from docker.auth import AuthConfig
+from docker.auth import INDEX_URL, AuthConfig
 from docker.errors import DockerException
 from docker.utils.config import load_general_config
 
 HUB = "registry-1.docker.io"
-_HUB_NAMES = ("docker.io", "index.docker.io", HUB, "https://index.docker.io/v1/")
+_HUB_NAMES = ("docker.io", "index.docker.io", HUB, INDEX_URL)
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,11 @@ class Registries:
             if _host(address) == _host(registry):
                 return credentials.header(registry)
         return _from_file(self.config_file, registry)
+
+    def for_builds(self) -> dict[str, dict[str, str]]:
+        """Who we are to the registries of images that a build begins with, by the address a builder knows them by."""
+        headers = {address: credentials.header(address) for address, credentials in self.known.items()}
+        return {INDEX_URL if _host(a) == HUB else _host(a): header for a, header in headers.items() if header}
 
 
 def config_file_path(environment: Mapping[str, str]) -> Path:

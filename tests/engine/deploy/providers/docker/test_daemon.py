@@ -231,6 +231,13 @@ async def test_an_image_is_built_pushed_pulled_and_looked_up(
         said = dockerd.client().containers.run(name, ["cat", "/word"], remove=True)
         assert said == b"hi\n"
 
+        dockerd.client().images.remove(name)
+        (tmp_path / "Dockerfile").write_text(f"FROM {name}\nCMD echo onwards\n")
+        with pytest.raises(ProviderError, match="no basic auth credentials"):
+            await anonymous.create(IMAGE, imageName="onwards", skipPush=True, build=build)
+        await known.create(IMAGE, imageName="onwards", skipPush=True, build={"context": str(tmp_path)})
+        assert dockerd.client().containers.run("onwards", remove=True) == b"onwards\n"
+
         tagged = await known.create(TAG, sourceImage=name, targetImage="stackyard/tagged:1")
         assert tagged.outputs["sourceImageId"] == pulled.outputs["imageId"]
         dockerd.client().images.remove("stackyard/tagged:1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import shutil
@@ -13,7 +14,7 @@ import pytest
 
 from engine.deploy.provider import ProviderError
 from engine.deploy.providers.docker import DockerProvider
-from engine.deploy.providers.docker.registries import ImageName, parse_image, without_tag
+from engine.deploy.providers.docker.registries import HUB, Credentials, ImageName, Registries, parse_image, without_tag
 from engine.model.clock import SystemClock
 from tests.fakes.certificates import Authority
 from tests.fakes.dockerd import DockerDaemon
@@ -121,3 +122,21 @@ async def test_an_unknown_context_is_named() -> None:
 def test_image_names(name: str, parts: tuple[str, str, str], bare: str) -> None:
     assert parse_image(name) == ImageName(*parts)
     assert without_tag(name) == bare
+
+
+def test_who_we_are_to_registries(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    token = base64.b64encode(b"me:from-file").decode()
+    file.write_text(json.dumps({"auths": {"r.example.org": {"auth": token}}}))
+    given = {
+        "docker.io": Credentials("hub", "p"),
+        "https://t.example.org/v2/": Credentials(config_text=json.dumps({"auths": {"t.example.org": {"auth": token}}})),
+        "off.example.org": Credentials("x", "y", disabled=True),
+    }
+    registries = Registries(given, file)
+    assert (registries.header(HUB) or {})["username"] == "hub"
+    assert (registries.header("t.example.org") or {})["password"] == "from-file"
+    assert (registries.header("r.example.org") or {})["username"] == "me"
+    assert registries.header("off.example.org") is None
+    assert registries.header("unknown.example.org") is None
+    assert set(registries.for_builds()) == {"https://index.docker.io/v1/", "t.example.org"}
