@@ -8,7 +8,10 @@ import pytest
 
 from engine.deploy.property import PropertyMap
 from engine.deploy.provider import PartialFailure
+from engine.deploy.providers.bridge.schema import stored_inputs
 from engine.deploy.providers.docker import DockerProvider
+from engine.deploy.providers.docker.container_body import create_body
+from engine.deploy.providers.docker.container_table import SCHEMA
 from engine.deploy.providers.docker.container_values import values_of
 from engine.model.clock import SystemClock
 from tests.fakes.clock import FakeClock
@@ -57,6 +60,30 @@ async def test_a_refresh_writes_the_recorded_outputs_and_inputs(recorded: dict[s
     assert delta_less(found.outputs) == delta_less(after["outputs"])
     assert found.inputs == after["inputs"]
     await provider.close()
+
+
+def test_docker_is_asked_for_what_the_official_provider_asks_for(recorded: dict[str, Any]) -> None:
+    inspected = recorded["inspect"]["g2-web"]
+    inputs = stored_inputs(SCHEMA, recorded["up"]["web"]["inputs"])
+    body = create_body(inputs)
+    host = body.pop("HostConfig")
+    for key in body.keys() - {"Volumes", "Image"}:
+        assert _plain(body[key]) == _plain(inspected["Config"][key]), key
+    for key in host.keys() - {"Mounts", "Init"}:
+        assert host[key] == inspected["HostConfig"][key], key
+    mounts = {m["Target"]: m for m in host["Mounts"]}
+    assert len(mounts) == 3
+    for theirs in inspected["HostConfig"]["Mounts"]:
+        assert theirs.items() <= _without_zeros(mounts[theirs["Target"]]).items()
+
+
+def _plain(value: Any) -> Any:
+    """The environment as a set, without what Docker adds."""
+    return {e for e in value if not e.startswith("PATH=")} if isinstance(value, list) and "FOO=1" in value else value
+
+
+def _without_zeros(mount: dict[str, Any]) -> dict[str, Any]:
+    return {k: {n: v for n, v in o.items() if v} if isinstance(o, dict) else o for k, o in mount.items()}
 
 
 def test_an_exited_container_says_so(recorded: dict[str, Any]) -> None:
