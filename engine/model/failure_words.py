@@ -9,6 +9,8 @@ import re
 
 _RESOURCE = re.compile(r"^(?!pulumi:)[a-z][\w-]*:[\w/.-]+:\w+\b")  # `digitalocean:index/droplet:Droplet (r1-0): …`
 _PLACES = re.compile(r"(?:file|https?|s3|postgres(?:ql)?(?:\+\w+)?)://\S+|(?<![\w.])/(?:[\w.-]+/)+[\w.-]+")
+_LIST = re.compile(r" \d+ errors? occurred:\s*\n\s*\*")
+"""Providers head even a single reason so: what went wrong is on the next line."""
 _LONGEST = 300
 
 _FAMILIES = (
@@ -24,7 +26,7 @@ _OTHERWISE = "the stack operation failed; the operator of this installation sees
 
 def headline(message: str) -> str:
     """The line of an engine's diagnostics that says what went wrong, as operators read it."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    lines = [line.strip() for line in _LIST.sub("", message).splitlines() if line.strip()]
     errors = [line.partition("error:")[2].strip() for line in lines if "error:" in line]
     return next((line for line in [*errors, *lines] if line), "")
 

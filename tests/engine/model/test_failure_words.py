@@ -20,6 +20,10 @@ from engine.model.failure_words import for_tenant
             "digitalocean:index/droplet:Droplet (r1-0): POST … 422 bad image",
         ),
         (
+            "error: docker:index:RemoteImage (image): 1 error occurred:\n\t* pull access denied for nope:v1\n\n",
+            "docker:index:RemoteImage (image): pull access denied for nope:v1",
+        ),
+        (
             "the stack is currently locked by root@worker-3 (pid 77) at file:///var/lib/stackyard/state",
             "another operation holds this deployment's stack",
         ),
