@@ -119,6 +119,10 @@ class PodWorld:
             is_wished=not (self.stopped or self.suspended),
         )  # fmt: skip
 
+    def vanish(self) -> None:
+        """Somebody removes its machine; the volume stays."""
+        self.container = ""
+
     # What the system does
 
     def look(self) -> list[Action]:
@@ -192,7 +196,7 @@ class PodWorld:
                 self.snapshot = replace(s, ports=ports)
             case AskSsh(_, _, since):
                 before = s.condition(SSH_REACHABLE)
-                greeting = "SSH-2.0-x" if self.answers else ""
+                greeting = "SSH-2.0-x" if self.answers and self.container else ""
                 self._set(ssh_answer(before, greeting, "refused", since=since, now=self.now, policy=self.policy))
             case OpenUsage(interval_id, what, started_at):
                 assert not s.is_billed(what), "billed twice"
@@ -239,7 +243,7 @@ class PodWorld:
                 self.has_volume = True  # it came half the way
                 self.container = ""
         else:
-            outputs = self._destroy() if update.kind is UpdateKind.DESTROY else self._up()
+            outputs = {UpdateKind.UP: self._up, UpdateKind.DESTROY: self._destroy}.get(update.kind, StackOutputs)()
             ended = replace(update, state=UpdateState.SUCCEEDED, finished_at=self.now, outputs=outputs)
         self._ended.append(ended)
         failures = 0

@@ -48,6 +48,9 @@ _HOPELESS_WORDS = (
 _CAPACITY_WORDS = _HOPELESS_WORDS[:6]
 _PORT_WORDS = ("port is already allocated", "address already in use")
 
+LOST = "Lost"
+"""Why an SSH server that answered once does not answer any more."""
+
 NO_KEY = "no sshPublicKey was given: nobody can log in; make another pod with one"
 
 
@@ -114,6 +117,9 @@ def wanted_update(s: PodSnapshot) -> UpdateKind | None:
         return UpdateKind.UP
     if s.last_refresh and s.last_refresh.finished_at and s.last_refresh.finished_at > up.requested_at:
         return UpdateKind.UP  # what the refresh found missing is made again
+    said, looked_at = s.condition(SSH_REACHABLE), max(u.requested_at for u in (up, s.last_refresh) if u is not None)
+    if said is not None and said.reason == LOST and looked_at < said.changed_at:
+        return UpdateKind.REFRESH  # its machine may have vanished: look once per outage
     return None
 
 
@@ -276,8 +282,9 @@ def ssh_answer(
     """
     answers = greeting.startswith("SSH-")
     until = now + policy.ssh_pause(now - since, answers=answers)
-    reason = "Answers" if answers else "NoAnswer"
-    message = "" if answers else (
+    known = before is not None and before.changed_at >= since and (before.status or before.reason == LOST)
+    reason = "Answers" if answers else LOST if known else "NoAnswer"
+    message = "" if answers else f"its SSH server answers no more ({error})" if known else (
         f"no SSH server answers in the container yet ({error or 'something else does'}): the image has to start one on "
         "port 22 and let in the key in $PUBLIC_KEY, which is also in /root/.ssh/authorized_keys"
     )  # fmt: skip

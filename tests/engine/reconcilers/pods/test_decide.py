@@ -117,6 +117,19 @@ def test_ssh_is_looked_at_often_until_it_answers_and_says_what_is_missing() -> N
     assert said.status and said.until is not None and said.until - world.now > timedelta(seconds=50)
 
 
+def test_a_machine_that_vanished_is_looked_for_once_and_made_again() -> None:
+    world = PodWorld()
+    world.run(seconds=2)
+    world.vanish()
+    world.run(seconds=90)
+    assert world.started == [UP, UpdateKind.REFRESH, UP] and world.made == ["r1/0", "r1/1"]
+    assert world.snapshot.phase is PodPhase.RUNNING and condition(world, SSH_REACHABLE).reason == "Answers"
+    world.answers = False  # its server ended, the machine is there
+    world.run(seconds=300)
+    assert world.started[3:] == [UpdateKind.REFRESH, UP] and world.made == ["r1/0", "r1/1"]
+    assert condition(world, SSH_REACHABLE).reason == "NoAnswer"
+
+
 def test_without_a_key_nobody_is_told_to_wait_for_ssh() -> None:
     world = PodWorld()
     spec = world.snapshot.spec.model_copy(update={"ssh_public_key": ""})
