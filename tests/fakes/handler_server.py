@@ -18,6 +18,7 @@ class HandlerServer:
     Attributes:
         answer: body of a request → status and body; may wait.
         received: bodies that came, in order; headers beside them.
+        answered: how many requests were answered, heard or not.
         dies_at: how many of the next requests end without an answer.
     """
 
@@ -25,6 +26,7 @@ class HandlerServer:
         self.answer: Callable[[dict[str, Any]], Reply] = echo
         self.received: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.answered = 0
         self.dies_at = 0
         self.extra_headers: dict[str, str] = {}
         self.began = threading.Event()
@@ -44,6 +46,7 @@ class HandlerServer:
                     self.connection.shutdown(socket.SHUT_RDWR)
                     return
                 self._send(*outer.answer(body))
+                outer.answered += 1
 
             def do_GET(self) -> None:
                 self._send(404, b"{}")

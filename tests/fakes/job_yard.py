@@ -29,7 +29,8 @@ from engine.jobs.telling import Teller
 from engine.model import ids
 from engine.model.clock import SystemClock
 from engine.model.handler import HandlerSpec, Worker, WorkerPhase
-from engine.store import changes, handlers, jobs, orgs, prices
+from engine.model.ledger import AccountKind, Posting, Reason, Source, SourceKind, Transaction
+from engine.store import changes, handlers, jobs, ledger, orgs, prices
 from engine.store.database import Database
 from engine.store.handler_tables import HandlerRow
 from engine.store.job_tables import JobRow
@@ -92,6 +93,24 @@ class Yard:
                 setattr(row, name, value)
             changes.record(session, changes.HANDLER, handler_id, self.clock.now())
 
+    def make_poor(self) -> None:
+        """Take all its money from the organisation."""
+        with self.database.write() as session:
+            left = ledger.balance(session, "org_1").wallet
+            postings = (Posting(AccountKind.WALLET, -left), Posting(AccountKind.REVENUE, left))
+            source = Source(SourceKind.METER, "poor")
+            entry = Transaction(key="poor", org_id="org_1", reason=Reason.USAGE, source=source, postings=postings,
+                                effective_at=self.clock.now(), actor="t")  # fmt: skip
+            ledger.post(session, entry, now=self.clock.now())
+
+    def stranger(self) -> dict[str, str]:
+        """The headers of another organisation's key."""
+        now = self.clock.now()
+        row = OrgRow(id="org_2", name="Else", tier="basic", credit_limit_microdollars=None, created_at=now)
+        with self.database.write() as session:
+            orgs.insert(session, row)
+        return self.people.key("org_2")[1]
+
     def row(self, job_id: str) -> JobRow:
         with self.database.read() as session:
             row = jobs.get(session, job_id)
@@ -99,7 +118,8 @@ class Yard:
         return row
 
     def client(self, headers: dict[str, str] | None = None) -> httpx.Client:
-        return httpx.Client(base_url=self.url, headers=self.headers if headers is None else headers, timeout=SECONDS)
+        return httpx.Client(base_url=self.url, headers=self.headers if headers is None else headers, timeout=SECONDS,
+                            verify=False)  # fmt: skip
 
     def run(self, slug: str = "echo", job_input: Any = None, **fields: Any) -> str:
         with self.client() as client:
