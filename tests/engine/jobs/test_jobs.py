@@ -16,6 +16,7 @@ from engine.model.access import GrantRole, Permission
 from engine.model.handler import WorkerPhase
 from engine.model.worker_token import worker_token
 from engine.store import handlers, jobs
+from engine.store.handler_tables import WorkerActivityRow
 from engine.store.job_tables import JobRow
 from engine.store.ledger_tables import UsageRecordRow
 from engine.store.tables import ChangeRow
@@ -176,16 +177,19 @@ def test_a_draining_worker_ends_what_it_has_and_gets_nothing_new(yard: Yard, ser
     assert server.began.wait(20)
     yard.change(handler_id, workers=yard.workers(server, phase=WorkerPhase.DRAINING))
     second = yard.run()
-    with yard.database.read() as session:
-        activity = handlers.activity(session, handler_id)["w0"]
-    assert activity.drained_at is None and activity.ready_at is not None and activity.boot_ms is not None
 
-    def drained() -> Any:
+    def recorded() -> WorkerActivityRow | None:
         with yard.database.read() as session:
-            return handlers.activity(session, handler_id)["w0"].drained_at
+            return handlers.activity(session, handler_id).get("w0")
 
+    activity = yard.until(lambda: (row := recorded()) and row.in_flight and row)
+    assert activity.drained_at is None and activity.ready_at is not None and activity.boot_ms is not None
+    assert yard.service is not None
+    entry = yard.service.dispatcher.roster.get(handler_id)
+    assert entry is not None
+    yard.until(lambda: entry.workers["w0"].is_going)
     release.set()
-    yard.until(drained)
+    yard.until(lambda: (row := recorded()) and row.drained_at)
     assert yard.get(first)["status"] == "succeeded" and yard.get(second)["status"] == "queued"
 
 
