@@ -29,7 +29,7 @@ from engine.model.errors import NotFound
 from engine.model.ledger import BudgetScope, Reason, parse_usd
 from engine.model.money import to_microdollars
 from engine.model.tiers import Tier
-from engine.store import audit, budgets, deployments, keys, ledger, ledger_audit, memberships, orgs, settlements
+from engine.store import audit, budgets, keys, ledger, ledger_audit, memberships, orgs, owners, settlements
 from engine.store.ledger_tables import BudgetRow
 
 router = APIRouter(prefix="/billing", tags=["billing"])
@@ -148,7 +148,8 @@ def _scope_id(session: Session, scope: BudgetScope, given: str | None, org_id: s
             known = row is not None and row.org_id == org_id
             given = (row.lineage if row else None) or given  # one budget for a key and all it is rotated into
         case BudgetScope.DEPLOYMENT:
-            known = deployments.get(session, given, org_id=org_id) is not None
+            owner = owners.get(session, given)
+            known = owner is not None and owner.org_id == org_id
         case _:
             known = memberships.get(session, org_id, given) is not None
     if not known:

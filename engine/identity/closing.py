@@ -9,7 +9,7 @@ from engine.identity.recovery import require_password
 from engine.identity.sessions import Client
 from engine.model.access import Role
 from engine.model.errors import Conflict, InvalidSpec, NotFound
-from engine.store import accounts, keys, memberships, orgs, sessions
+from engine.store import accounts, keys, memberships, orgs, owners, sessions
 from engine.store.account_tables import UserRow
 
 
@@ -51,8 +51,8 @@ def _require_free(session: Session, user: UserRow) -> None:
         is_last = place.role == Role.OWNER.value and memberships.count_owners(session, org.id) == 1
         if is_last and not (is_alone and org.personal_for == user.id):
             raise Conflict(f"this account is the only owner of {org.id} ({org.name}): make another member owner first")
-        if is_alone and (running := accounts.count_deployments(session, org.id)):
-            raise Conflict(f"{running} deployments of {org.id} still run: delete them first")
+        if is_alone and (running := len(owners.living_of_org(session, org.id))):
+            raise Conflict(f"{running} deployments or pods of {org.id} still run, or are kept: delete them first")
 
 
 def _close(identity: Identity, session: Session, user: UserRow) -> None:

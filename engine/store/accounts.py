@@ -11,7 +11,7 @@ from sqlmodel import Session, col, func, select
 from engine.store import keys
 from engine.store.account_tables import IdentityRow, UserRow
 from engine.store.org_tables import InvitationRow, MembershipRow
-from engine.store.tables import ApiKeyRow, DeploymentRow, OrgRow
+from engine.store.tables import ApiKeyRow, OrgRow
 
 _SIGN_UP_LOCK = 0x57AC_5160  # any number that no other advisory lock of this system uses
 
@@ -98,9 +98,3 @@ def count_operators(session: Session) -> int:
     """Open accounts that run this installation."""
     query = select(func.count()).select_from(UserRow).where(col(UserRow.is_operator))
     return session.exec(query.where(col(UserRow.disabled_at).is_(None))).one()
-
-
-def count_deployments(session: Session, org_id: str) -> int:
-    """What a tenant still runs, also what is being torn down."""
-    query = select(func.count()).select_from(DeploymentRow).where(DeploymentRow.org_id == org_id)
-    return session.exec(query.where(col(DeploymentRow.deleted_at).is_(None))).one()
