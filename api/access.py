@@ -98,6 +98,9 @@ ACCESS: Mapping[str, Access] = MappingProxyType(
         "admit_reading": _INVOKE,
         "admit_for_org": _INVOKE,
         "admit_reading_for_org": _INVOKE,
+        # jobs: the gateway's; it asks here for callers with a session
+        "admit_to_jobs": Level.SESSION,
+        "admit_to_reading_jobs": Level.SESSION,
         # handlers
         "create_handler": _WRITE,
         "list_handlers": Needs(_READ, filtered=True),

@@ -20,6 +20,7 @@ from api.routers import (
     health,
     inference,
     insight,
+    job_admission,
     keys,
     oidc,
     orgs,
@@ -70,7 +71,7 @@ def create_app(deps: Deps) -> FastAPI:
         billing.tiers_router,
     ):
         app.include_router(router, prefix=PUBLIC)
-    for router in (handlers.router, pods.router, webhooks.router):
+    for router in (handlers.router, job_admission.router, pods.router, webhooks.router):
         app.include_router(router, prefix=V1)
     app.include_router(auth.router)
     app.include_router(orgs.pages_router)

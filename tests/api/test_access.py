@@ -270,7 +270,7 @@ NEEDS = {
     ),
     "session": (
         "current_session log_out log_out_everywhere get_account patch_account close_account list_sessions "
-        "revoke_session send_phone_code verify_phone create_org accept_invitation"
+        "revoke_session send_phone_code verify_phone create_org accept_invitation admit_to_jobs admit_to_reading_jobs"
     ),
     "deployment:write": (
         "create_deployment delete_deployment patch_scaling create_handler patch_handler delete_handler replay_delivery"
