@@ -15,6 +15,7 @@ from typing import IO, Any, Protocol, TypeVar
 
 import aiohttp
 import structlog
+from sqlalchemy.exc import OperationalError
 from yarl import URL
 
 from engine.gateway import asgi
@@ -105,6 +106,16 @@ class StorageDoor:
             StackyardError: refused, before an answer began.
             ClientGone: the client left first.
         """
+        try:
+            await self._answer(scope, receive, send)
+        except OperationalError as err:
+            _log.error("the database does not answer", error=str(err.orig))
+            raise Unavailable("the database does not answer; try again in a few seconds") from err
+        except OSError as err:
+            _log.error("the storage disk does not work", error=str(err))
+            raise Unavailable("the storage disk does not work: tell the operator") from err
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
         if path.startswith(PUBLIC_PREFIX):
             if method not in ("GET", "HEAD"):

@@ -11,17 +11,20 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from typer.testing import CliRunner
 
+from api.app import create_app
 from api.cli import storage as storage_cli
 from api.client import ApiError
+from api.deps import Deps
 from api.storage_client import StorageClient
 from engine.gateway.api_proxy import ApiProxy
 from engine.gateway.feed import RouteFeed
@@ -29,13 +32,18 @@ from engine.gateway.front_door import FrontDoor
 from engine.gateway.inference import Inference
 from engine.gateway.metrics import GatewayMetrics
 from engine.gateway.routes import RouteTable
+from engine.identity.issue import issue_key
+from engine.identity.keys import KeyHasher
 from engine.model import ids
 from engine.model.clock import SystemClock
 from engine.model.errors import InvalidSpec
 from engine.model.storage import SMALLEST_PART
-from engine.store import audit, storage_egress
+from engine.store import audit, orgs, storage_egress
+from engine.store.database import Database
+from engine.store.sealing import Sealer
+from engine.store.tables import OrgRow
 from tests.fakes.served_app import served
-from tests.fakes.storage import DiskStorage, disk_storage
+from tests.fakes.storage import SECRET, DiskStorage, disk_storage
 
 SAMPLES = Path(__file__).parent / "golden" / "hypereal-storage.sh.txt"
 DOCUMENT = Path(__file__).parents[2].parent / "shared" / "seeds" / "hypereal-infrastructure.txt"
@@ -43,17 +51,57 @@ HOST = "https://hypereal.cloud"
 LIMIT = 1024 * 1024
 
 
+class StandingClock(SystemClock):
+    """A time of day that tests move; loops keep the machine's time."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.time
+
+
 @dataclass
-class Yard:
-    """A gateway in front of the API, and the storage behind both."""
+class Server:
+    """A gateway in front of the API, and the storage behind both; one for all tests of this file."""
 
     url: str
-    api: Any
+    app: FastAPI
+    database: Database
+    hasher: KeyHasher
+    clock: StandingClock
     disk: DiskStorage
     client: httpx.Client
 
+    def new_org(self) -> tuple[str, dict[str, str]]:
+        """An organisation and the headers of its key."""
+        row = OrgRow(id=ids.new_id("org"), name="o", credit_limit_microdollars=None, created_at=self.clock.now())
+        with self.database.write() as session:
+            orgs.insert(session, row)
+            _, secret = issue_key(
+                session, self.hasher, key_id=ids.new_id("key"), org_id=row.id, name="k", now=self.clock.now()
+            )
+        return row.id, {"Authorization": f"Bearer {secret}"}
+
+    def files(self) -> int:
+        return sum(1 for path in self.disk.blobs.folder.rglob("blob_*") if path.is_file())
+
+
+class Yard:
+    """The server as a new organisation meets it."""
+
+    def __init__(self, server: Server) -> None:
+        self.url, self.clock, self.client, self.database = server.url, server.clock, server.client, server.database
+        self.server = server
+        self.org_id, self.headers = server.new_org()
+        self._files_before = server.files()
+
+    @property
+    def key(self) -> str:
+        return self.headers["Authorization"].removeprefix("Bearer ")
+
     def call(self, method: str, path: str, **options: Any) -> httpx.Response:
-        options.setdefault("headers", self.api.headers)
+        options.setdefault("headers", self.headers)
         return self.client.request(method, f"{self.url}/v1/storage{path}", **options)
 
     def begin(self, **changed: Any) -> dict[str, Any]:
@@ -73,40 +121,43 @@ class Yard:
         return stored
 
     def files(self) -> int:
-        return sum(1 for path in self.disk.blobs.folder.rglob("blob_*") if path.is_file())
+        """How many there are since this test began."""
+        return self.server.files() - self._files_before
 
     def sent_bytes(self) -> int:
-        self.disk.egress.flush()
-        with self.api.database.read() as session:
-            return storage_egress.sent_since(session, "org_1", 0)
+        self.server.disk.egress.flush()
+        with self.database.read() as session:
+            return storage_egress.sent_since(session, self.org_id, 0)
 
 
-class StandingClock(SystemClock):
-    """The API's clock for times of day, the machine's for loops."""
-
-    def __init__(self, api: Any) -> None:
-        self._api = api
-
-    def now(self) -> datetime:
-        now: datetime = self._api.clock.now()
-        return now
+@pytest.fixture(scope="module")
+def server(new_database_url: Callable[[], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder, database = tmp_path_factory.mktemp("yard"), Database(new_database_url())
+    clock, hasher, sealer = StandingClock(), KeyHasher(SECRET), Sealer(SECRET)
+    metrics, table = GatewayMetrics(), RouteTable()
+    feed = RouteFeed(database, table, sealer, clock)
+    inference = Inference(table, feed.fresh, hasher, clock, metrics, max_body_bytes=LIMIT)
+    proxy = ApiProxy(folder / "api.sock", max_body_bytes=LIMIT)
+    disk = disk_storage(database, clock, folder / "storage")
+    unused: Any = None
+    deps = Deps(
+        database=database, hasher=hasher, sealer=sealer, clock=clock, new_id=ids.new_id, public_url="http://yard.test",
+        logs=unused, stacks=unused, identity=unused, storage=disk.service,
+    )  # fmt: skip
+    app = create_app(deps)
+    with ExitStack() as stack:
+        stack.callback(database.close)
+        stack.enter_context(served(app, at=folder / "api.sock"))
+        front = FrontDoor(inference, proxy, feed, metrics, ids.new_id, disk.door())
+        url = stack.enter_context(served(front, lifespan="on"))
+        here = disk_storage(database, clock, folder / "storage", public_url=url)
+        app.state.deps = replace(deps, public_url=url, storage=here.service)
+        yield Server(url, app, database, hasher, clock, disk, stack.enter_context(httpx.Client(timeout=30)))
 
 
 @pytest.fixture
-def yard(api: Any, tmp_path: Path) -> Iterator[Yard]:
-    deps, clock = api.app.state.deps, StandingClock(api)
-    metrics, table = GatewayMetrics(), RouteTable()
-    feed = RouteFeed(api.database, table, deps.sealer, clock)
-    inference = Inference(table, feed.fresh, api.hasher, clock, metrics, max_body_bytes=LIMIT)
-    proxy = ApiProxy(tmp_path / "api.sock", max_body_bytes=LIMIT)
-    disk = disk_storage(api.database, clock, tmp_path / "storage")
-    with ExitStack() as stack:
-        stack.enter_context(served(api.app, at=tmp_path / "api.sock"))
-        front = FrontDoor(inference, proxy, feed, metrics, ids.new_id, disk.door())
-        url = stack.enter_context(served(front, lifespan="on"))
-        here = disk_storage(api.database, clock, tmp_path / "storage", public_url=url)
-        api.app.state.deps = replace(deps, storage=here.service)
-        yield Yard(url, api, disk, stack.enter_context(httpx.Client(timeout=30)))
+def yard(server: Server) -> Yard:
+    return Yard(server)
 
 
 def run(script: str, folder: Path) -> str:
@@ -126,7 +177,7 @@ def test_samples_are_the_documents() -> None:
 def test_samples_upload_put_and_commit(yard: Yard, tmp_path: Path) -> None:
     content = bytes(range(256)) * 1000
     (tmp_path / "lora.safetensors").write_bytes(content)
-    key = yard.api.headers["Authorization"].removeprefix("Bearer ")
+    key = yard.key
     step_a, step_b, step_c = SAMPLES.read_text().replace(HOST, yard.url).replace("ck_...", key).split("# Step ")[1:]
 
     made = json.loads(run("# Step " + step_a, tmp_path))
@@ -182,7 +233,7 @@ def test_urls_that_were_not_signed_for_this_are_forbidden(yard: Yard) -> None:
         answer = yard.client.put(bad, content=b"x")
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "forbidden"), bad
     assert yard.client.get(url).status_code == 403
-    yard.api.clock.time += timedelta(hours=1)
+    yard.clock.time += timedelta(hours=1)
     assert yard.client.put(url, content=b"x").json()["error"]["message"].startswith("the signed URL has expired")
     assert yard.files() == 0
 
@@ -212,14 +263,14 @@ def test_ranges_and_conditions(yard: Yard) -> None:
 def test_reads_by_workers_are_free_and_downloads_are_not(yard: Yard) -> None:
     stored = yard.store(b"0123456789", public=False)
     assert stored["publicUrl"] is None
-    deps = yard.api.app.state.deps
-    free = deps.storage.internal_url(stored["id"], org_id="org_1", ttl=timedelta(minutes=5))
+    deps = yard.server.app.state.deps
+    free = deps.storage.internal_url(stored["id"], org_id=yard.org_id, ttl=timedelta(minutes=5))
     assert yard.client.get(free).content == b"0123456789"
     assert yard.sent_bytes() == 0
     assert yard.client.get(stored["downloadUrl"]).content == b"0123456789"
     assert yard.sent_bytes() == 10
     assert yard.call("GET", "/usage").json()["egressBytesThisMonth"] == 10
-    yard.api.clock.time += timedelta(minutes=5)
+    yard.clock.time += timedelta(minutes=5)
     assert yard.client.get(free).status_code == 403
 
 
@@ -235,15 +286,15 @@ def test_public_url_ends_with_publicity_and_with_the_object(yard: Yard) -> None:
     assert yard.client.get(stored["downloadUrl"]).status_code == 404
     assert yard.call("GET", f"/{stored['id']}").status_code == 404
     assert yard.files() == 0
-    with yard.api.database.read() as session:
-        deeds = [row.action for row in audit.page(session, org_id="org_1") if row.subject == stored["id"]]
+    with yard.database.read() as session:
+        deeds = [row.action for row in audit.page(session, org_id=yard.org_id) if row.subject == stored["id"]]
     assert deeds == ["storage.deleted", "storage.published", "storage.hidden", "storage.committed"]
 
 
 def test_another_tenant_sees_nothing(yard: Yard) -> None:
     stored = yard.store(b"mine")
     multipart = yard.call("POST", "/multipart", json={"filename": "a", "sizeBytes": 1}).json()["uploadId"]
-    theirs = yard.api.headers_of("org_2")
+    _, theirs = yard.server.new_org()
     for method, path, body in (
         ("GET", f"/{stored['id']}", None),
         ("PATCH", f"/{stored['id']}", {"public": False}),
@@ -262,7 +313,7 @@ def test_another_tenant_sees_nothing(yard: Yard) -> None:
 def test_lists_by_kind_and_in_pages(yard: Yard) -> None:
     made = []
     for number, kind in enumerate(("lora", "model", "lora", "dataset")):
-        yard.api.clock.time += timedelta(seconds=1)
+        yard.clock.time += timedelta(seconds=1)
         made.append(yard.begin(kind=kind, filename=f"f{number}")["id"])
     first = yard.call("GET", "", params={"limit": 3}).json()
     assert [o["id"] for o in first["data"]] == made[:0:-1] and first["has_more"]
@@ -334,7 +385,7 @@ def test_client_uploads_in_parts_and_resumes(yard: Yard, tmp_path: Path) -> None
     file = tmp_path / "weights.bin"
     file.write_bytes(bytes(range(256)) * 4000)
     told: list[int] = []
-    key = yard.api.headers["Authorization"].removeprefix("Bearer ")
+    key = yard.key
     with StorageClient(yard.url, key) as client:
         begun = yard.call("POST", "/multipart", json={"filename": "w", "sizeBytes": file.stat().st_size}).json()
         made = client.upload(file, kind="model", resume=begun["uploadId"], tell=lambda _, here: told.append(here))
@@ -351,7 +402,7 @@ def test_command_line_uploads_lists_and_deletes(yard: Yard, tmp_path: Path, monk
     (tmp_path / "style.safetensors").write_bytes(b"weights")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STACKYARD_URL", yard.url)
-    monkeypatch.setenv("STACKYARD_API_KEY", yard.api.headers["Authorization"].removeprefix("Bearer "))
+    monkeypatch.setenv("STACKYARD_API_KEY", yard.key)
 
     def stackyard(*args: str) -> Any:
         done = CliRunner().invoke(storage_cli.app, [*args, "--output", "json"], catch_exceptions=False)
@@ -381,7 +432,7 @@ def test_client_that_breaks_off_leaves_nothing(yard: Yard) -> None:
 
 
 def test_reader_that_leaves_is_charged_for_what_it_took(yard: Yard) -> None:
-    size = 64 * 1024 * 1024
+    size = 32 * 1024 * 1024
     stored = yard.store(bytes(size))
     with yard.client.stream("GET", stored["publicUrl"]) as answer:
         next(answer.iter_raw(1024))

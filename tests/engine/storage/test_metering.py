@@ -69,7 +69,7 @@ def test_a_gigabyte_for_a_month_is_one_gb_month_of_any_length(disk: DiskStorage,
         assert len(quantities) == days * 24 and sum(quantities) == 1
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(
     size=st.integers(0, 10**13),
     start=st.datetimes(datetime(2026, 1, 1), datetime(2026, 12, 31)),

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.model.errors import Forbidden
@@ -28,6 +28,7 @@ def parts(url: str) -> tuple[str, str]:
     return split.path, split.query
 
 
+@settings(deadline=None)
 @given(grants)
 def test_what_was_signed_is_what_is_granted_until_it_expires(grant: Grant) -> None:
     path, query = parts(SIGNER.path(grant))
@@ -41,6 +42,7 @@ def test_what_was_signed_is_what_is_granted_until_it_expires(grant: Grant) -> No
             SIGNER.check(method, path, query, NOW)
 
 
+@settings(deadline=None)
 @given(grants, st.data())
 def test_one_changed_character_is_refused(grant: Grant, data: st.DataObject) -> None:
     url = SIGNER.path(grant)
@@ -52,6 +54,7 @@ def test_one_changed_character_is_refused(grant: Grant, data: st.DataObject) -> 
             SIGNER.check(method, path, query, NOW)
 
 
+@settings(deadline=None)
 @given(grants, grants)
 def test_no_field_may_be_taken_from_another_url(one: Grant, other: Grant) -> None:
     path, query = parts(SIGNER.path(one))

@@ -7,20 +7,23 @@ import os
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlmodel import select
 
 from engine.model import ids
 from engine.model.access import Principal
-from engine.model.errors import Conflict, Forbidden, InsufficientCredit, InvalidSpec, NotFound, StorageFull
+from engine.model.errors import Conflict, Forbidden, InsufficientCredit, InvalidSpec, NotFound, StorageFull, Unavailable
 from engine.model.storage import MOST_PARTS, SMALLEST_PART, Mount, Upload, parse_checksum, plan_parts
 from engine.storage import mounts
 from engine.storage.receiving import Receiver
 from engine.storage.sessions import SESSION_TTL, UploadSessions
 from engine.storage.signing import Grant, Use
 from engine.storage.sweeping import sweep_rows
+from engine.storage.upkeep import StorageUpkeep
 from engine.store import orgs, storage_objects
 from engine.store.database import Database
+from engine.store.ledger_tables import UsageRecordRow
 from engine.store.tables import OrgRow
 from tests.fakes.clock import FakeClock
 from tests.fakes.storage import CALLER, DiskStorage, disk_storage, stored
@@ -162,6 +165,25 @@ def test_sweep_ends_what_nobody_finished_and_removes_its_files(
         assert storage_objects.get(session, kept.id) is not None
 
 
+def test_upkeep_goes_on_when_a_bucket_cannot_be_read(disk: DiskStorage, store: Database, clock: FakeClock) -> None:
+    row = disk.service.begin(CALLER, FILE)
+    put(disk, row.id, b"x" * 10**6)
+    disk.service.commit(CALLER, row.id)
+    looked = []
+
+    def adopt(_guard: object) -> None:
+        looked.append(clock.now())
+        raise Unavailable("the S3 server does not answer")
+
+    upkeep = StorageUpkeep(disk.service, adopt)
+    for _ in range(5):
+        upkeep(lambda _: None)
+        clock.advance(1800)
+    assert len(looked) == 3  # once an hour
+    with store.read() as session:
+        assert len(session.exec(select(UsageRecordRow)).all()) == 2
+
+
 def test_mounts_are_found_by_id_and_name(disk: DiskStorage, store: Database, clock: FakeClock) -> None:
     now = clock.now()
     old = stored(store, 5, now, filename="style.safetensors", kind="lora")
@@ -193,6 +215,7 @@ def test_mount_paths_that_cannot_be(path: str) -> None:
         Mount("obj_1", path)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 5 * 1024**4))
 def test_parts_cover_an_object_exactly(size: int) -> None:
     plan = plan_parts(size)
