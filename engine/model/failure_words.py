@@ -24,9 +24,14 @@ _FAMILIES = (
 _OTHERWISE = "the stack operation failed; the operator of this installation sees why"
 
 
+def reasons(message: str) -> list[str]:
+    """The lines of an engine's diagnostics, each with the reason that its provider put on the next line."""
+    return [line.strip() for line in _LIST.sub("", message).splitlines() if line.strip()]
+
+
 def headline(message: str) -> str:
     """The line of an engine's diagnostics that says what went wrong, as operators read it."""
-    lines = [line.strip() for line in _LIST.sub("", message).splitlines() if line.strip()]
+    lines = reasons(message)
     errors = [line.partition("error:")[2].strip() for line in lines if "error:" in line]
     return next((line for line in [*errors, *lines] if line), "")
 

@@ -165,6 +165,7 @@ class HandlerWorld:
             self._apply(action)
         self.log += actions
         assert self.s.verify_integrity() == []
+        assert set(self.exists) <= {w.name for w in self.s.workers}, "a worker that exists was forgotten: its place"
         live = [w for w in self.s.workers if w.phase is not WorkerPhase.EXITED]
         self.peak = max(self.peak, len(live))
         return actions

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from engine.model.deployment import UpdateKind, UpdateState
-from engine.model.failure_words import for_tenant, headline, scrubbed
+from engine.model.failure_words import for_tenant, headline, reasons, scrubbed
 from engine.model.handler import Refusal, Worker, WorkerPhase
 from engine.reconcilers.handlers.snapshot import HandlerPolicy, Snapshot
 
@@ -23,7 +23,7 @@ _REFUSED = (
     "no space left", "all predefined address pools",
 )  # fmt: skip
 _NAMED = re.compile(r"\(([\w-]+)\)")
-_IMAGE_RESOURCE = "docker:index/remoteImage:RemoteImage"
+_IMAGE_RESOURCE = re.compile(r"docker:index(?:/remoteImage)?:RemoteImage\b")
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ def verdict(s: Snapshot, workers: Sequence[Worker], now: datetime, policy: Handl
     if last.generation != s.revision:
         return Verdict()  # what it tried is not what is wanted any more
     text = last.message.lower()
-    lines = [line for line in last.message.splitlines() if line.strip()]
-    if any(words in text for words in _NO_IMAGE) and (_IMAGE_RESOURCE in last.message or "image" in text):
+    lines = reasons(last.message)
+    if any(_speaks(line, _NO_IMAGE) and _IMAGE_RESOURCE.search(line) for line in lines):
         return Verdict(no_image=_sentence(lines, _NO_IMAGE) or for_tenant(last.message))
     if not any(words in text for words in _REFUSED):
         return Verdict()
