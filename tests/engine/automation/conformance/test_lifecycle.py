@@ -335,8 +335,9 @@ def stack_references(step: int) -> None:
         pulumi.export("hidden", other.get_output("hidden"))
         pulumi.export("missing", other.get_output("missing"))
         if step:
-            # after the other one: with either engine the first failure may come before the other's answer
-            pulumi.StackReference("organization/golden/nowhere", opts=ResourceOptions(depends_on=[other]))
+            # After the other's answer and before the stack's outputs: else either engine may stop without one of them.
+            nowhere = pulumi.StackReference("organization/golden/nowhere", opts=ResourceOptions(depends_on=[other]))
+            pulumi.export("nowhere", nowhere.id)
 
 
 @scenario("preview 0", "up 0", "up 1", "destroy")
