@@ -79,12 +79,19 @@ class Found:
         shown: dict[str, Any] = {"value": None if self.value is None else round(self.value, 3), "unit": self.unit}
         if limit is not None:
             shown["limit"] = limit
+        if limit is not None and self.value:
+            shown["held"] = self.value >= limit if self.unit.endswith("/s") else self.value <= limit
         if self.reason:
             shown["reason"] = self.reason
         if self.peer and self.value is not None and self.peer_value is not None:
             ratio = round(self.value / self.peer_value, 2)
             shown |= {"peer": self.peer, "peer_value": round(self.peer_value, 1), "ratio": ratio}
         return shown | dict(self.extra)
+
+
+def none(names: Sequence[str], unit: str, reason: str) -> dict[str, Found]:
+    """Figures that were not measured, and why."""
+    return {name: Found(None, unit, reason) for name in names}
 
 
 def to_json(found: Mapping[str, Found]) -> dict[str, Any]:
