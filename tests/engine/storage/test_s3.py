@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -72,7 +72,8 @@ def server() -> Iterator[ServerWithUsers]:
         program = find_binary()
     except S3Missing as err:
         pytest.skip(str(err))
-    with ServerWithUsers(program) as server:
+    server = ServerWithUsers(program)
+    with server:
         yield server
 
 
@@ -169,11 +170,12 @@ def test_members_credentials_reach_their_own_bucket_only(
     alice.put_object(Bucket=mine, Key="dataset/2026/train.jsonl", Body=CONTENT)
     alice.put_object(Bucket=mine, Key="notes", Body=b"x")
     assert [o["Key"] for o in alice.list_objects_v2(Bucket=mine)["Contents"]] == ["dataset/2026/train.jsonl", "notes"]
-    for refused in (
+    attempts: tuple[Callable[[], Any], ...] = (
         lambda: alice.put_object(Bucket=theirs, Key="a", Body=b"x"),
         lambda: alice.list_objects_v2(Bucket=theirs),
         lambda: alice.put_bucket_policy(Bucket=mine, Policy="{}"),
-    ):
+    )
+    for refused in attempts:
         with pytest.raises(ClientError, match=r"Access Denied|AccessDenied"):
             refused()
 
