@@ -1,0 +1,122 @@
+"""An image becomes an endpoint: create, submit, wake from zero, answer, sleep, delete; on Docker and on Droplets."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from engine.proof.installation import Installation, await_until
+from tests.fakes.dockerd import DockerDaemon, DockerMissing
+from tests.fakes.images import HTTP_HANDLER, handler_image
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+IMAGE = "ghcr.io/you/hypereal-echo:v1"
+LONG = 240.0  # seconds; machines that are loaded must not fail
+
+
+@dataclass
+class Yard:
+    """An installation with a cloud whose Droplets know one image, and a Docker host where one can run."""
+
+    installation: Installation
+    client: httpx.Client
+    docker: DockerDaemon | None
+
+    def create(self, slug: str, image: str, pools: str) -> None:
+        body = {"slug": slug, "dockerImage": image, "gpuTypes": pools, "idleTimeoutSeconds": 1}
+        answer = self.client.post("/v1/deployments", json=body)
+        assert answer.status_code == 201, answer.text
+
+    def get(self, slug: str) -> dict[str, Any]:
+        answer = self.client.get(f"/v1/deployments/{slug}")
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def run(self, slug: str, value: object) -> dict[str, Any]:
+        answer = self.client.post(f"/v1/gpu/run/{slug}", json={"input": value})
+        assert answer.status_code == 200, answer.text
+        job = answer.json()["job_id"]
+        ended: dict[str, Any] = await_until(
+            lambda: (j := self.client.get(f"/v1/gpu/jobs/{job}").json())["status"] not in ("queued", "running") and j,
+            seconds=LONG,
+            what=f"the end of {job} of {self.get(slug)}",
+        )
+        return ended
+
+    def await_status(self, slug: str, status: str) -> dict[str, Any]:
+        found: dict[str, Any] = await_until(
+            lambda: (seen := self.get(slug))["status"] == status and not seen["workers"] and seen, seconds=LONG,
+            what=f"{slug} {status}",
+        )  # fmt: skip
+        return found
+
+    def delete(self, slug: str) -> None:
+        id = self.get(slug)["id"]
+        assert self.client.delete(f"/v1/deployments/{slug}").status_code == 202
+        self.await_status(id, "inactive")
+
+
+@pytest.fixture(scope="module")
+def yard(tmp_path_factory: pytest.TempPathFactory, new_database_url: Callable[[], str]) -> Iterator[Yard]:
+    folder: Path = tmp_path_factory.mktemp("handlers")
+    handler = folder / "handler.py"
+    handler.write_text(HTTP_HANDLER.replace('Server((""', 'Server((os.environ["HOST"]'))  # each Droplet has an address
+    with ExitStack() as stack:
+        docker = None
+        hosts: list[dict[str, Any]] = []
+        try:
+            docker = stack.enter_context(DockerDaemon())
+            hosts.append({"name": "lab", "host": docker.host, "pools": {"CPU": 4}})
+        except DockerMissing:
+            pass
+        environment = {
+            "STACKYARD_DATABASE_URL": new_database_url(), "STACKYARD_DOCKER_HOSTS": json.dumps(hosts),
+            "STACKYARD_CLOUD_CALLS_PER_MINUTE": "100000", "STACKYARD_CLOUD_CALLS_PER_HOUR": "1000000",
+            "STACKYARD_SWEEP_PERIOD_SECONDS": "1",
+        }  # fmt: skip
+        running = stack.enter_context(Installation(folder / "yard", boot_seconds=0.1, environment=environment))
+        client = stack.enter_context(
+            httpx.Client(base_url=running.url, headers={"Authorization": f"Bearer {running.api_key}"}, timeout=60)
+        )
+        stands_in = ["env", "HOST={host}", "PORT={port}", sys.executable, "-u", str(handler)]
+        httpx.post(f"{running.cloud_url}/_sandbox/images", json={IMAGE: stands_in}).raise_for_status()
+        yield Yard(running, client, docker)
+
+
+@pytest.mark.parametrize("target", ["docker", "digitalocean"])
+def test_image_becomes_an_endpoint_that_wakes_and_sleeps(yard: Yard, target: str) -> None:
+    if target == "docker" and yard.docker is None:
+        pytest.skip("no Docker daemon can run here")
+    image = handler_image(yard.docker) if target == "docker" and yard.docker else IMAGE
+    yard.create(target, image, "CPU" if target == "docker" else "ADA_80_PRO")
+    yard.await_status(target, "asleep")
+    ended = yard.run(target, {"n": 7})
+    assert ended["status"] == "succeeded" and "7" in json.dumps(ended["output"]), ended
+    slept = yard.await_status(target, "asleep")
+    start = slept["coldStarts"][0]
+    assert start["worker"] == "w0" and start["totalMs"] >= start["provisionMs"] > 0
+    yard.delete(target)
+    if target == "docker" and yard.docker:
+        assert yard.docker.client().containers.list(all=True) == []
+    else:
+        inventory = httpx.get(f"{yard.installation.cloud_url}/_sandbox/inventory").json()
+        assert inventory["live_droplets"] == 0
+
+
+def test_image_that_nobody_has_fails_in_words(yard: Yard) -> None:
+    yard.create("none", "ghcr.io/you/none:v1", "ADA_80_PRO")
+    yard.client.post("/v1/gpu/run/none", json={"input": 1})
+    failed = yard.await_status("none", "failed")
+    assert "manifest for ghcr.io/you/none:v1 not found" in failed["statusReason"]
+    assert [c["reason"] for c in failed["conditions"] if c["type"] == "WorkersReady"] == ["ImageNotFound"]
+    yard.delete("none")
