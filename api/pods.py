@@ -60,7 +60,7 @@ class PodLeading:
                 database=self._database,
                 clock=self._clock,
                 greeter=SshGreeter(),
-                targets=PodTargets(self._inventory, self._tag, hosts),
+                targets=PodTargets(self._inventory, self._tag, hosts, self._clock),
                 find_room=self._find_room,
                 submit=self._submit,
                 fence=fence,

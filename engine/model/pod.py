@@ -155,6 +155,26 @@ class PodMachine:
 
 
 @dataclass(frozen=True)
+class ContainerState:
+    """What a Docker host says of a pod's container.
+
+    Attributes:
+        is_there: False: nobody has heard of it.
+        status: Docker's word: `running`, `restarting`, `exited`, …
+        restarts: how often it ended by itself and was started again.
+        runs_seconds: since its last start.
+        last_lines: of its output, where it is not steady.
+    """
+
+    is_there: bool
+    status: str = ""
+    exit_code: int = 0
+    restarts: int = 0
+    runs_seconds: float = 0.0
+    last_lines: str = ""
+
+
+@dataclass(frozen=True)
 class PodWorkload:
     """One pod as input of its stack.
 

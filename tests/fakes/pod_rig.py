@@ -12,7 +12,7 @@ from typing import Any
 from engine.billing import credit, meter, settling
 from engine.model.fence import NoFence
 from engine.model.ledger import Scopes
-from engine.model.pod import FindRoom, Offer, Place, PodSpec, PodWorkload, Room, Taken, Target
+from engine.model.pod import ContainerState, FindRoom, Offer, Place, PodSpec, PodWorkload, Room, Taken, Target
 from engine.model.stack import ConfigText, StackRequest, stack_name
 from engine.reconcilers.inventory import Resource
 from engine.reconcilers.operations import StackOperations, StackUpdates
@@ -69,6 +69,9 @@ class FakeTargets:
 
     async def delete(self, resource: Resource, place: Place | None) -> None:
         await self.cloud.delete(resource)
+
+    async def container(self, place: Place, id: str) -> ContainerState:
+        return ContainerState(id in self.cloud.things, "running", runs_seconds=60)
 
 
 @dataclass

@@ -7,11 +7,12 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from engine.model.deployment import Condition, UpdateKind, UpdateState
-from engine.model.pod import Offer, Place, PodPhase, PodSpec, Target, advance
+from engine.model.pod import ContainerState, Offer, Place, PodPhase, PodSpec, Target, advance
 from engine.model.stack import StackOutputs
 from engine.reconcilers.deployments.snapshot import UpdateView, Usage
-from engine.reconcilers.pods.decide import decide, ssh_answer
+from engine.reconcilers.pods.decide import container_answer, decide, ssh_answer
 from engine.reconcilers.pods.snapshot import (
+    CONTAINER_UP,
     RESOURCES_PRESENT,
     SSH_REACHABLE,
     Action,
@@ -20,6 +21,7 @@ from engine.reconcilers.pods.snapshot import (
     DeleteLeftovers,
     GiveUp,
     Hold,
+    LookAtContainer,
     MarkDeleted,
     Observed,
     OpenUsage,
@@ -59,6 +61,7 @@ class PodWorld:
     now: datetime = START
     has_room: bool = True
     answers: bool = True
+    state: ContainerState = field(default_factory=lambda: ContainerState(True, "running", runs_seconds=60))
     failures: list[str] = field(default_factory=list)
     container: str = ""
     has_volume: bool = False
@@ -163,7 +166,7 @@ class PodWorld:
 
     @staticmethod
     def _moves(actions: list[Action]) -> bool:
-        return any(not isinstance(a, Wait | AskSsh) for a in actions)
+        return any(not isinstance(a, Wait | AskSsh | LookAtContainer) for a in actions)
 
     def _apply(self, action: Action) -> None:
         s = self.snapshot
@@ -198,6 +201,10 @@ class PodWorld:
                 before = s.condition(SSH_REACHABLE)
                 greeting = "SSH-2.0-x" if self.answers and self.container else ""
                 self._set(ssh_answer(before, greeting, "refused", since=since, now=self.now, policy=self.policy))
+            case LookAtContainer(_, since):
+                before = s.condition(CONTAINER_UP)
+                seen = replace(self.state, is_there=bool(self.container))
+                self._set(container_answer(before, seen, since=since, now=self.now, policy=self.policy))
             case OpenUsage(interval_id, what, started_at):
                 assert not s.is_billed(what), "billed twice"
                 self.intervals.append((what, started_at, None))

@@ -14,13 +14,14 @@ from engine.billing import meter
 from engine.model.clock import Clock
 from engine.model.deployment import Condition, UpdateKind
 from engine.model.errors import CloudError, StaleLease
-from engine.model.pod import FindRoom, Offer, Place, PodMachine, PodPhase, advance
+from engine.model.pod import ContainerState, FindRoom, Offer, Place, PodMachine, PodPhase, advance
 from engine.model.stack import stack_name
 from engine.reconcilers.deployments.apply import LeaderFence, Outcome
 from engine.reconcilers.inventory import Resource
-from engine.reconcilers.pods.decide import ssh_answer
+from engine.reconcilers.pods.decide import container_answer, ssh_answer
 from engine.reconcilers.pods.observe import PodObservation, taken
 from engine.reconcilers.pods.snapshot import (
+    CONTAINER_UP,
     GPU,
     RESOURCES_PRESENT,
     SSH_REACHABLE,
@@ -30,6 +31,7 @@ from engine.reconcilers.pods.snapshot import (
     DeleteLeftovers,
     GiveUp,
     Hold,
+    LookAtContainer,
     MarkDeleted,
     Observed,
     OpenUsage,
@@ -65,6 +67,14 @@ class Targets(Protocol):
         """Delete one; no error when it is gone already."""
         ...
 
+    async def container(self, place: Place, id: str) -> ContainerState:
+        """What the Docker host of a place says of a container.
+
+        Raises:
+            CloudError: it did not answer.
+        """
+        ...
+
 
 class Greeter(Protocol):
     """Asks a machine's SSH server for its greeting."""
@@ -87,6 +97,11 @@ class _Record:
     hold: Offer | None = None
     update: StartUpdate | None = None
     wait_until: datetime | None = None
+
+    def wait(self, until: datetime | None) -> None:
+        """Look again then, or earlier."""
+        moments = [moment for moment in (self.wait_until, until) if moment is not None]
+        self.wait_until = min(moments, default=None)
 
 
 @dataclass(frozen=True)
@@ -145,7 +160,9 @@ class PodApplier:
                 greeting, error = await self.greeter.greeting(machine.address, port)
                 answer = ssh_answer(before, greeting, error, since=since, now=self.clock.now(), policy=self.policy)
                 record.conditions[SSH_REACHABLE] = answer
-                record.wait_until = answer.until
+                record.wait(answer.until)
+            case LookAtContainer(machine, since):
+                await self._look_at_container(row, machine, since, record)
             case OpenUsage():
                 record.opened.append(action)
             case CloseUsage():
@@ -166,9 +183,22 @@ class PodApplier:
             case StartUpdate():
                 record.update = action
             case Wait(until, _reason):
-                record.wait_until = until
+                record.wait(until)
             case _:
                 assert_never(action)
+
+    async def _look_at_container(self, row: PodRow, machine: PodMachine, since: datetime, record: _Record) -> None:
+        place, before = pods.place_of(row), record.conditions.get(CONTAINER_UP)
+        if place is None:
+            return
+        try:
+            seen = await self.targets.container(place, machine.id)
+        except CloudError:
+            record.wait(self.clock.now() + self.policy.container_period)  # nothing is known: nothing is said
+            return
+        answer = container_answer(before, seen, since=since, now=self.clock.now(), policy=self.policy)
+        record.conditions[CONTAINER_UP] = answer
+        record.wait(answer.until)
 
     def _commit(self, row: PodRow, record: _Record) -> bool | None:
         """One guarded transaction; None, and nothing is written, when the row moved on since it was read."""

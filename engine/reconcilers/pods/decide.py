@@ -8,9 +8,10 @@ from types import MappingProxyType
 
 from engine.model.deployment import Condition, UpdateKind, UpdateState
 from engine.model.failure_words import for_tenant
-from engine.model.pod import PUBLISHED_PORTS, SSH_PORT, PodMachine, PodPhase, Target
+from engine.model.pod import PUBLISHED_PORTS, SSH_PORT, ContainerState, PodMachine, PodPhase, Target
 from engine.reconcilers.pods.snapshot import (
     CAPACITY_AVAILABLE,
+    CONTAINER_UP,
     GPU,
     RESOURCES_PRESENT,
     SSH_REACHABLE,
@@ -22,6 +23,7 @@ from engine.reconcilers.pods.snapshot import (
     DeleteLeftovers,
     GiveUp,
     Hold,
+    LookAtContainer,
     MarkDeleted,
     Observed,
     OpenUsage,
@@ -94,7 +96,7 @@ def _realise(s: PodSnapshot, now: datetime, ids: Iterator[str], policy: PodPolic
     phase, reason = _next_phase(s, machine, is_settled)
     if (phase, reason) != (s.phase, s.phase_reason):
         actions.append(SetPhase(phase, reason))
-    actions += _changed(s, [_stack_condition(s, wanted, now, policy), *_ssh_condition(s, machine, now)])
+    actions += _changed(s, [_stack_condition(s, wanted, now, policy), *_machine_conditions(s, machine, now)])
     retry_at = _retry_at(s, wanted, policy)
     if wanted is not None and s.open_update is None:
         if retry_at <= now:
@@ -104,7 +106,7 @@ def _realise(s: PodSnapshot, now: datetime, ids: Iterator[str], policy: PodPolic
         else:
             actions.append(Wait(retry_at, "backing off after failures"))
     if machine is not None:
-        actions += _ask_ssh(s, machine, now)
+        actions += _look_at(s, machine, now)
     return actions
 
 
@@ -117,9 +119,10 @@ def wanted_update(s: PodSnapshot) -> UpdateKind | None:
         return UpdateKind.UP
     if s.last_refresh and s.last_refresh.finished_at and s.last_refresh.finished_at > up.requested_at:
         return UpdateKind.UP  # what the refresh found missing is made again
-    said, looked_at = s.condition(SSH_REACHABLE), max(u.requested_at for u in (up, s.last_refresh) if u is not None)
-    if said is not None and said.reason == LOST and looked_at < said.changed_at:
-        return UpdateKind.REFRESH  # its machine may have vanished: look once per outage
+    looked_at = max(u.requested_at for u in (up, s.last_refresh) if u is not None)
+    for said in (s.condition(SSH_REACHABLE), s.condition(CONTAINER_UP)):
+        if said is not None and said.reason == LOST and looked_at < said.changed_at:
+            return UpdateKind.REFRESH  # its machine may have vanished: look once per outage
     return None
 
 
@@ -250,25 +253,36 @@ def _retry_at(s: PodSnapshot, wanted: UpdateKind | None, policy: PodPolicy) -> d
     return last.finished_at + policy.backoff(max(1, s.failures))
 
 
-# SSH
+# What runs
 
 
-def _ask_ssh(s: PodSnapshot, machine: PodMachine, now: datetime) -> list[Action]:
-    """Ask when it is due, wait until then otherwise; without a key there is nothing to ask."""
-    port = machine.ports.get(SSH_PORT)
+def _look_at(s: PodSnapshot, machine: PodMachine, now: datetime) -> list[Action]:
+    """Ask what is due, wait until then otherwise. Without a key there is no SSH server to ask."""
+    actions: list[Action] = []
     since = (s.live_up.finished_at if s.live_up else None) or now
-    if port is None:
-        return []
-    said = s.condition(SSH_REACHABLE)
-    due = said.until if said is not None and said.until is not None and said.changed_at >= since else since
-    return [AskSsh(machine, port, since) if due <= now else Wait(due, "the next look at its SSH server")]
+    if (port := machine.ports.get(SSH_PORT)) is not None:
+        due = _due(s, SSH_REACHABLE, since)
+        actions.append(AskSsh(machine, port, since) if due <= now else Wait(due, "the next look at its SSH server"))
+    if s.place is not None and s.place.target is Target.DOCKER:
+        due = _due(s, CONTAINER_UP, since)
+        actions.append(LookAtContainer(machine, since) if due <= now else Wait(due, "the next look at its container"))
+    return actions
 
 
-def _ssh_condition(s: PodSnapshot, machine: PodMachine | None, now: datetime) -> list[Condition]:
+def _due(s: PodSnapshot, type_: str, since: datetime) -> datetime:
+    """When a condition of the machine that runs since then is looked at again."""
+    said = s.condition(type_)
+    return said.until if said is not None and said.until is not None and said.changed_at >= since else since
+
+
+def _machine_conditions(s: PodSnapshot, machine: PodMachine | None, now: datetime) -> list[Condition]:
+    up = [] if machine is not None or s.condition(CONTAINER_UP) is None else [
+        Condition(type=CONTAINER_UP, status=False, reason="NotRunning", message="the pod does not run", changed_at=now)
+    ]  # fmt: skip
     if machine is not None and SSH_PORT in machine.ports:
         return []  # asking sets it
     reason, message = ("NoKey", NO_KEY) if not s.spec.ssh_public_key else ("NotRunning", "the pod does not run")
-    return [Condition(type=SSH_REACHABLE, status=False, reason=reason, message=message, changed_at=now)]
+    return [*up, Condition(type=SSH_REACHABLE, status=False, reason=reason, message=message, changed_at=now)]
 
 
 def ssh_answer(
@@ -292,6 +306,29 @@ def ssh_answer(
     return Condition(
         type=SSH_REACHABLE, status=answers, reason=reason, message=message, until=until,
         changed_at=before.changed_at if before is not None and same else now,
+    )  # fmt: skip
+
+
+def container_answer(
+    before: Condition | None, seen: ContainerState, *, since: datetime, now: datetime, policy: PodPolicy
+) -> Condition:
+    """What one look at a pod's container says; `changed_at` moves when its word does."""
+    unsteady = seen.restarts > 0 and seen.runs_seconds < policy.steady_after.total_seconds()
+    said = f"; it said last: {seen.last_lines}" if seen.last_lines else ""
+    if not seen.is_there:
+        reason, message = LOST, "its host has no such container any more"
+    elif seen.status == "restarting" or (seen.status == "running" and unsteady):
+        reason = "Restarting"
+        code = f" with code {seen.exit_code}" if seen.status == "restarting" else ""
+        message = f"the image's command ended{code} and was started again {seen.restarts} times{said}"
+    elif seen.status == "running":
+        reason, message = "Running", ""
+    else:
+        reason, message = "Exited", f"the container is {seen.status} (code {seen.exit_code}): restart the pod{said}"
+    same = before is not None and before.reason == reason and before.changed_at >= since
+    return Condition(
+        type=CONTAINER_UP, status=reason == "Running", reason=reason, message=message[:1000],
+        until=now + policy.container_period, changed_at=before.changed_at if before is not None and same else now,
     )  # fmt: skip
 
 
@@ -334,10 +371,12 @@ def _tear_down(
         actions.append(ReleasePrecharge(s.precharged))
     is_destroyed = s.open_update is None and (s.last_update is None or _destroyed(s, accepted_at))
     stack = _destroyed_condition(now) if is_destroyed else _stack_condition(s, UpdateKind.DESTROY, now, policy)
-    leaving = Condition(
-        type=SSH_REACHABLE, status=False, reason="Deleted", message="the pod is being deleted", changed_at=now
-    )
-    actions += _changed(s, [stack, leaving])
+    leaving = [
+        Condition(type=type_, status=False, reason="Deleted", message="the pod is being deleted", changed_at=now)
+        for type_ in (SSH_REACHABLE, CONTAINER_UP)
+        if s.condition(type_) is not None
+    ]
+    actions += _changed(s, [stack, *leaving])
     if s.open_update is not None:
         return actions
     if not is_destroyed:

@@ -16,9 +16,10 @@ VOLUME = "volume"
 """What a pod is billed for: the two names its usage intervals go by."""
 
 SSH_REACHABLE = "SshReachable"
+CONTAINER_UP = "ContainerUp"
 CAPACITY_AVAILABLE = "CapacityAvailable"
 
-__all__ = ["CAPACITY_AVAILABLE", "GPU", "RESOURCES_PRESENT", "SSH_REACHABLE", "STACK_UPDATED", "VOLUME"]
+__all__ = ["CAPACITY_AVAILABLE", "CONTAINER_UP", "GPU", "RESOURCES_PRESENT", "SSH_REACHABLE", "STACK_UPDATED", "VOLUME"]
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,8 @@ class PodPolicy:
         leftovers_after: what is still there so long after a successful destroy is deleted one by one.
         ssh_schedule: (while younger than, ask this often) a machine whose SSH server does not answer yet.
         ssh_period: how often one that answers, or has not for long, is asked.
+        container_period: how often a Docker host is asked for a pod's container.
+        steady_after: a container that was started again is steady once it ran for so long.
     """
 
     give_up_after: int = 8
@@ -149,6 +152,8 @@ class PodPolicy:
         (timedelta(minutes=15), timedelta(seconds=3)),
     )
     ssh_period: timedelta = timedelta(seconds=60)
+    container_period: timedelta = timedelta(seconds=10)
+    steady_after: timedelta = timedelta(seconds=30)
 
     def backoff(self, failures: int) -> timedelta:
         """How long to wait after so many failures in a row (≥ 1)."""
@@ -236,6 +241,14 @@ class AskSsh:
 
 
 @dataclass(frozen=True)
+class LookAtContainer:
+    """Ask the Docker host for the container and record it as `ContainerUp`."""
+
+    machine: PodMachine
+    since: datetime
+
+
+@dataclass(frozen=True)
 class OpenUsage:
     """Bill `GPU` or `VOLUME` from `started_at`."""
 
@@ -299,6 +312,7 @@ Action = (
     | RecordMachine
     | UsePorts
     | AskSsh
+    | LookAtContainer
     | OpenUsage
     | CloseUsage
     | ReleasePrecharge

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import docker
@@ -13,13 +14,17 @@ import requests.exceptions
 from docker.errors import APIError, DockerException, NotFound
 
 from engine.deploy.providers.docker.hosts import DockerHost, HostUnreachable
+from engine.model.clock import Clock
 from engine.model.errors import CloudError
-from engine.model.pod import Place, Target
+from engine.model.pod import ContainerState, Place, Target
 from engine.model.stack import OWNER_TAG_PREFIX
 from engine.reconcilers.inventory import Inventory, Resource
 
 CONTAINER, VOLUME = "container", "docker_volume"
 OWNER_LABEL = "stackyard.owner"
+
+LAST_LINES, LAST_CHARACTERS = 10, 600
+"""Of the output of a container that does not stay up: enough to see why."""
 
 T = TypeVar("T")
 
@@ -38,13 +43,17 @@ class PodTargets:
     """`Targets` of this installation.
 
     Args:
+        clock: tells for how long containers run; hosts' clocks are taken to be right.
         hosts: connections by the name of the Docker host.
     """
 
-    def __init__(self, inventory: Inventory, installation_tag: str, hosts: Mapping[str, DockerHost]) -> None:
+    def __init__(
+        self, inventory: Inventory, installation_tag: str, hosts: Mapping[str, DockerHost], clock: Clock
+    ) -> None:
         self._inventory = inventory
         self._tag = installation_tag
         self._hosts = hosts
+        self._clock = clock
 
     async def owned(self, stack: str, place: Place | None) -> Sequence[Resource]:
         """See `Targets.owned`."""
@@ -60,6 +69,10 @@ class PodTargets:
         else:
             await self._inventory.delete(resource)
 
+    async def container(self, place: Place, id: str) -> ContainerState:
+        """See `Targets.container`."""
+        return await self._ask(place.host, lambda client: _state(client, id, self._clock.now()))
+
     async def _ask(self, host: str, call: Callable[[docker.APIClient], T]) -> T:
         found = self._hosts.get(host)
         if found is None:
@@ -69,6 +82,18 @@ class PodTargets:
         except (HostUnreachable, DockerException, requests.exceptions.RequestException, OSError) as err:
             status = (err.status_code or 0) if isinstance(err, APIError) else 0
             raise CloudError(f"the Docker host {host!r}: {err}", status=status) from err
+
+
+def _state(client: docker.APIClient, id: str, now: datetime) -> ContainerState:
+    try:
+        told = client.inspect_container(id)
+    except NotFound:
+        return ContainerState(is_there=False)
+    state, restarts = told["State"], int(told.get("RestartCount", 0))
+    runs = (now - datetime.fromisoformat(state["StartedAt"])) / timedelta(seconds=1)
+    is_steady = state["Status"] == "running" and not restarts
+    lines = "" if is_steady else client.logs(id, tail=LAST_LINES).decode(errors="replace").strip()
+    return ContainerState(True, state["Status"], int(state["ExitCode"]), restarts, runs, lines[-LAST_CHARACTERS:])
 
 
 def _things(client: docker.APIClient, stack: str) -> list[DockerThing]:

@@ -5,9 +5,17 @@ from __future__ import annotations
 from datetime import timedelta
 
 from engine.model.deployment import Condition, UpdateKind
-from engine.model.pod import PodPhase
+from engine.model.pod import ContainerState, PodPhase
 from engine.reconcilers.pods.decide import NO_KEY, read_ports
-from engine.reconcilers.pods.snapshot import CAPACITY_AVAILABLE, GPU, SSH_REACHABLE, STACK_UPDATED, VOLUME, PodPolicy
+from engine.reconcilers.pods.snapshot import (
+    CAPACITY_AVAILABLE,
+    CONTAINER_UP,
+    GPU,
+    SSH_REACHABLE,
+    STACK_UPDATED,
+    VOLUME,
+    PodPolicy,
+)
 from tests.fakes.pod_world import PodWorld
 
 UP, DESTROY = UpdateKind.UP, UpdateKind.DESTROY
@@ -128,6 +136,24 @@ def test_a_machine_that_vanished_is_looked_for_once_and_made_again() -> None:
     world.run(seconds=300)
     assert world.started[3:] == [UpdateKind.REFRESH, UP] and world.made == ["r1/0", "r1/1"]
     assert condition(world, SSH_REACHABLE).reason == "NoAnswer"
+
+
+def test_a_command_that_ends_again_and_again_is_told_with_its_last_lines() -> None:
+    world = PodWorld()
+    world.state = ContainerState(True, "restarting", exit_code=1, restarts=3, last_lines="no module named torch")
+    world.run(seconds=2)
+    said = condition(world, CONTAINER_UP)
+    assert (said.reason, said.status) == ("Restarting", False)
+    assert "with code 1 and was started again 3 times; it said last: no module named torch" in said.message
+    world.state = ContainerState(True, "running", restarts=3, runs_seconds=5)
+    world.run(seconds=15)
+    assert condition(world, CONTAINER_UP).reason == "Restarting", "it just began once more"
+    world.state = ContainerState(True, "running", restarts=3, runs_seconds=31)
+    world.run(seconds=15)
+    assert condition(world, CONTAINER_UP).reason == "Running"
+    world.stop()
+    world.run(seconds=2)
+    assert condition(world, CONTAINER_UP).reason == "NotRunning"
 
 
 def test_without_a_key_nobody_is_told_to_wait_for_ssh() -> None:

@@ -113,7 +113,7 @@ def docker_rig(store: Database, clock: FakeClock, driver: StackDriver, host: Doc
             find_room=PodMarket((host,), has_cloud=False).find_room,
             build=lambda workload: build_pod_request(workload, PodSettings((host,))),
         )  # fmt: skip
-        targets = PodTargets(rig.cloud, installation_tag("inst_1"), {"lab": connection})
+        targets = PodTargets(rig.cloud, installation_tag("inst_1"), {"lab": connection}, SystemClock())
         object.__setattr__(rig.applier, "targets", targets)
         yield rig
 
@@ -184,6 +184,16 @@ async def test_what_a_host_still_has_of_a_pod_is_found_and_deleted(docker_rig: P
         await targets.owned("pod-9", replace(place, host="gone"))
 
 
+async def test_an_image_whose_command_ends_is_said_to(docker_rig: PodRig, dockerd: DockerDaemon) -> None:
+    rig = docker_rig
+    rig.create(spec=PodSpec(name="rig", gpu_type="CPU", image=busybox_image(dockerd)))
+    await until(rig, "the crash loop", lambda row: says(row, "ContainerUp") == "Restarting")
+    assert rig.row().phase == "running", "Docker keeps trying, and so may its user"
+    with rig.database.write() as session:
+        pods.request_delete(session, "pod_1", rig.clock.now())
+    await phase(rig, "terminated")
+
+
 # Droplets
 
 
@@ -198,8 +208,9 @@ async def droplets(
             user_agent="stackyard/test",
         )  # fmt: skip
         inventory = DigitalOceanCloud(DigitalOceanInventory(api))
+        targets = PodTargets(inventory, installation_tag("inst_1"), {}, SystemClock())
         rig = PodRig(
-            store, clock, operations_by=driver, targets=PodTargets(inventory, installation_tag("inst_1"), {}),
+            store, clock, operations_by=driver, targets=targets,
             find_room=PodMarket((), has_cloud=True).find_room,
             build=lambda workload: build_pod_request(workload, PodSettings(digitalocean_api_endpoint=url)),
         )  # fmt: skip
