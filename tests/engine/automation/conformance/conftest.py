@@ -96,6 +96,8 @@ def conform(twin: Callable[..., Twin], command_loop: EngineLoop, salt: str) -> C
                 for where, one, other in differences(*views)
                 if not any(re.search(part, f"{line} {where}") for part in known)
             ]
+            if found and views[0]["code"] != views[1]["code"]:
+                break  # what comes after it only follows from it
         if found:
             pytest.fail(f"{len(found)} differences\n" + "\n".join(found), pytrace=False)
 
