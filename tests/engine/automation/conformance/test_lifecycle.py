@@ -331,12 +331,12 @@ def stack_references(step: int) -> None:
         pulumi.export("hidden", pulumi.Output.secret("there"))
     else:
         other = pulumi.StackReference("organization/golden/other")
-        Cell("a", text=other.get_output("words"))
+        a = Cell("a", text=other.get_output("words"))
         pulumi.export("hidden", other.get_output("hidden"))
         pulumi.export("missing", other.get_output("missing"))
         if step:
-            # After the other's answer and before the stack's outputs: else either engine may stop without one of them.
-            nowhere = pulumi.StackReference("organization/golden/nowhere", opts=ResourceOptions(depends_on=[other]))
+            # After all others and before the stack's outputs: else either engine may stop without one of them.
+            nowhere = pulumi.StackReference("organization/golden/nowhere", opts=ResourceOptions(depends_on=[a]))
             pulumi.export("nowhere", nowhere.id)
 
 
