@@ -57,7 +57,8 @@ def add(session: Session, rows: Sequence[Values], payloads: Sequence[Values]) ->
 
 def add_once(session: Session, row: Values, payloads: Sequence[Values]) -> bool:
     """Accept one job unless its id is known: then nothing is written."""
-    if session.connection().execute(ignoring_known(session, _JOBS), [dict(row)]).rowcount < 1:
+    added = ignoring_known(session, _JOBS).values(**row).returning(_JOBS.c.id)
+    if session.connection().execute(added).first() is None:
         return False
     add(session, (), payloads)
     return True
