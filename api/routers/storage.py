@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 
@@ -53,12 +53,15 @@ def list_objects(
     caller: CallerArg,
     deps: DepsArg,
     kind: Annotated[str | None, Query(max_length=32)] = None,
-    status: Annotated[Phase | None, Query(description="pending, uploaded or committed; by default all")] = None,
+    status: Annotated[
+        Literal["pending", "uploaded", "committed"] | None, Query(description="only these; by default all")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     after: Annotated[str | None, Query(max_length=100)] = None,
 ) -> ObjectPage:
     with deps.database.read() as session:
-        rows = storage_objects.page(session, caller.org_id, kind=kind, phase=status, after=after, limit=limit + 1)
+        phase = Phase(status) if status else None
+        rows = storage_objects.page(session, caller.org_id, kind=kind, phase=phase, after=after, limit=limit + 1)
     return ObjectPage(data=[object_view(deps.storage, row) for row in rows[:limit]], has_more=len(rows) > limit)
 
 
