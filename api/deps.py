@@ -15,7 +15,7 @@ from sqlmodel import Session
 from api.access import ACCESS, Level, check
 from engine.identity.context import Identity
 from engine.identity.csrf import require_csrf
-from engine.identity.grants import read_powers
+from engine.identity.grants import owned_by, read_powers
 from engine.identity.keys import KeyHasher, bearer_secret, is_live
 from engine.identity.sessions import COOKIE, SessionUser, renew, user_of_session
 from engine.model.access import PERMISSIONS_OF_ROLE, Principal
@@ -24,7 +24,7 @@ from engine.model.deployment import Replica
 from engine.model.errors import NotFound, Unauthenticated
 from engine.model.hosts import DockerHost
 from engine.storage.objects import Storage
-from engine.store import deployments, handlers, keys, memberships, orgs
+from engine.store import handlers, keys, memberships, orgs
 from engine.store.database import Database
 from engine.store.sealing import Sealer
 from engine.store.tables import DeploymentRow
@@ -116,7 +116,7 @@ def authorise(request: Request, deps: DepsArg) -> Principal | None:
         principal, due = _by_key(session, request, deps, secret, now) if secret else _by_cookie(session, request, deps)
         deployment_id = request.path_params.get("deployment_id")
         if principal.grants is not None and deployment_id is not None:
-            deployments.owned(session, deployment_id, principal.org_id)
+            owned_by(session, deployment_id, principal.org_id)
         named = request.path_params.get("handler")  # an id or a slug; grants name ids
         if principal.grants is not None and named is not None:
             deployment_id = handlers.owned(session, named, principal.org_id).id

@@ -97,7 +97,7 @@ def grant(
         Conflict: the deployment is being torn down; the key opens nothing, or is the very one that asks; or what its
             scopes and its maker's role leave of the grant is nothing.
     """
-    deployment = _owned(session, deployment_id, caller.org_id)
+    deployment = owned_by(session, deployment_id, caller.org_id)
     key = keys.one(session, key_id, org_id=caller.org_id)
     if deployment.delete_requested_at is not None:
         raise Conflict(f"deployment {deployment_id} is being torn down: nothing can be granted on it")
@@ -127,7 +127,7 @@ def withdraw(session: Session, caller: Principal, deployment_id: str, key_id: st
     Raises:
         NotFound: no such deployment in the caller's organisation, or the key was not granted it.
     """
-    _owned(session, deployment_id, caller.org_id)
+    owned_by(session, deployment_id, caller.org_id)
     row = grants.get(session, deployment_id, key_id)
     if row is None:
         raise NotFound(f"key {key_id} was not granted deployment {deployment_id}")
@@ -138,8 +138,12 @@ def withdraw(session: Session, caller: Principal, deployment_id: str, key_id: st
     )  # fmt: skip
 
 
-def _owned(session: Session, deployment_id: str, org_id: str) -> DeploymentRow | HandlerRow:
-    """What a grant is on: a deployment of either kind, told by its id."""
+def owned_by(session: Session, deployment_id: str, org_id: str) -> DeploymentRow | HandlerRow:
+    """What a grant is on, if it is this tenant's: a deployment of either kind, told by its id.
+
+    Raises:
+        NotFound: there is none, or it is another tenant's: the two look the same.
+    """
     if changes.KIND_OF_PREFIX.get(deployment_id.partition("_")[0]) == changes.HANDLER:
         return handlers.owned(session, deployment_id, org_id)
     return deployments.owned(session, deployment_id, org_id)

@@ -10,7 +10,7 @@ import pulumi_docker as docker
 
 from stacks.handler_workload import HandlerConfig, HostPlace, WorkerPlace
 
-STOP_SECONDS = 2
+STOP_SECONDS = 1
 """A worker is drained before its container goes: nothing is lost by not waiting long for it."""
 
 LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from engine.identity.issue import issue_key
 from engine.model.handler import Worker, WorkerPhase
 from engine.model.hosts import DockerHost
 from engine.store import changes, handlers, prices
@@ -187,6 +188,23 @@ def test_another_tenants_deployment_is_not_there(api: Any) -> None:
         for name in ("echo", made["id"]):
             assert call(api, method, f"/{name}", json=body, headers=headers).status_code == 404
     assert call(api, "GET", headers=headers).json()["data"] == []
+
+
+def test_key_scoped_to_one_handler_sees_that_one_only(api: Any) -> None:
+    made, other = create(api), create(api, slug="other")
+    with api.database.write() as session:
+        issued, secret = issue_key(
+            session, api.hasher, key_id="key_scoped", org_id="org_1", name="k", now=api.clock.now()
+        )  # fmt: skip
+    body = {"api_key_id": issued.id, "role": "viewer"}
+    granted = api.call("POST", f"/deployments/{made['id']}/permissions", json=body)
+    assert granted.status_code == 201, granted.text
+    headers = {"Authorization": f"Bearer {secret}"}
+    for name in ("echo", made["id"]):
+        assert call(api, "GET", f"/{name}", headers=headers).json()["id"] == made["id"]
+    assert [d["slug"] for d in call(api, "GET", headers=headers).json()["data"]] == ["echo"]
+    assert call(api, "PATCH", "/echo", json={}, headers=headers).status_code == 403
+    assert call(api, "GET", f"/{other['id']}", headers=headers).status_code == 403
 
 
 def test_list_is_newest_first_in_pages(api: Any) -> None:
