@@ -14,14 +14,14 @@ from math import ceil
 
 from sqlmodel import Session, col, select, union
 
-from engine.billing.meter import interval_of, scopes_of
+from engine.billing.meter import interval_of, precharge_id, scopes_of
 from engine.billing.rating import MICROSECONDS_PER_HOUR, Interval, accrued_microdollars
 from engine.billing.spend import SpendState
-from engine.model.ledger import BudgetScope
+from engine.model.ledger import BudgetScope, HoldState
 from engine.model.money import MICRODOLLARS, to_usd
-from engine.store import audit, budgets, changes, deployments, owners, settlements, usage
+from engine.store import audit, budgets, changes, deployments, holds, owners, settlements, usage
 from engine.store.database import Database
-from engine.store.ledger_tables import BudgetRow, SpendStateRow
+from engine.store.ledger_tables import BudgetRow, HoldRow, SpendStateRow
 from engine.store.owners import Owner
 from engine.store.pod_tables import PodRow
 from engine.store.tables import DeploymentRow, UsageIntervalRow
@@ -125,7 +125,7 @@ def _over(
     """The deployments that this budget does not pay any more."""
     window = budgets.usage(session, budget, now)
     used = window.spent + window.reserved
-    running = [_running(session, i) for row in rows for i in usage.open_for_deployment(session, row.id)]
+    running = [_running(session, i, budget) for row in rows for i in usage.open_for_deployment(session, row.id)]
     moment = exhausted_at(budget.limit_microdollars, used, running, now)
     per = "in all" if budget.period == "total" else f"a {budget.period}"
     reason = f"the budget {budget.id} of ${to_usd(budget.limit_microdollars):f} {per} is used up; raise it or wait"
@@ -137,8 +137,13 @@ def _over(
     return {row.id: Suspension(reason, now) for row in short}
 
 
-def _running(session: Session, row: UsageIntervalRow) -> tuple[Interval, int]:
-    return interval_of(row), settlements.posted(session, row.id)
+def _running(session: Session, row: UsageIntervalRow, budget: BudgetRow) -> tuple[Interval, int]:
+    """An interval with what of it the budget counts already: posted, or still reserved by its pre-charge."""
+    hold = session.get(HoldRow, precharge_id(row.id))
+    reserved = 0
+    if hold is not None and hold.state == HoldState.OPEN and budget.id in {b for b, _ in holds.reserved_by(hold)}:
+        reserved = hold.amount - hold.drawn
+    return interval_of(row), settlements.posted(session, row.id) + reserved
 
 
 def _cost_of_resuming(session: Session, row: Owner) -> int:

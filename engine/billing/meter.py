@@ -133,12 +133,14 @@ def _charges(
         drawn = min(max(0, due.microdollars), left)
         left -= drawn
         transactions.append(_transaction(row, number + len(transactions), due, drawn))
+        windows = budgets.windows(session, scopes, due.until - _MICROSECOND)  # midnight is still that day
         if drawn and hold:
-            _add(moves, holds.draw(session, hold.id, drawn), -drawn, drawn)
+            reserved = holds.draw(session, hold.id, drawn)
+            _add(moves, reserved, -drawn, drawn)
+            known = {budget for budget, _ in reserved}
+            _add(moves, [w for w in windows if w[0] not in known], 0, drawn)  # budgets made since the hour was held
         if measured := due.microdollars - drawn:
-            _add(
-                moves, budgets.windows(session, scopes, due.until - _MICROSECOND), 0, measured
-            )  # midnight is still that day
+            _add(moves, windows, 0, measured)
     if hold and _is_over(row, now):
         rest, given_back = holds.close_drawn(session, holds.get(session, hold.id), now=now)
         _add(moves, holds.reserved_by(hold), -rest, 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -9,8 +11,10 @@ import pytest
 from engine.billing import credit
 from engine.model.errors import StackError, StaleLease
 from engine.reconcilers.pods.decide import decide
-from engine.store import deployments, placements, pods
+from engine.store import budgets, deployments, placements, pods, usage
 from engine.store.database import Database
+from engine.store.ledger_tables import BudgetRow
+from engine.store.tables import UsageIntervalRow
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.pod_rig import PodRig
 from tests.fakes.rows import deployment_row
@@ -19,6 +23,11 @@ from tests.fakes.rows import deployment_row
 @pytest.fixture
 def rig(store: Database, clock: FakeClock) -> PodRig:
     return PodRig(store, clock)
+
+
+def intervals(rig: PodRig) -> Sequence[UsageIntervalRow]:
+    with rig.database.read() as session:
+        return usage.for_deployment(session, "pod_1")
 
 
 async def test_from_created_over_a_stop_to_gone_with_every_cent(rig: PodRig) -> None:
@@ -100,6 +109,34 @@ async def test_out_of_money_it_stops_and_a_deposit_brings_it_back(rig: PodRig) -
     rig.books()
     await rig.settle()
     assert rig.row().phase == "running"
+
+
+@pytest.mark.parametrize("is_early", [True, False], ids=["set before", "set afterwards"])
+async def test_a_budget_counts_the_held_hour_once(rig: PodRig, is_early: bool) -> None:
+    if not is_early:
+        rig.create()
+    with rig.database.write() as session:
+        budgets.put(
+            session,
+            BudgetRow(
+                id="bud_1", org_id="org_1", scope="deployment", scope_id="pod_1", period="total",
+                limit_microdollars=5_000_000, created_by="ann", created_at=rig.clock.now(),
+                updated_at=rig.clock.now(),
+            ),
+        )  # fmt: skip
+    if is_early:
+        rig.create()
+    await rig.settle()
+    rig.clock.advance(2400)
+    rig.books()
+    assert rig.row().suspended_at is None, "two thirds of an hour are used, and the rest of it is held"
+    rig.clock.advance(3600)
+    rig.books()
+    await rig.settle()
+    assert rig.row().phase == "stopped" and "budget bud_1 of $5 in all is used up" in rig.row().suspended_reason
+    gpu = next(i for i in intervals(rig) if i.replica == "gpu")
+    assert gpu.ended_at is not None
+    assert timedelta(minutes=83) < gpu.ended_at - gpu.started_at < timedelta(minutes=84), "$5 at $3.60, and no more"
 
 
 async def test_a_failure_is_recorded_and_tried_again(rig: PodRig) -> None:
