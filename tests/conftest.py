@@ -19,15 +19,19 @@ from contextlib import closing
 
 import pytest
 import structlog
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from engine.store.database import Database
 from engine.store.migrate import migrate
 from tests.fakes.dockerd import DockerDaemon, DockerMissing
 from tests.fakes.postgres import PostgresCluster, PostgresMissing, find_binaries
 
-# few in `make test`, many in `make fuzz` (`--hypothesis-profile=fuzz`)
-settings.register_profile("fuzz", max_examples=1050, deadline=None, print_blob=True)
+# Few in `make test`, many in `make fuzz` (`--hypothesis-profile=fuzz`). How long an example takes says how busy the
+# machine is, so neither gives up over it.
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", UNHURRIED)
+settings.register_profile("fuzz", UNHURRIED, max_examples=1050, print_blob=True)
+settings.load_profile("quick")
 
 KIND = os.environ.get("STACKYARD_TEST_DATABASE", "sqlite")
 if KIND not in ("sqlite", "postgres"):
