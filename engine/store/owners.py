@@ -96,7 +96,7 @@ def gone_among(session: Session, owner_ids: Sequence[str]) -> list[str]:
     return [gone for kind in KINDS.values() for gone in kind.gone_among(session, owner_ids)]
 
 
-def suspended_orgs() -> CompoundSelect:
+def suspended_orgs() -> CompoundSelect[Any]:
     """A query of the organisations that have something suspended."""
     return union(*(_suspended(kind.table) for kind in KINDS.values()))
 

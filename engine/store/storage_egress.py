@@ -57,7 +57,8 @@ def month(session: Session, org_id: str, name: str) -> EgressMonthRow:
         ignoring_known(session, _MONTHS), {"org_id": org_id, "month": name, "metered_bytes": 0}
     )
     query = select(EgressMonthRow).where(col(EgressMonthRow.org_id) == org_id, col(EgressMonthRow.month) == name)
-    return session.execute(query.with_for_update()).scalar_one()
+    row: EgressMonthRow = session.execute(query.with_for_update()).scalar_one()
+    return row
 
 
 def sent_since(session: Session, org_id: str, hour: int) -> int:

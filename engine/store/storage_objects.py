@@ -37,7 +37,7 @@ def owned(session: Session, object_id: str, org_id: str, *, lock: bool = False) 
         NotFound: there is none, it was deleted, or it is another tenant's.
     """
     query = select(_O).where(col(_O.id) == object_id)
-    row = session.execute(query.with_for_update() if lock else query).scalar_one_or_none()
+    row: StoredObjectRow | None = session.execute(query.with_for_update() if lock else query).scalar_one_or_none()
     if row is None or row.org_id != org_id or row.phase == Phase.DELETED:
         raise NotFound(f"no stored object {object_id}")
     return row
@@ -105,8 +105,8 @@ def known_locations(session: Session, org_id: str, backend: str) -> dict[str, St
 
 def locations_of(session: Session, names: Sequence[str]) -> set[str]:
     """Those of these blobs that an object, or a session that is open, still needs."""
-    objects = select(_O.location).where(col(_O.location).in_(names), col(_O.phase) != Phase.DELETED.value)
-    sessions = select(_S.location).where(col(_S.location).in_(names), col(_S.state).in_(_LIVE))
+    objects = select(col(_O.location)).where(col(_O.location).in_(names), col(_O.phase) != Phase.DELETED.value)
+    sessions = select(col(_S.location)).where(col(_S.location).in_(names), col(_S.state).in_(_LIVE))
     return {*session.execute(objects).scalars(), *session.execute(sessions).scalars()}
 
 
@@ -117,7 +117,7 @@ def all_org_ids(session: Session) -> Sequence[str]:
 
 def stale(session: Session, before: datetime, *, limit: int = 500) -> Sequence[StoredObjectRow]:
     """Objects that were begun before and never committed, and that no open session feeds."""
-    feeding = select(_S.object_id).where(col(_S.state).in_(_LIVE))
+    feeding = select(col(_S.object_id)).where(col(_S.state).in_(_LIVE))
     query = select(_O).where(
         col(_O.phase).in_(_UNCOMMITTED), col(_O.created_at) < before, col(_O.id).not_in(feeding)
     )  # fmt: skip
@@ -140,12 +140,12 @@ def unmetered(session: Session, before: datetime, now: datetime, *, limit: int) 
 
 def forget_deleted(session: Session, before: datetime) -> int:
     """Remove rows of objects deleted before, whose time at rest is all recorded; with their sessions. How many."""
-    done = select(_O.id).where(
+    done = select(col(_O.id)).where(
         col(_O.phase) == Phase.DELETED.value, col(_O.deleted_at) < before,
         col(_O.committed_at).is_(None) | (col(_O.metered_until) >= col(_O.deleted_at)),
     )  # fmt: skip
     ids = session.execute(done.limit(500)).scalars().all()
-    sessions = select(_S.id).where(col(_S.object_id).in_(ids))
+    sessions = select(col(_S.id)).where(col(_S.object_id).in_(ids))
     session.execute(delete(UploadPartRow).where(col(UploadPartRow.session_id).in_(sessions)))
     session.execute(delete(_S).where(col(_S.object_id).in_(ids)))
     session.execute(delete(StoredObjectRow).where(col(_O.id).in_(ids)))
@@ -165,7 +165,7 @@ def owned_session(session: Session, session_id: str, org_id: str, *, lock: bool 
         NotFound: there is none, or it is another tenant's.
     """
     query = select(_S).where(col(_S.id) == session_id)
-    row = session.execute(query.with_for_update() if lock else query).scalar_one_or_none()
+    row: UploadSessionRow | None = session.execute(query.with_for_update() if lock else query).scalar_one_or_none()
     if row is None or row.org_id != org_id:
         raise NotFound(f"no upload session {session_id}")
     return row

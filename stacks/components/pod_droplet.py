@@ -67,7 +67,8 @@ class PodDroplet(pulumi.ComponentResource):
         number = droplet.id.apply(int)
         digitalocean.VolumeAttachment("workspace", droplet_id=number, volume_id=volume.id, opts=child)
         digitalocean.ReservedIpAssignment("address", droplet_id=number, ip_address=address.ip_address, opts=child)
-        return droplet.id
+        machine: pulumi.Output[str] = droplet.id
+        return machine
 
 
 def _firewall(pod: PodConfig, tag: digitalocean.Tag, opts: pulumi.ResourceOptions) -> None:

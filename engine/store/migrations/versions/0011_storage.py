@@ -1,8 +1,10 @@
 """stored objects and upload sessions"""
 
+from typing import Any
+
 import sqlalchemy as sa
-import sqlmodel
 from alembic import op
+from sqlmodel.sql.sqltypes import AutoString
 
 import engine.store.tables
 
@@ -17,15 +19,15 @@ _OPEN = "state IN ('open', 'completing')"
 _UNSENT = 'metered_bytes < sent_bytes'
 
 
-def _text(name: str, nullable: bool = False) -> sa.Column:
-    return sa.Column(name, sqlmodel.sql.sqltypes.AutoString(), nullable=nullable)
+def _text(name: str, nullable: bool = False) -> sa.Column[Any]:
+    return sa.Column(name, AutoString(), nullable=nullable)
 
 
-def _time(name: str, nullable: bool = True) -> sa.Column:
+def _time(name: str, nullable: bool = True) -> sa.Column[Any]:
     return sa.Column(name, engine.store.tables.UtcDateTime(timezone=True), nullable=nullable)
 
 
-def _bytes(name: str, nullable: bool = False) -> sa.Column:
+def _bytes(name: str, nullable: bool = False) -> sa.Column[Any]:
     return sa.Column(name, sa.BigInteger(), nullable=nullable)
 
 
