@@ -10,6 +10,9 @@ import structlog
 from engine.deploy.providers.digitalocean.api import ApiError, DigitalOceanApi
 from engine.model.clock import Clock
 
+ANSWER_SECONDS = 5.0
+"""Somebody waits for the list of types: without an answer the table is believed."""
+
 KEEP_SECONDS = 30.0
 """How old an answer may be: a creation that meets a size sold out meanwhile fails with the cloud's own words."""
 
@@ -48,8 +51,9 @@ class DropletSizes:
 
     async def _ask(self) -> Mapping[str, frozenset[str]] | None:
         try:
-            sizes = await self._api.listing("/v2/sizes", "sizes")
-        except ApiError as err:
-            _log.warning("the cloud does not say which sizes it has", error=str(err))
+            async with asyncio.timeout(ANSWER_SECONDS):
+                sizes = await self._api.listing("/v2/sizes", "sizes")
+        except (ApiError, TimeoutError) as err:
+            _log.warning("the cloud does not say which sizes it has", error=str(err) or "no answer in time")
             return None
         return {s["slug"]: frozenset(s.get("regions") or ()) for s in sizes if s.get("available")}
