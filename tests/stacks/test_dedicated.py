@@ -62,7 +62,7 @@ async def _run(recorder: Recorder, work: Workload, settings_: StackSettings | No
 def test_each_replica_is_a_tagged_droplet_behind_one_firewall(recorder: Recorder) -> None:
     run(recorder, workload(replicas=2))
     droplets = recorder.resources["Droplet"]
-    assert [d["name"] for d in droplets] == ["dep-abc-r1-0", "dep-abc-r1-1"]
+    assert sorted(d["name"] for d in droplets) == ["dep-abc-r1-0", "dep-abc-r1-1"]
     assert all(d["tags"] == ["stackyard:dep-abc", "stackyard-installation:inst1"] for d in droplets)
     assert all(d["size"] == "gpu-h100x1-80gb" and d["region"] == "nyc2" for d in droplets)
     (firewall,) = recorder.resources["Firewall"]
