@@ -19,7 +19,13 @@ from engine.store.handler_tables import HandlerRow, WorkerActivityRow
 from stacks import pools
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_OURS = ("RUNPOD_",)
+_OURS = frozenset(
+    {
+        "RUNPOD_WEBHOOK_GET_JOB", "RUNPOD_WEBHOOK_POST_OUTPUT", "RUNPOD_WEBHOOK_POST_STREAM", "RUNPOD_WEBHOOK_PING",
+        "RUNPOD_AI_API_KEY", "RUNPOD_POD_ID", "RUNPOD_ENDPOINT_ID",
+    }
+)  # fmt: skip
+"""What every worker gets (`stacks/handler_workload.py`); the package's other settings are the user's."""
 MAX_ENV_BYTES = 64 * 1024
 
 
@@ -56,8 +62,8 @@ def _variables(value: Mapping[str, str]) -> Mapping[str, str]:
     for name in value:
         if not _VARIABLE.fullmatch(name):
             raise ValueError(f"{name!r} is not the name of an environment variable: letters, digits and _ only")
-        if name.startswith(_OURS):
-            raise ValueError(f"{name} is set for every worker: names that begin with RUNPOD_ are not yours")
+        if name in _OURS:
+            raise ValueError(f"{name} is set for every worker: leave it out")
     if sum(len(k.encode()) + len(v.encode()) for k, v in value.items()) > MAX_ENV_BYTES:
         raise ValueError(f"the environment is larger than {MAX_ENV_BYTES} bytes: put large values into storage")
     if any("\0" in text for pair in value.items() for text in pair):

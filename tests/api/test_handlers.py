@@ -105,7 +105,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"ports": [8000, 8000]}, "twice"),
     ({"ports": [70000]}, "ports"),
     ({"env": {"A B": "1"}}, "environment variable"),
-    ({"env": {"RUNPOD_POD_ID": "me"}}, "RUNPOD_"),
+    ({"env": {"RUNPOD_POD_ID": "me"}}, "RUNPOD_POD_ID"),
     ({"env": {"A": "1"}, "secrets": {"A": "2"}}, "choose one"),
     ({"env": {"A": "x" * 70000}}, "larger"),
     ({"gpus": 1}, "gpus"),

@@ -14,12 +14,14 @@ import httpx
 import pytest
 
 from engine.proof.installation import Installation, await_until
+from tests.fakes.container_door import ContainerDoor
 from tests.fakes.dockerd import DockerDaemon, DockerMissing
-from tests.fakes.images import HTTP_HANDLER, handler_image
+from tests.fakes.images import HTTP_HANDLER, handler_image, runpod_image
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 IMAGE = "ghcr.io/you/hypereal-echo:v1"
+DOOR = 7070  # in the containers' own network
 LONG = 240.0  # seconds; machines that are loaded must not fail
 
 
@@ -31,8 +33,8 @@ class Yard:
     client: httpx.Client
     docker: DockerDaemon | None
 
-    def create(self, slug: str, image: str, pools: str) -> None:
-        body = {"slug": slug, "dockerImage": image, "gpuTypes": pools, "idleTimeoutSeconds": 1}
+    def create(self, slug: str, image: str, pools: str, **more: Any) -> None:
+        body = {"slug": slug, "dockerImage": image, "gpuTypes": pools, "idleTimeoutSeconds": 1} | more
         answer = self.client.post("/v1/deployments", json=body)
         assert answer.status_code == 201, answer.text
 
@@ -72,19 +74,22 @@ def yard(tmp_path_factory: pytest.TempPathFactory, new_database_url: Callable[[]
     handler = folder / "handler.py"
     handler.write_text(HTTP_HANDLER.replace('Server((""', 'Server((os.environ["HOST"]'))  # each Droplet has an address
     with ExitStack() as stack:
-        docker = None
+        docker, door = None, None
         hosts: list[dict[str, Any]] = []
         try:
             docker = stack.enter_context(DockerDaemon())
+            door = stack.enter_context(ContainerDoor(docker.host, DOOR))
             hosts.append({"name": "lab", "host": docker.host, "pools": {"CPU": 4}})
         except DockerMissing:
             pass
         environment = {
             "STACKYARD_DATABASE_URL": new_database_url(), "STACKYARD_DOCKER_HOSTS": json.dumps(hosts),
             "STACKYARD_CLOUD_CALLS_PER_MINUTE": "100000", "STACKYARD_CLOUD_CALLS_PER_HOUR": "1000000",
-            "STACKYARD_SWEEP_PERIOD_SECONDS": "1",
+            "STACKYARD_SWEEP_PERIOD_SECONDS": "1", "STACKYARD_WORKER_PUBLIC_URL": f"http://127.0.0.1:{DOOR}",
         }  # fmt: skip
         running = stack.enter_context(Installation(folder / "yard", boot_seconds=0.1, environment=environment))
+        if door is not None:
+            door.target = httpx.URL(running.url).port or 80
         client = stack.enter_context(
             httpx.Client(base_url=running.url, headers={"Authorization": f"Bearer {running.api_key}"}, timeout=60)
         )
@@ -111,6 +116,18 @@ def test_image_becomes_an_endpoint_that_wakes_and_sleeps(yard: Yard, target: str
     else:
         inventory = httpx.get(f"{yard.installation.cloud_url}/_sandbox/inventory").json()
         assert inventory["live_droplets"] == 0
+
+
+def test_unmodified_runpod_image_asks_for_its_jobs_from_its_container(yard: Yard) -> None:
+    """The document's echo handler, built as its Dockerfile does."""
+    if yard.docker is None:
+        pytest.skip("no Docker daemon can run here")
+    checks = {"RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true"}  # they ask for 4 GB and the internet
+    yard.create("runpod", runpod_image(yard.docker), "CPU", env=checks)
+    ended = yard.run("runpod", {"prompt": "a cat astronaut"})
+    assert (ended["status"], ended["output"]) == ("succeeded", {"echo": {"prompt": "a cat astronaut"}}), ended
+    yard.await_status("runpod", "asleep")
+    yard.delete("runpod")
 
 
 def test_image_that_nobody_has_fails_in_words(yard: Yard) -> None:
