@@ -50,8 +50,8 @@ _HOPELESS_WORDS = (
 _CAPACITY_WORDS = _HOPELESS_WORDS[:6]
 _PORT_WORDS = ("port is already allocated", "address already in use")
 
-LOST = "Lost"
-"""Why an SSH server that answered once does not answer any more."""
+SILENT, LOST = "Silent", "Lost"
+"""An SSH server that answered once does not: for a moment, or for so long that its machine may be gone."""
 
 NO_KEY = "no sshPublicKey was given: nobody can log in; make another pod with one"
 
@@ -296,8 +296,13 @@ def ssh_answer(
     """
     answers = greeting.startswith("SSH-")
     until = now + policy.ssh_pause(now - since, answers=answers)
-    known = before is not None and before.changed_at >= since and (before.status or before.reason == LOST)
-    reason = "Answers" if answers else LOST if known else "NoAnswer"
+    known = before is not None and before.changed_at >= since and (before.status or before.reason in (SILENT, LOST))
+    is_lost = before is not None and (
+        before.reason == LOST or (before.reason == SILENT and now - before.changed_at >= policy.lost_after)
+    )
+    reason = "Answers" if answers else (LOST if is_lost else SILENT) if known else "NoAnswer"
+    if reason == SILENT:
+        until = now + policy.silent_period
     message = "" if answers else f"its SSH server answers no more ({error})" if known else (
         f"no SSH server answers in the container yet ({error or 'something else does'}): the image has to start one on "
         "port 22 and let in the key in $PUBLIC_KEY, which is also in /root/.ssh/authorized_keys"

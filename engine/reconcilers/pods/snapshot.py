@@ -137,6 +137,8 @@ class PodPolicy:
         leftovers_after: what is still there so long after a successful destroy is deleted one by one.
         ssh_schedule: (while younger than, ask this often) a machine whose SSH server does not answer yet.
         ssh_period: how often one that answers, or has not for long, is asked.
+        silent_period: how often an SSH server that answered before is asked while it does not.
+        lost_after: how long it has to be silent before its machine is looked for.
         container_period: how often a Docker host is asked for a pod's container.
         steady_after: a container that was started again is steady once it ran for so long.
     """
@@ -152,6 +154,8 @@ class PodPolicy:
         (timedelta(minutes=15), timedelta(seconds=3)),
     )
     ssh_period: timedelta = timedelta(seconds=60)
+    silent_period: timedelta = timedelta(seconds=3)
+    lost_after: timedelta = timedelta(seconds=15)
     container_period: timedelta = timedelta(seconds=10)
     steady_after: timedelta = timedelta(seconds=30)
 

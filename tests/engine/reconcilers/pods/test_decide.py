@@ -132,6 +132,13 @@ def test_a_machine_that_vanished_is_looked_for_once_and_made_again() -> None:
     world.run(seconds=90)
     assert world.started == [UP, UpdateKind.REFRESH, UP] and world.made == ["r1/0", "r1/1"]
     assert world.snapshot.phase is PodPhase.RUNNING and condition(world, SSH_REACHABLE).reason == "Answers"
+    world.answers = False  # busy for a moment
+    while condition(world, SSH_REACHABLE).status:
+        world.run(seconds=1)
+    assert condition(world, SSH_REACHABLE).reason == "Silent" and world.snapshot.phase is PodPhase.RUNNING
+    world.answers = True
+    world.run(seconds=10)
+    assert condition(world, SSH_REACHABLE).reason == "Answers" and len(world.started) == 3
     world.answers = False  # its server ended, the machine is there
     world.run(seconds=300)
     assert world.started[3:] == [UpdateKind.REFRESH, UP] and world.made == ["r1/0", "r1/1"]
