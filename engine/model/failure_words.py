@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 _RESOURCE = re.compile(r"^(?!pulumi:)[a-z][\w-]*:[\w/.-]+:\w+\b")  # `digitalocean:index/droplet:Droplet (r1-0): …`
-_PLACES = re.compile(r"(?:file|https?|s3|postgres(?:ql)?(?:\+\w+)?)://\S+|(?<![\w.])/(?:[\w.-]+/)+[\w.-]+")
+_PLACES = re.compile(r"(?:file|https?|tcp|unix|ssh|s3|postgres(?:ql)?(?:\+\w+)?)://\S+|(?<![\w.])/(?:[\w.-]+/)+[\w.-]+")
 _LIST = re.compile(r" \d+ errors? occurred:\s*\n\s*\*")
 """Providers head even a single reason so: what went wrong is on the next line."""
 _LONGEST = 300

@@ -18,9 +18,9 @@ _NO_IMAGE = (
     "unauthorized: authentication required", "no matching manifest",
 )  # fmt: skip
 _REFUSED = (
-    "capacity", "not available in", "unavailable in", "out of stock", "sold out", "droplet limit", "no daemon",
-    "cannot connect to the docker daemon", "connection refused", "unreachable", "could not select device driver",
-    "no space left", "all predefined address pools",
+    "capacity", "not available in", "unavailable in", "out of stock", "sold out", "droplet limit",
+    "no docker daemon answers", "the docker daemon at", "cannot connect to the docker daemon", "connection refused",
+    "unreachable", "could not select device driver", "no space left", "all predefined address pools",
 )  # fmt: skip
 _NAMED = re.compile(r"\(([\w-]+)\)")
 _IMAGE_RESOURCE = re.compile(r"docker:index(?:/remoteImage)?:RemoteImage\b")

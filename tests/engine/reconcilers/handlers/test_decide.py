@@ -187,6 +187,23 @@ def test_place_the_cloud_refuses_is_passed_over_for_a_while() -> None:
     assert "not available in nyc2" in world.condition(CAPACITY_AVAILABLE).message
 
 
+def test_docker_host_that_does_not_answer_is_passed_over() -> None:
+    words = "no Docker daemon answers at tcp://10.0.0.9:2376: refused; see that dockerd runs there"
+
+    def fails(workers: tuple[Worker, ...]) -> str:
+        new = [w.name for w in workers if w.host == "local"]
+        heading = f"docker:index:Container ({new[0]})" if new else "docker:index:Network (local-network)"
+        return f"{heading}: 1 error occurred:\n\t* {words}" if "local" in world.s.prepared_hosts else ""
+
+    world = HandlerWorld(places=(LOCAL, replace(LOCAL, host="far")), fails=fails)
+    world.run(2)
+    assert world.s.prepared_hosts == ("far",) and world.s.phase is HandlerPhase.ASLEEP
+    world.submit()
+    world.run(5)
+    assert [(w.host, w.phase.value) for w in world.s.workers] == [("far", "ready")]
+    assert "no Docker daemon answers at …" in world.condition(CAPACITY_AVAILABLE).message
+
+
 def test_nowhere_to_go_is_said_and_tried_again() -> None:
     world = HandlerWorld(places=(replace(LOCAL, free=0),))
     world.submit()
