@@ -10,9 +10,10 @@ import ipaddress
 import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from engine.model.errors import InvalidSpec, StackyardError
 
@@ -67,8 +68,8 @@ class AddressRule:
             InvalidSpec: it is not http(s), has no host, carries credentials, is too long, or names a place that is
                 not public.
         """
-        parts = _split(url)
-        host = parts.hostname or ""
+        _require_whole(url)
+        host = _asked_for(url)
         literal = _literal(host)
         if literal is not None and not self.admits(literal):
             raise InvalidSpec(_refused(url_shown(url), host), field="webhook_url")
@@ -113,7 +114,7 @@ def url_shown(url: str) -> str:
     return urlunsplit((parts.scheme, host + port, parts.path, "", ""))
 
 
-def _split(url: str) -> SplitResult:
+def _require_whole(url: str) -> None:
     if len(url) > LONGEST_URL:
         raise InvalidSpec(
             f"the webhook URL has {len(url)} characters, {LONGEST_URL} are the limit", field="webhook_url"
@@ -129,7 +130,23 @@ def _split(url: str) -> SplitResult:
         raise InvalidSpec("a webhook URL must not carry a user name or password", field="webhook_url")
     if any(c.isspace() or ord(c) < 0x20 for c in url):
         raise InvalidSpec("a webhook URL must not contain white space", field="webhook_url")
-    return parts
+
+
+def _asked_for(url: str) -> str:
+    """The host as the client will ask for it: `１２７.0.0.1` and `127。0。0。1` are addresses too.
+
+    Raises:
+        InvalidSpec: it is no name that can be asked for.
+    """
+    try:
+        host = URL(url).raw_host or ""
+        url.encode()
+    except ValueError as err:
+        raise InvalidSpec("the host of the webhook URL cannot be a name", field="webhook_url") from err
+    host = host.lower().removesuffix(".")
+    if host.replace(".", "").isdigit() and _literal(host) is None:  # 127.1, 2130706433: old spellings of addresses
+        raise InvalidSpec(f"the webhook URL names {host!r}, which is no address of four numbers", field="webhook_url")
+    return host
 
 
 def _literal(host: str) -> Address | None:

@@ -45,8 +45,9 @@ class WebhookSender:
         resolver = CheckedResolver(self._rule, aiohttp.ThreadedResolver())
         connector = aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, force_close=True, limit=0)
         self._session = aiohttp.ClientSession(
-            connector=connector, timeout=TIMEOUT, trust_env=False, headers={"user-agent": USER_AGENT}
-        )
+            connector=connector, timeout=TIMEOUT, trust_env=False, auto_decompress=False,
+            headers={"user-agent": USER_AGENT, "accept-encoding": "identity"},
+        )  # fmt: skip
         return self
 
     async def __aexit__(

@@ -99,7 +99,8 @@ def test_secret_of_a_job_goes_into_its_address() -> None:
     "url",
     ["http://127.0.0.1/", "http://10.1.2.3:80/x", "https://[::1]/", "https://[::ffff:10.0.0.1]/", "http://localhost/",
      "http://169.254.169.254/latest/meta-data", "http://100.64.0.1/", "http://0.0.0.0/", "http://[fe80::1]/",
-     "http://[64:ff9b::a00:1]/", "http://[2002:7f00:1::]/", "http://224.0.0.1/", "http://api.localhost/"],
+     "http://[64:ff9b::a00:1]/", "http://[2002:7f00:1::]/", "http://224.0.0.1/", "http://api.localhost/",
+     "http://１２７.0.0.1/", "http://169。254。169。254/", "http://①②⑦.⓪.⓪.①:8080/x", "http://ｌocalhost./"],
 )  # fmt: skip
 def test_places_that_are_not_public_are_refused(url: str) -> None:
     with pytest.raises(InvalidSpec, match="not a public address"):
@@ -109,7 +110,8 @@ def test_places_that_are_not_public_are_refused(url: str) -> None:
 @pytest.mark.parametrize(
     "url",
     ["", "ftp://a.example/", "https:///x", "https://user:pw@a.example/", "https://a.example:0/", "https://a.example:x/",
-     "https://a.example/ x", "https://a.example/" + "x" * 2048],
+     "https://a.example/ x", "https://a.example/" + "x" * 2048, "http://127.1/", "http://2130706433/",
+     "https://a.example/\ud800"],
 )  # fmt: skip
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(InvalidSpec, match="webhook URL"):
