@@ -30,6 +30,7 @@ class Card:
         task: what runs it, for workers over HTTP.
         seat: the worker whose time it takes.
         is_ending: its end is being written; whatever comes now is too late.
+        is_returning: that it waits again is being written: its worker was lost, once.
         is_over: this process has nothing to do with it any more.
         news: a partial output was kept, or the job ended.
         waiters: who waits for its end; each gets None, and reads what became of it.
@@ -64,6 +65,7 @@ class Card:
     error: str | None = None
     partial_count: int = 0
     is_ending: bool = False
+    is_returning: bool = False
     is_over: bool = False
     task: asyncio.Task[None] | None = None
     seat: WorkerEntry | None = None
@@ -121,7 +123,10 @@ class CardQueue:
 
     def remove(self, card: Card) -> bool:
         """Take one out of turn; False: it does not wait here."""
-        return self._waiting.pop(card.id, None) is not None
+        if self._waiting.get(card.id) is not card:  # another card of the same job, which its key had made before
+            return False
+        del self._waiting[card.id]
+        return True
 
     def cards(self) -> list[Card]:
         """All that wait, in no order."""

@@ -125,10 +125,10 @@ class Dispatcher:
             if not card.is_ending:
                 card.task = self.spawn(self._run(card))
             return Accepted(card.id, JobState.QUEUED)
-        if worker is not None:  # the lease was lost meanwhile
-            self._forget(card)
-        elif entry is not None and self.is_leading:
+        if worker is None and entry is not None and self.is_leading:
             self._queue(entry, card)
+        else:  # another process begins it: who waits for it asks the store
+            self._forget(card)
         return Accepted(card.id, JobState.QUEUED)
 
     def _announcement(self, card: Card, entry: HandlerEntry | None, *, is_begun: bool) -> tuple[str, str] | None:

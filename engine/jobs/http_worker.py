@@ -69,6 +69,8 @@ class HttpWorkers:
             connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, keepalive_timeout=20),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,  # a megabyte of it could be a gigabyte in memory
+            headers={"Accept-Encoding": "identity"},
         )
 
     async def close(self) -> None:
@@ -119,8 +121,6 @@ class HttpWorkers:
         if (answer.content_length or 0) > MAX_OUTPUT_BYTES:
             answer.close()
             return None
-        if answer.content_length is not None:
-            return await answer.read()
         content = bytearray()
         async for chunk in answer.content.iter_any():
             content += chunk
@@ -189,7 +189,7 @@ def outcome_of(status: int, content: bytes, concurrency: int | None = None) -> O
 
 def _concurrency(answer: aiohttp.ClientResponse) -> int | None:
     given = answer.headers.get(_CONCURRENCY, "")
-    return min(1000, int(given)) if given.isascii() and given.isdigit() and int(given) > 0 else None
+    return min(1000, int(given)) if len(given) < 10 and given.isascii() and given.isdigit() and int(given) else None
 
 
 def _refuse_constant(name: str) -> NoReturn:

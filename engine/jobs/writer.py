@@ -111,18 +111,28 @@ class HeldLease:
 
     Attributes:
         deadline: until when nobody else can have taken it (monotonic), measured from before its renewal was sent.
+        is_lost: a write was refused: what memory says is not what was written, so the lease is taken anew.
     """
 
     lease: Lease | None = None
     deadline: float = 0.0
+    is_lost: bool = False
+
+    @property
+    def token(self) -> int | None:
+        return self.lease.token if self.lease else None
 
     def holds(self, session: Session, clock: Clock) -> bool:
         """Whether this process may write as the one that dispatches, until the transaction's end."""
-        if self.lease is None or clock.monotonic() >= self.deadline:
+        lease = self.lease
+        if lease is None or self.is_lost:
             return False
-        if session.get_bind().dialect.name == "sqlite":  # whoever writes here writes alone: nobody can take it now
-            return True
-        return leases.is_held(session, self.lease, clock.now())
+        session.connection()  # begins: on SQLite whoever has begun writes alone, so nobody can take it from now on
+        is_held = clock.monotonic() < self.deadline
+        if is_held and session.get_bind().dialect.name != "sqlite":
+            is_held = leases.is_held(session, lease, clock.now(), lock=True)
+        self.is_lost = self.is_lost or not is_held
+        return is_held
 
 
 @dataclass
@@ -231,7 +241,7 @@ class Writer:
                 if batch.results[index] is True:
                     records += op.usage
                     if op.ended:
-                        self.tell(session, op.ended, now)
+                        self._tell(session, op.ended, now)
             for index, note in batch.of(Note):
                 if index in fenced or not note.is_fenced:
                     batch.results[index] = note.write(session)
@@ -250,6 +260,7 @@ class Writer:
             if is_begun and not is_held:  # nobody may begin it here: it waits
                 op.row.update(state=JobState.QUEUED.value, attempts=0, worker="", pool="", protocol="", started_at=None)
                 is_begun = False
+                changes.record(session, jobs.JOBS, op.row["handler_id"], now)  # whoever dispatches now has to hear of it
             payload = {"job_id": op.row["id"], "part": "input", "sealed": sealed[index]}
             batch.results[index] = is_begun
             if op.is_once:
@@ -283,6 +294,12 @@ class Writer:
         chosen = [(i, op) for i, op in batch.of(kind) if i in allowed]
         for (index, _), is_done in zip(chosen, write(session, [op.values for _, op in chosen]), strict=True):
             batch.results[index] = is_done
+
+    def _tell(self, session: Session, ended: Ended, now: datetime) -> None:
+        try:
+            self.tell(session, ended, now)
+        except (StackyardError, ValueError, RecursionError) as err:  # before anything of it was written
+            _log.error("a job's webhook cannot be told", job_id=ended.job_id, error=str(err))
 
     def _record_usage(self, session: Session, records: Iterable[UsageRecord], now: datetime) -> None:
         listed = list(records)

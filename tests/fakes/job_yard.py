@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
@@ -147,7 +148,9 @@ class Yard:
         return found
 
 
+@contextmanager
 def serve(yard: Yard, folder: Path) -> Iterator[Yard]:
+    """A gateway in a thread until the block ends."""
     table, metrics = RouteTable(), GatewayMetrics()
     feed = RouteFeed(yard.database, table, yard.sealer, yard.clock)
     proxy = ApiProxy(folder / "no.sock", max_body_bytes=2**20)
@@ -167,9 +170,11 @@ def serve(yard: Yard, folder: Path) -> Iterator[Yard]:
         assert thread.is_alive()
         thread.join(0.005)
     yard.url, yard.service = f"http://127.0.0.1:{port}", service
-    yield yard
-    server.should_exit = True
-    thread.join(30)
+    try:
+        yield yard
+    finally:
+        server.should_exit = True
+        thread.join(30)
 
 
 def new_yard(store: Database) -> Yard:

@@ -19,7 +19,8 @@ def empty_yard(store: Database) -> Yard:
 @pytest.fixture
 def yard(empty_yard: Yard, tmp_path: Path) -> Iterator[Yard]:
     """A gateway that accepts and dispatches jobs."""
-    yield from serve(empty_yard, tmp_path)
+    with serve(empty_yard, tmp_path) as served:
+        yield served
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -147,17 +148,13 @@ async def working(folder: Path, program: str) -> AsyncIterator[FakeDesk]:
         env = {"PATH": os.environ["PATH"], "HOME": str(folder), "RUNPOD_SKIP_GPU_CHECK": "true"} | dict(told)
         with (folder / "log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-u", "handler.py", cwd=folder, env=env, stdout=log, stderr=log
+                sys.executable, "-u", "handler.py", cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True
             )
             try:
                 yield served.desk
             finally:
-                process.terminate()
-                try:
-                    await asyncio.wait_for(process.wait(), 5)
-                except TimeoutError:
-                    process.kill()
-                    await process.wait()
+                os.killpg(process.pid, signal.SIGKILL)  # its heartbeat is a process of its own
+                await process.wait()
 
 
 ECHO = """# handler.py
