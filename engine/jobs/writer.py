@@ -260,7 +260,7 @@ class Writer:
             if is_begun and not is_held:  # nobody may begin it here: it waits
                 op.row.update(state=JobState.QUEUED.value, attempts=0, worker="", pool="", protocol="", started_at=None)
                 is_begun = False
-                changes.record(session, jobs.JOBS, op.row["handler_id"], now)  # whoever dispatches now has to hear of it
+                changes.record(session, jobs.JOBS, op.row["handler_id"], now)  # to whoever dispatches now
             payload = {"job_id": op.row["id"], "part": "input", "sealed": sealed[index]}
             batch.results[index] = is_begun
             if op.is_once:

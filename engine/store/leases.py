@@ -76,10 +76,14 @@ def release(session: Session, lease: Lease, now: datetime) -> None:
     session.connection().execute(update(LeaseRow).where(_is(lease)).values(expires_at=now))
 
 
-def is_held(session: Session, lease: Lease, now: datetime) -> bool:
-    """Whether exactly this holder, with this token, still holds it: the guard inside a transaction that writes."""
+def is_held(session: Session, lease: Lease, now: datetime, *, lock: bool = False) -> bool:
+    """Whether exactly this holder, with this token, still holds it: the guard inside a transaction that writes.
+
+    Args:
+        lock: nobody takes it, not even when it runs out meanwhile, before the transaction ends.
+    """
     query = select(LeaseRow.token).where(_is(lease), col(LeaseRow.expires_at) > now)
-    return session.exec(query).first() is not None
+    return session.exec(query.with_for_update() if lock else query).first() is not None
 
 
 def get(session: Session, name: str) -> LeaseRow | None:
