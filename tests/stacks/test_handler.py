@@ -41,7 +41,7 @@ class Recorder(pulumi.runtime.Mocks):
         self.providers[args.name] = args.provider or ""
         state = {**args.inputs, "ipv4Address": f"127.0.0.{len(made)}", "status": "active", "imageId": "sha256:1"}
         if "ports" in args.inputs:
-            state["ports"] = [{**p, "external": 32768 + len(made)} for p in args.inputs["ports"]]
+            state["ports"] = [{**p, "external": 32769 + int(args.name[1:])} for p in args.inputs["ports"]]
         return f"{args.name}-id", state
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[str, Any], None]:
@@ -109,7 +109,7 @@ def run(recorder: Recorder, work: HandlerWorkload) -> dict[str, Any]:
 
 def test_each_worker_is_an_isolated_container_that_knows_where_to_ask(recorder: Recorder) -> None:
     exported = run(recorder, workload(worker("w0", devices=("0",)), worker("w1", devices=("1",))))
-    first, second = recorder.resources["Container"]
+    first, second = sorted(recorder.resources["Container"], key=lambda c: str(c["name"]))
     assert (first["name"], second["name"]) == ("hdl-abc-w0", "hdl-abc-w1")
     assert first["image"] == "sha256:1" and first["command"] == list(SPEC.start_command)
     assert (first["gpus"], second["gpus"]) == ("device=0", "device=1")
@@ -128,7 +128,7 @@ def test_each_worker_is_an_isolated_container_that_knows_where_to_ask(recorder: 
 
 def test_hosts_have_a_provider_each_and_keep_the_image_without_workers(recorder: Recorder) -> None:
     run(recorder, workload(worker("w3", host="far", pool="CPU"), hosts=(LOCAL, FAR)))
-    assert [p["host"] for p in recorder.resources["docker"]] == [LOCAL.host, FAR.host]
+    assert sorted(p["host"] for p in recorder.resources["docker"]) == sorted([LOCAL.host, FAR.host])
     assert [image["name"] for image in recorder.resources["RemoteImage"]] == [SPEC.image] * 2
     assert "far-docker" in recorder.providers["w3"] and "gpus" not in recorder.resources["Container"][0]
 
