@@ -38,6 +38,9 @@ RENEW_SECONDS = 1.5
 POLL_SECONDS = 0.1
 RELOAD_SECONDS = 60.0
 ACTIVITY_SECONDS = 0.2
+QUIET_SECONDS = 1.0
+"""What nobody acts on (jobs in flight, signs of life) is written at most so often per worker."""
+
 IDLE_RECORD_SECONDS = 10.0
 HEARTBEAT_SECONDS = 5.0
 """How often an idle worker over HTTP is asked whether it lives."""
@@ -84,6 +87,7 @@ class Leader:
     _loaded_at: float = float("-inf")
     _prices_known: int = 0
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
+    _forgotten: set[tuple[str, int]] = field(default_factory=set)
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
     # the lease
@@ -103,6 +107,8 @@ class Leader:
             await asyncio.shield(self._give_back())
 
     async def _renew_or_take(self) -> None:
+        if self.dispatcher.is_leading and self.dispatcher.held.is_lost:
+            self._abandon("a write was refused; it is read anew what there is")
         began, lease = self.clock.monotonic(), self.dispatcher.held.lease
         renewed = await self._write(lambda session: self._renewed(session, lease))
         if renewed is None:
@@ -143,12 +149,14 @@ class Leader:
         self.dispatcher.drop_everything()
 
     async def _take_over(self, lease: Lease) -> None:
-        """Begin to dispatch with what the store says."""
-        self.dispatcher.held.lease = lease
+        """Begin to dispatch with what the store says: nothing is decided before all of it is known."""
         await self.load()
         rows = await asyncio.to_thread(self._read_running)
+        self.dispatcher.held.lease, self.dispatcher.held.is_lost = lease, False
         for row in rows:
             self._take_over_job(row)
+        self._loaded_at = float("-inf")  # the next look sees to drained, silent and ended workers
+        self._wanted.set()
         for entry in self.dispatcher.roster:
             entry.has_more = True
             self.dispatcher.pump(entry)
@@ -164,6 +172,8 @@ class Leader:
         if entry is None or row.id in entry.cards:
             return
         card = card_of(row)
+        ran = (self.clock.now() - (row.started_at or row.created_at)).total_seconds()
+        card.started_monotonic = self.clock.monotonic() - max(0.0, ran)
         entry.cards[card.id] = card
         worker = entry.workers.get(row.worker)
         if row.protocol == Protocol.RUNPOD and worker is not None and worker.worker.phase is not WorkerPhase.EXITED:
@@ -236,17 +246,20 @@ class Leader:
     async def _load(self) -> None:
         """Read all handler deployments."""
         began = self.clock.monotonic()
-        seq, known = await asyncio.to_thread(self._read_all)
+        seq, known, waiting = await asyncio.to_thread(self._read_all)
         for handler_id in self.dispatcher.roster.ids() - known.keys():
             self._apply(handler_id, None)
         for handler_id, one in known.items():
             self._apply(handler_id, one)
+        for handler_id in waiting:  # what other processes said of them is among the changes that are skipped
+            self._more_waits(handler_id)
         self._seq, self._loaded_at = seq, began
 
-    def _read_all(self) -> tuple[int, dict[str, _Known | None]]:
+    def _read_all(self) -> tuple[int, dict[str, _Known | None], Sequence[str]]:
         with self.database.read() as session:
             seq = changes.latest(session)
-            return seq, {row.id: self._known(session, row) for row in handlers.all_living(session)}
+            known = {row.id: self._known(session, row) for row in handlers.all_living(session)}
+            return seq, known, jobs.handlers_waited_for(session)
 
     def _read_handler(self, session: Session, handler_id: str) -> _Known | None:
         row = handlers.get(session, handler_id)
@@ -311,7 +324,8 @@ class Leader:
             known.is_suspect = True
         if not self.dispatcher.is_leading:
             return
-        if worker.phase is WorkerPhase.EXITED and known.cards:
+        if worker.phase is WorkerPhase.EXITED:
+            known.has_worked = False
             self.dispatcher.lose(entry, known, worker.reason or "its process ended")
         if worker.phase is WorkerPhase.DRAINING and not known.cards and known.drained_at is None:
             known.drained_at, known.is_dirty = at, True
@@ -347,7 +361,7 @@ class Leader:
         entry = self.dispatcher.roster.get(row.handler_id)
         card = entry.cards.get(row.id) if entry else None
         if card is not None and JobState(row.state).is_terminal:
-            self.dispatcher.drop(card)
+            self.dispatcher.drop(card, is_cancelled=row.state == JobState.CANCELLED)
 
     # time
 
@@ -370,6 +384,7 @@ class Leader:
                     await self._record_idle()
                 if now - last_sweep >= SWEEP_SECONDS:
                     last_sweep = now
+                    await self._adopt_forgotten()
                     await self._sweep()
             except (StackyardError, SQLAlchemyError) as err:
                 _log.warning("jobs cannot be looked after now", error=str(err))
@@ -394,24 +409,26 @@ class Leader:
 
     async def _write_activity(self) -> None:
         """What workers do now, of those where it changed."""
-        now = self.clock.now()
-        dirty = [w for e in self.dispatcher.roster for w in e.workers.values() if w.is_dirty]
-        if not dirty:
+        now, at = self.clock.monotonic(), self.clock.now()
+        workers = [w for e in self.dispatcher.roster for w in e.workers.values()]
+        news = [w for w in workers if w.news(now) != w.written_news]
+        others = [w for w in workers if w.is_dirty and w not in news and now - w.written >= QUIET_SECONDS]
+        if not news and not others:
             return
-        news = [w for w in dirty if w.news != w.written_news]
-        loud, quiet = [w.row() for w in news], [w.row() for w in dirty if w not in news]
-        for worker in dirty:
-            worker.is_dirty, worker.written_news = False, worker.news
+        loud, quiet = [w.row() for w in news], [w.row() for w in others]
+        before = {w: w.written_news for w in news}
+        for worker in (*news, *others):
+            worker.is_dirty, worker.written_news, worker.written = False, worker.news(now), now
 
         def write(session: Session) -> None:
-            handlers.put_activity(session, loud, now)
-            handlers.put_activity(session, quiet, now, announce=False)
+            handlers.put_activity(session, loud, at)
+            handlers.put_activity(session, quiet, at, announce=False)
 
         try:
             await self.writer.put(Note(write))
         except StackyardError:
-            for worker in dirty:
-                worker.is_dirty = True
+            for worker in (*news, *others):
+                worker.is_dirty, worker.written_news = True, before.get(worker, worker.written_news)
             raise
 
     async def _expire(self) -> None:
@@ -442,6 +459,26 @@ class Leader:
             await self.writer.put(note)
         except StackyardError as err:
             _log.warning("idle time cannot be recorded", error=err.message)
+
+    async def _adopt_forgotten(self) -> None:
+        """See to jobs that are open in the store and nobody's here, whatever happened: found twice, it is no passing
+        moment. Waiting ones come back with every reload."""
+        rows = await asyncio.to_thread(self._read_running)
+        forgotten = {
+            (row.id, row.attempts): row
+            for row in rows
+            if (entry := self.dispatcher.roster.get(row.handler_id)) and row.id not in entry.cards
+        }
+        for key in self._forgotten & forgotten.keys():
+            _log.warning("a job that nobody ran is begun again", job_id=key[0])
+            self._take_over_job(forgotten[key])
+        self._forgotten = set(forgotten)
+        for row in await asyncio.to_thread(self._read_orphans):
+            await self._cancel(card_of(row), "the deployment was deleted")
+
+    def _read_orphans(self) -> Sequence[JobRow]:
+        with self.database.read() as session:
+            return jobs.orphans(session)
 
     async def _sweep(self) -> None:
         """Delete what is older than its retention, a thousand at a time."""

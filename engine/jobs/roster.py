@@ -12,6 +12,7 @@ from engine.jobs.cards import Card, CardQueue
 from engine.model.handler import HandlerPhase, HandlerSpec, Protocol, Worker, WorkerPhase
 from engine.store.handler_tables import WorkerActivityRow
 
+IDLE_SECONDS = 0.5
 GOING = frozenset({WorkerPhase.DRAINING, WorkerPhase.EXITED})
 
 
@@ -79,6 +80,7 @@ class WorkerEntry:
     askers: deque[asyncio.Future[None]] = field(default_factory=deque)
     is_dirty: bool = False
     written_news: tuple[bool, bool, bool] = (False, False, False)
+    written: float = float("-inf")
 
     @property
     def name(self) -> str:
@@ -104,10 +106,10 @@ class WorkerEntry:
     def has_room(self) -> bool:
         return len(self.cards) < self.concurrency
 
-    @property
-    def news(self) -> tuple[bool, bool, bool]:
-        """What the reconciler acts on: ready, idle, drained."""
-        return self.ready_at is not None, self.idle_since is not None, self.drained_at is not None
+    def news(self, now: float) -> tuple[bool, bool, bool]:
+        """What the reconciler acts on: ready, idle for a while, drained. Between two jobs a worker is not idle."""
+        is_idle = self.idle_from is not None and now - self.idle_from >= IDLE_SECONDS
+        return self.ready_at is not None, is_idle, self.drained_at is not None
 
     def idle_begins(self, now: float, at: datetime) -> None:
         self.idle_from, self.idle_since, self.idle_counted = now, at, 0.0
@@ -133,7 +135,7 @@ class WorkerEntry:
         self.last_seen_at = recorded.last_seen_at
         if self.ready_at is not None:
             self.idle_begins(now, recorded.idle_since or at)
-        self.written_news = self.news
+        self.written_news = self.news(now)
 
     def row(self) -> WorkerActivityRow:
         return WorkerActivityRow(
