@@ -32,7 +32,7 @@ from engine.model.worker_token import worker_token
 from engine.store import changes, jobs
 from engine.store.database import Database
 from engine.store.job_tables import JobRow
-from engine.store.sealing import Sealer
+from engine.store.sealing import CannotOpen, Sealer
 
 MOST_LOADED = 5000
 """Waiting jobs of one deployment in memory; the others are in the store and come when these have gone."""
@@ -44,6 +44,7 @@ MOST_RUNNING = 2000
 WAKE_SECONDS = 1.0
 """The reconciler is told at most so often that jobs of a deployment wait."""
 
+_MOST_MS = 2**31 - 1
 _MICRO = Decimal("0.000001")
 _log = structlog.get_logger("jobs")
 
@@ -107,7 +108,7 @@ class Dispatcher:
         is_idle = entry is not None and not entry.queue and not entry.has_more and not entry.suspended_reason
         worker = entry.free_worker() if self.is_leading and entry and is_idle and not is_once else None
         if entry is not None and self.is_leading:
-            entry.cards[card.id] = card
+            entry.cards.setdefault(card.id, card)  # its key may have made it before
         if worker is not None:
             self.seat(card, worker)
             row |= _begun(card)
@@ -122,10 +123,11 @@ class Dispatcher:
             self._forget(card)
             return Accepted(card.id, JobState.QUEUED, is_new=False)
         if worker is not None and is_begun:
-            if not card.is_ending:
+            if not card.is_ending and card.seat is worker:
                 card.task = self.spawn(self._run(card))
             return Accepted(card.id, JobState.QUEUED)
-        if worker is None and entry is not None and self.is_leading:
+        if worker is None and entry is not None and self.is_leading and not card.is_over:
+            entry.cards[card.id] = card
             self._queue(entry, card)
         else:  # another process begins it: who waits for it asks the store
             self._forget(card)
@@ -217,7 +219,7 @@ class Dispatcher:
         seconds = worker.meter.leave(now, card.busy_mark)
         if not worker.cards:
             worker.idle_begins(now, at)
-            if worker.is_going:
+            if worker.is_going and self.is_leading:
                 worker.drained_at = at
         if self._held_back:
             self._pump_held_back()
@@ -260,6 +262,10 @@ class Dispatcher:
             self.suspect(worker)
             await self.again(card, str(err))
             return
+        except Exception as err:  # noqa: BLE001 (the attempt's edge: a job is never left with a worker that has lost it)
+            _log.exception("a job cannot be run", job_id=card.id, worker=worker.name)
+            await self.again(card, f"it could not be asked: {err!r}")
+            return
         if outcome.concurrency:
             worker.concurrency = outcome.concurrency
         await self.finish(card, outcome)
@@ -289,22 +295,29 @@ class Dispatcher:
     async def again(self, card: Card, why: str) -> None:
         """A job's worker died under it: it waits again, or fails when it was begun often enough. Not billed."""
         entry = self.roster.get(card.handler_id)
-        if card.is_ending:
+        if card.is_ending or card.is_returning:
             return
-        name = card.worker
+        name, worker = card.worker, card.seat
         self._stop(card)
+        if worker is not None:
+            worker.has_worked = False  # what it did is not billed, nor that it does nothing now
         if entry is None or card.attempts >= entry.spec.max_attempts:
             error = f"its worker was lost {card.attempts} times, the last time {name}: {why}"
             await self.end(card, JobState.FAILED, Reason.WORKER_LOST, error=error)
             return
         _log.info("a job is begun again", job_id=card.id, worker=name, attempt=card.attempts, reason=why)
+        card.is_returning = True
         is_waiting = await self._put(Requeue({"id": card.id, "attempts": card.attempts}))
+        card.is_returning = False
         if not is_waiting or card.is_ending:
             if not is_waiting:
                 self._forget(card)
             return
         card.advance(JobState.QUEUED)
         card.worker, card.started_at, card.partial_count = "", None, 0
+        if self.roster.get(card.handler_id) is not entry:
+            await self.cancel(card, Reason.HANDLER_GONE, "the deployment was deleted")
+            return
         entry.queue.push(card)
         self.pump(entry)
 
@@ -350,7 +363,8 @@ class Dispatcher:
         card.is_ending = True
         now = self.clock.now()
         has_run = card.started_at is not None
-        execution = int((self.clock.monotonic() - card.started_monotonic) * 1000) if has_run else 0
+        ran = int((self.clock.monotonic() - card.started_monotonic) * 1000) if has_run else 0
+        execution = min(ran, _MOST_MS)
         delay = ((card.started_at or now) - card.created_at) // timedelta(milliseconds=1)
         usage, cost = self._priced(card, billed)
         ended = None
@@ -430,7 +444,7 @@ class Dispatcher:
 
     async def _put(self, operation: Operation) -> Any:
         """Write, however long the database does not answer; falsy when another process dispatches by then."""
-        pause = 0.1
+        pause, token = 0.1, self.held.token
         while True:
             try:
                 return await self.writer.put(operation)
@@ -438,6 +452,8 @@ class Dispatcher:
                 return False
             except Unavailable:
                 await self.clock.sleep(pause)
+                if self.held.token != token:  # what is in memory was read anew since: this is of before
+                    return False
                 pause = min(2.0, pause * 2)
 
     def _forget(self, card: Card) -> None:
@@ -453,7 +469,10 @@ class Dispatcher:
     # workers
 
     def suspect(self, worker: WorkerEntry) -> None:
-        """Send nothing to a worker until it answers again."""
+        """Send nothing to a worker until it answers again; nor is it paid for until it worked again."""
+        entry = self.roster.get(worker.handler_id)
+        worker.count_idle(self.clock.monotonic(), self.clock.now(), entry.spec.idle_timeout_seconds if entry else 0)
+        worker.has_worked = False
         worker.is_suspect = worker.is_dirty = True
         self.watch(worker)
 
@@ -505,18 +524,24 @@ class Dispatcher:
         """A job that a worker took from an earlier dispatcher, and may still be doing."""
         now, at = self.clock.monotonic(), self.clock.now()
         worker.idle_ends(now, at, 0)
+        worker.drained_at, worker.is_dirty = None, True
         worker.cards[card.id] = card
         card.seat, card.busy_mark = worker, worker.meter.enter(now)
         card.started_monotonic = now - max(0.0, (at - (card.started_at or at)).total_seconds())
         worker.seen = now
         self.running += 1
 
-    def drop(self, card: Card) -> None:
-        """Another process ended this job."""
-        self._stop(card)
+    def drop(self, card: Card, *, is_cancelled: bool) -> None:
+        """Another process ended this job; what it ran until it was cancelled is billed like one cancelled here."""
+        usage, _ = self._priced(card, self._stop(card))
+        if usage and is_cancelled and not card.is_ending:
+            self.spawn(self._record(Note(lambda _: None, usage=usage)))
         self._forget(card)
         if entry := self.roster.get(card.handler_id):
             self.pump(entry)
+
+    async def _record(self, note: Note) -> None:
+        await self._put(note)
 
     def drop_everything(self) -> None:
         """Another process dispatches now."""
@@ -537,8 +562,18 @@ class Dispatcher:
     # the store
 
     async def input_of(self, card: Card) -> bytes | None:
-        """What was sent in with a job, read back."""
-        return await asyncio.to_thread(self.read_content, card.id, "input")
+        """What was sent in with a job, read back, however long the database does not answer; None: it is not kept."""
+        pause = 0.1
+        while True:
+            try:
+                return await asyncio.to_thread(self.read_content, card.id, "input")
+            except SQLAlchemyError as err:
+                _log.warning("what a job was sent cannot be read now", job_id=card.id, error=str(err.__cause__ or err))
+                await self.clock.sleep(pause)
+                pause = min(2.0, pause * 2)
+            except CannotOpen as err:
+                _log.error("what a job was sent cannot be opened", job_id=card.id, error=err.message)
+                return None
 
     def read_content(self, job_id: str, part: str) -> bytes | None:
         """What is kept of a job; blocks."""

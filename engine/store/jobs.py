@@ -16,6 +16,7 @@ from sqlmodel import Session, col
 
 from engine.model.job import JobState
 from engine.store import changes
+from engine.store.handler_tables import HandlerRow
 from engine.store.job_tables import JobPartialRow, JobPayloadRow, JobRow
 from engine.store.ledger import CHUNK, ignoring_known
 
@@ -242,6 +243,21 @@ def expired(session: Session, now: datetime, *, limit: int = 500) -> Sequence[Jo
     due = and_(col(j.state) == JobState.QUEUED.value, col(j.expires_at) <= now)
     query = select(j).where(due).order_by(col(j.expires_at)).limit(limit)
     return session.execute(query.execution_options(populate_existing=True)).scalars().all()
+
+
+def handlers_waited_for(session: Session) -> Sequence[str]:
+    """Handler deployments with waiting jobs."""
+    j = _JOBS.c
+    query = select(j.handler_id).where(j.state == JobState.QUEUED.value).distinct()
+    return session.connection().execute(query).scalars().all()
+
+
+def orphans(session: Session, *, limit: int = 500) -> Sequence[JobRow]:
+    """Jobs that are not over, of handler deployments that are gone."""
+    j, h = JobRow, HandlerRow
+    is_open = col(j.state).in_([JobState.QUEUED.value, JobState.RUNNING.value])
+    gone = select(col(h.id)).where(col(h.deleted_at).is_not(None))
+    return session.execute(select(j).where(is_open, col(j.handler_id).in_(gone)).limit(limit)).scalars().all()
 
 
 def queue_facts(session: Session, handler_id: str) -> QueueFacts:

@@ -1,0 +1,87 @@
+"""Moments in which a job could get lost: each of them leaves it to be done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from engine.model.handler import WorkerPhase
+from engine.model.worker_token import worker_token
+from engine.store import handlers
+from engine.store.handler_tables import WorkerActivityRow
+from tests.fakes.handler_server import HandlerServer, Reply, echo
+from tests.fakes.job_yard import Yard
+
+
+def test_a_key_that_comes_again_does_not_take_the_waiting_job_away(yard: Yard, server: HandlerServer) -> None:
+    handler_id = yard.add_handler()
+    with yard.client() as client:
+        first, again = (
+            client.post("/v1/gpu/run/echo", json={"input": 1}, headers={"Idempotency-Key": "k"}).json()["job_id"]
+            for _ in range(2)
+        )
+    assert first == again
+    yard.change(handler_id, workers=yard.workers(server))
+    assert yard.ended(first)["output"] == {"echo": 1}
+
+
+def test_a_refused_write_takes_the_lease_and_all_jobs_anew(yard: Yard, server: HandlerServer) -> None:
+    assert yard.service is not None
+    held = yard.service.dispatcher.held
+    yard.until(lambda: held.lease)
+
+    def refused(body: dict[str, Any]) -> Reply:
+        server.answer = echo
+        held.is_lost = True  # as when it was renewed too late for the end of this job
+        return echo(body)
+
+    server.answer = refused
+    yard.add_handler(server)
+    job = yard.ended(yard.run(job_input=1))
+    assert (job["status"], job["attempts"]) == ("succeeded", 2)
+
+
+def test_a_draining_worker_keeps_its_job_when_the_lease_is_taken_anew(yard: Yard) -> None:
+    assert yard.service is not None
+    held = yard.service.dispatcher.held
+    handler_id = yard.add_handler("http://127.0.0.1:9")
+    job_id = yard.run(job_input=1)
+
+    def seen() -> WorkerActivityRow:
+        with yard.database.read() as session:
+            return handlers.activity(session, handler_id)["w0"]
+
+    with yard.client({"Authorization": worker_token("token", handler_id, "w0")}) as worker:
+        yard.until(lambda: worker.get(f"/v2/{handler_id}/job-take/w0").status_code == 200)
+        token = held.token
+        yard.change(handler_id, workers=yard.workers("http://127.0.0.1:9", phase=WorkerPhase.DRAINING))
+        yard.until(lambda: yard.service.dispatcher.roster.get(handler_id).workers["w0"].is_going)
+        held.is_lost = True
+        yard.until(lambda: held.token not in (None, token))
+        second = yard.service.jobs.dispatcher.roster.get(handler_id).workers["w0"]
+        yard.until(lambda: not second.is_dirty and second.cards)
+        assert seen().drained_at is None
+        assert worker.post(f"/v2/{handler_id}/job-done/w0/{job_id}", json={"output": 2}).status_code == 200
+        assert yard.ended(job_id)["output"] == 2
+        yard.until(lambda: seen().drained_at)
+
+
+def test_an_input_that_cannot_be_read_at_once_is_read_later(
+    yard: Yard, server: HandlerServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert yard.service is not None
+    dispatcher, failures = yard.service.dispatcher, [OperationalError("", {}, Exception("gone"))]
+    read = dispatcher.read_content
+
+    def unlucky(job_id: str, part: str) -> bytes | None:
+        if failures:
+            raise failures.pop()
+        return read(job_id, part)
+
+    monkeypatch.setattr(dispatcher, "read_content", unlucky)
+    handler_id = yard.add_handler()
+    job_id = yard.run(job_input="x" * 20_000)
+    yard.change(handler_id, workers=yard.workers(server))
+    assert yard.ended(job_id)["attempts"] == 1 and not failures
