@@ -5,7 +5,7 @@ Jobs themselves are `job.py`; a dedicated model deployment is `deployment.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -166,6 +166,17 @@ class Refusal(_Frozen):
     region: str = ""
     why: str
     until: datetime
+
+
+def is_in_stack(worker: Worker, refusals: Iterable[Refusal]) -> bool:
+    """Whether the stack has a worker.
+
+    One that ended leaves it; but not while its Docker host is passed over: nothing can be removed there, and trying
+    would hold up everything else of the stack.
+    """
+    if worker.phase is not WorkerPhase.EXITED:
+        return True
+    return bool(worker.endpoint and worker.host) and any(r.host == worker.host for r in refusals)
 
 
 class ColdStart(_Frozen):

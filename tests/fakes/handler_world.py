@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from engine.model.deployment import Condition, UpdateKind, UpdateState
-from engine.model.handler import HandlerPhase, HandlerSpec, Worker, WorkerPhase, advance
+from engine.model.handler import HandlerPhase, HandlerSpec, Worker, WorkerPhase, advance, is_in_stack
 from engine.model.stack import StackOutputs
 from engine.reconcilers.deployments.snapshot import (
     RESOURCES_PRESENT,
@@ -66,6 +66,7 @@ class HandlerWorld:
         self.exists: dict[str, Worker] = {}
         self.peak = 0
         self.killed: list[str] = []
+        self.silent_hosts: set[str] = set()
         self.log: list[Action] = []
         self._ids = 0
 
@@ -117,7 +118,7 @@ class HandlerWorld:
         update = self.s.open_update
         if update is None:
             return
-        wanted = tuple(w for w in self.s.workers if w.phase is not WorkerPhase.EXITED)
+        wanted = tuple(w for w in self.s.workers if is_in_stack(w, self.s.refusals))
         failure = self.fails(wanted) if update.kind is UpdateKind.UP else ""
         state = UpdateState.FAILED if failure else UpdateState.SUCCEEDED
         outputs = StackOutputs(
@@ -214,6 +215,10 @@ class HandlerWorld:
                     self.activity.pop(name, None)
             case CheckWorkers(names):
                 found = {n: self.dead[n] for n in names if n in self.dead}
+                silent = {w.name for w in self.s.workers if w.name in names and w.host in self.silent_hosts}
+                since = {n: at for n, at in self.s.silent.items() if n not in names or n in silent}
+                self.s = replace(self.s, silent=dict.fromkeys(silent, self.now) | since)
+                found = {n: why for n, why in found.items() if n not in silent}
                 self.s = replace(
                     self.s, checked={**self.s.checked, **dict.fromkeys(names, self.now)},
                     ended={**self.s.ended, **found},

@@ -28,7 +28,7 @@ from engine.reconcilers.deployments.snapshot import (
     Wait,
 )
 from engine.reconcilers.handlers.observe import HandlerObservation, PlacesOf, free_places
-from engine.reconcilers.handlers.processes import ProcessBook, WorkerHost
+from engine.reconcilers.handlers.processes import ProcessBook, Silent, WorkerHost
 from engine.reconcilers.handlers.snapshot import (
     Action,
     CheckWorkers,
@@ -175,12 +175,18 @@ class HandlerApplier:
         asked = [worker for worker in workers if worker.name in names]
         known = [Credentials(row.worker_fingerprint, worker_token(token, row.id, w.name)) for w in asked]
         found = await asyncio.gather(
-            *(self.processes.why_ended(row.id, w, c) for w, c in zip(asked, known, strict=True))
+            *(self.processes.why_ended(row.id, w, c) for w, c in zip(asked, known, strict=True)),
+            return_exceptions=True,
         )
         now = self.clock.now()
         for worker, why in zip(asked, found, strict=True):
-            self.book.note(row.id, worker.name, why, now)
-        return any(why is not None for why in found)
+            if isinstance(why, Silent):
+                self.book.note_silence(row.id, worker.name, now)
+            elif isinstance(why, BaseException):
+                raise why
+            else:
+                self.book.note(row.id, worker.name, why, now)
+        return any(isinstance(why, str) for why in found)
 
     async def _owned(self, row: HandlerRow) -> list[Resource]:
         return await self.targets.owned(stack_name(row.id), row.prepared_hosts)

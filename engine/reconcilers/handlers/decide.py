@@ -86,6 +86,8 @@ def _realise(s: Snapshot, now: datetime, ids: Iterator[str], policy: HandlerPoli
         list(s.workers), s.workers_made, list(s.prepared_hosts), _failures_of(s), still_refused(s.refusals, now),
         list(s.cold_starts),
     )  # fmt: skip
+    answering = {r.host for r in s.refusals} - {r.host for r in plan.refusals}
+    plan.follows |= any(w.phase is WorkerPhase.EXITED and w.endpoint and w.host in answering for w in plan.workers)
     _note_progress(s, plan, now)
     _note_ends(s, plan, now, policy)
     _heed(plan, verdict(s, plan.workers, now, policy), s, now)
@@ -142,6 +144,13 @@ def _note_ends(s: Snapshot, plan: _Plan, now: datetime, policy: HandlerPolicy) -
         if worker.phase not in (*LIVE, WorkerPhase.DRAINING):
             continue
         ended = s.ended.get(worker.name)
+        if ended is None and (ended := _silenced(s, worker, now, policy)) and worker.host:
+            until = now + policy.refused_for
+            places = {(p.pool, p.region) for p in s.places if p.host == worker.host} | {(worker.pool, worker.region)}
+            plan.refusals += tuple(
+                Refusal(pool=pool, target=worker.target, host=worker.host, region=region, why=ended, until=until)
+                for pool, region in sorted(places)
+            )
         if ended is None and worker.phase is WorkerPhase.BOOTING:
             deadline = worker.phase_since + policy.boot_timeout
             if deadline <= now:
@@ -161,6 +170,15 @@ def _note_ends(s: Snapshot, plan: _Plan, now: datetime, policy: HandlerPolicy) -
         plan.move(worker, WorkerPhase.EXITED, now, ended)
 
 
+def _silenced(s: Snapshot, worker: Worker, now: datetime, policy: HandlerPolicy) -> str | None:
+    """Why a worker that was ready counts as ended, although nobody says so."""
+    since = s.silent.get(worker.name)
+    if since is None or worker.phase is WorkerPhase.BOOTING:
+        return None
+    allowed = policy.busy_silence_allowed if is_busy(s, worker.name) else policy.silence_allowed
+    return "its host does not answer" if since + allowed <= now else None
+
+
 def _heed(plan: _Plan, found: Verdict, s: Snapshot, now: datetime) -> None:
     """Draw the consequences of a failed operation."""
     if found.no_image:
@@ -178,6 +196,7 @@ def _heed(plan: _Plan, found: Verdict, s: Snapshot, now: datetime) -> None:
         plan.workers = [w for w in plan.workers if w.host not in found.lost_hosts]
         plan.follows = True
     plan.refusals = (*plan.refusals, *found.refusals)
+    plan.follows |= found.is_stuck  # without removing it, for as long as its host is passed over
 
 
 def _remove_drained(s: Snapshot, plan: _Plan, now: datetime, policy: HandlerPolicy) -> None:

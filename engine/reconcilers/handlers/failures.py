@@ -35,12 +35,14 @@ class Verdict:
         refusals: places to pass over for a while.
         lost: workers that were to be made there.
         lost_hosts: hosts where not even network and image could be made.
+        is_stuck: a worker that ended could not be removed, because its host does not answer.
     """
 
     no_image: str = ""
     refusals: tuple[Refusal, ...] = ()
     lost: frozenset[str] = frozenset()
     lost_hosts: frozenset[str] = frozenset()
+    is_stuck: bool = False
 
 
 def says_no_image(ended: str) -> bool:
@@ -65,18 +67,22 @@ def verdict(s: Snapshot, workers: Sequence[Worker], now: datetime, policy: Handl
     coming = [w for w in workers if w.phase is WorkerPhase.CREATING]
     hosts = {host for host in s.prepared_hosts if any(n == host or n.startswith(f"{host}-") for n in named)}
     lost = [w for w in coming if w.name in named or (w.host and w.host in hosts)]
-    if not lost and not hosts:
+    stuck = [w for w in workers if w.phase is WorkerPhase.EXITED and w.host and w.endpoint and w.name in named]
+    if not lost and not hosts and not stuck:
         return Verdict()
     why = _sentence(lines, _REFUSED)
     until = now + policy.refused_for
     refused = {(w.pool, w.target, w.host, w.region) for w in lost}
-    refused |= {(p.pool, p.target, p.host, p.region) for p in s.places if p.host in hosts and p.host}
+    refused |= {(w.pool, w.target, w.host, w.region) for w in stuck}
+    silent = hosts | {w.host for w in stuck}
+    refused |= {(p.pool, p.target, p.host, p.region) for p in s.places if p.host in silent and p.host}
     return Verdict(
         refusals=tuple(
             Refusal(pool=pool, target=target, host=host, region=region, why=why, until=until)
             for pool, target, host, region in sorted(refused)
         ),
         lost=frozenset(w.name for w in lost),
+        is_stuck=bool(stuck),
         lost_hosts=frozenset(host for host in hosts if not _is_used(workers, host, {w.name for w in lost})),
     )
 

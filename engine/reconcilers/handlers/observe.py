@@ -66,6 +66,7 @@ def observe(session: Session, handler_id: str, places_of: PlacesOf, book: Proces
         places=free_places(session, places_of(spec.pools)),
         checked=book.checked(handler_id),
         ended=book.ended(handler_id),
+        silent=book.silent(handler_id),
         open_update=_view(open_update) if open_update else None,
         last_update=ended[-1] if ended else None,
         last_up=_last(session, handler_id, UpdateKind.UP),

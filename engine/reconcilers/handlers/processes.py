@@ -23,11 +23,19 @@ LOG_CHARACTERS = 2000
 _AGENT_SECONDS = 3.0
 
 
+class Silent(Exception):
+    """Nobody can say how a worker is: its host or its agent does not answer."""
+
+
 class WorkerHost(Protocol):
     """Where workers run."""
 
     async def why_ended(self, handler_id: str, worker: Worker, credentials: Credentials) -> str | None:
-        """Why its process does not run, with its last log lines; None: it runs, or nobody can say. Never raises."""
+        """Why its process does not run, with its last log lines; None: it runs.
+
+        Raises:
+            Silent: nobody can say.
+        """
         ...
 
 
@@ -45,12 +53,12 @@ class DockerWorkers:
         """See `WorkerHost.why_ended`."""
         host = self._hosts.get(worker.host)
         if host is None:
-            return None
+            raise Silent(f"the Docker host {worker.host} is not configured any more")
         name = f"{stack_name(handler_id)}-{worker.name}"
         try:
             return await asyncio.to_thread(lambda: _inspect(host.client(), name))
-        except (HostUnreachable, DockerException, requests.exceptions.RequestException, OSError):
-            return None
+        except (HostUnreachable, DockerException, requests.exceptions.RequestException, OSError) as err:
+            raise Silent("its Docker host does not answer") from err
 
 
 class AgentWorkers:
@@ -75,8 +83,8 @@ class AgentWorkers:
             if not exits:
                 return None
             return _ended(code, await self._get(worker, f"/logs?tail={LOG_LINES}", credentials))
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, AttributeError, TypeError):
-            return None
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, AttributeError, TypeError) as err:
+            raise Silent("its machine does not answer") from err
 
     async def _get(self, worker: Worker, path: str, credentials: Credentials) -> str:
         if self._session is None:
@@ -108,16 +116,23 @@ class ProcessBook:
     def __init__(self) -> None:
         self._checked: dict[str, dict[str, datetime]] = {}
         self._ended: dict[str, dict[str, str]] = {}
+        self._silent: dict[str, dict[str, datetime]] = {}
 
     def note(self, handler_id: str, worker: str, why_ended: str | None, at: datetime) -> None:
         """Remember one look."""
         self._checked.setdefault(handler_id, {})[worker] = at
+        self._silent.get(handler_id, {}).pop(worker, None)
         if why_ended is not None:
             self._ended.setdefault(handler_id, {})[worker] = why_ended
 
+    def note_silence(self, handler_id: str, worker: str, at: datetime) -> None:
+        """Remember that nobody could say anything."""
+        self._checked.setdefault(handler_id, {})[worker] = at
+        self._silent.setdefault(handler_id, {}).setdefault(worker, at)
+
     def forget(self, handler_id: str, workers: tuple[str, ...] | None = None) -> None:
         """Forget workers that are gone; None: all of that deployment."""
-        for book in (self._checked, self._ended):
+        for book in (self._checked, self._ended, self._silent):
             if workers is None:
                 book.pop(handler_id, None)
             else:
@@ -127,6 +142,10 @@ class ProcessBook:
     def checked(self, handler_id: str) -> Mapping[str, datetime]:
         """Worker → when it was looked at last."""
         return dict(self._checked.get(handler_id, {}))
+
+    def silent(self, handler_id: str) -> Mapping[str, datetime]:
+        """Worker → since when nobody could say anything of it."""
+        return dict(self._silent.get(handler_id, {}))
 
     def ended(self, handler_id: str) -> Mapping[str, str]:
         """Worker → why its process was found not to run."""

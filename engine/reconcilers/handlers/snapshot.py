@@ -94,6 +94,7 @@ class Snapshot:
         revision: of `workers` and `prepared_hosts`, as the stack has to follow them; update rows' generation.
         places: everywhere its pools can be had, in order of preference.
         checked: worker → when its process was last looked at; ended: those found not to run, in its log's last words.
+        silent: those nobody could say anything of → since when.
         failures: operations that failed in a row, of the same kind and revision as the last one.
     """
 
@@ -119,6 +120,7 @@ class Snapshot:
     places: tuple[Place, ...] = ()
     checked: Mapping[str, datetime] = field(default_factory=dict)
     ended: Mapping[str, str] = field(default_factory=dict)
+    silent: Mapping[str, datetime] = field(default_factory=dict)
     open_update: UpdateView | None = None
     last_update: UpdateView | None = None
     last_up: UpdateView | None = None
@@ -173,6 +175,8 @@ class HandlerPolicy:
         drain_grace: how long past its job's time limit a draining worker is waited for.
         undispatched_grace: how long the dispatcher gets to say that a draining worker which never worked is drained.
         refused_for: how long a place is passed over that refused.
+        silence_allowed: a ready worker whose host or agent says nothing for longer counts as ended; one that has jobs
+            after `busy_silence_allowed`.
         check_booting, check_running: how often processes are looked at.
         failed_after: failed operations in a row that show in the phase.
     """
@@ -183,6 +187,8 @@ class HandlerPolicy:
     drain_grace: timedelta = timedelta(seconds=30)
     undispatched_grace: timedelta = timedelta(seconds=2)
     refused_for: timedelta = timedelta(seconds=60)
+    silence_allowed: timedelta = timedelta(seconds=60)
+    busy_silence_allowed: timedelta = timedelta(seconds=300)
     check_booting: timedelta = timedelta(seconds=0.5)
     check_running: timedelta = timedelta(seconds=5)
     failed_after: int = 5

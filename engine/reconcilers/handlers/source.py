@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlmodel import Session
 
 from engine.model.errors import NotFound
-from engine.model.handler import StartFailures, WorkerPhase
+from engine.model.handler import Refusal, StartFailures, is_in_stack
 from engine.model.hosts import DockerHost
 from engine.model.stack import StackRequest
 from engine.model.workload import HandlerWorkload, WorkerIdentity
@@ -47,7 +47,8 @@ class HandlerSource:
         """Without the workers that are to go. A host that the operator took away is left out, with what is on it."""
         hosts = tuple(host for host in self.hosts if host.name in row.prepared_hosts)
         names = {"", *(host.name for host in hosts)}
-        workers = [w for w in handlers.workers_of(row) if w.phase is not WorkerPhase.EXITED and w.host in names]
+        refusals = [Refusal.model_validate(r) for r in row.refusals]
+        workers = [w for w in handlers.workers_of(row) if is_in_stack(w, refusals) and w.host in names]
         failures = StartFailures.model_validate(row.start_failures) if row.start_failures else None
         return HandlerWorkload(
             handler_id=row.id,

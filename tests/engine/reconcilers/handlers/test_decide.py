@@ -204,6 +204,26 @@ def test_docker_host_that_does_not_answer_is_passed_over() -> None:
     assert "no Docker daemon answers at …" in world.condition(CAPACITY_AVAILABLE).message
 
 
+def test_workers_of_a_host_that_died_are_made_elsewhere_and_removed_when_it_is_back() -> None:
+    def fails(workers: tuple[Worker, ...]) -> str:
+        removed = [n for n, w in world.exists.items() if n not in {x.name for x in workers} and w.host == "local"]
+        is_down = removed and "local" in world.silent_hosts
+        words = "no Docker daemon answers at tcp://10.0.0.9:2376"
+        return f"docker:index:Container ({removed[0]}): 1 error occurred:\n\t* {words}" if is_down else ""
+
+    world = HandlerWorld(
+        spec=SPEC.model_copy(update={"workers_min": 1}), places=(LOCAL, replace(LOCAL, host="far")), fails=fails
+    )  # fmt: skip
+    world.run(30)
+    world.silent_hosts.add("local")
+    world.run(120, every=5)
+    ready = [w for w in world.s.workers if w.phase.value == "ready"]
+    assert [w.host for w in ready] == ["far"] and world.phases["w0"] == "exited" and "w0" in world.exists
+    world.silent_hosts.clear()
+    world.run(90, every=5)
+    assert "w0" not in world.phases and "w0" not in world.exists and list(world.phases.values()) == ["ready"]
+
+
 def test_nowhere_to_go_is_said_and_tried_again() -> None:
     world = HandlerWorld(places=(replace(LOCAL, free=0),))
     world.submit()
