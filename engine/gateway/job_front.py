@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl
 
 from engine.gateway import asgi
@@ -50,14 +50,16 @@ class JobFront:
         """
         route = found.route
         caller = await self._caller(scope) if route.needs_key else None
-        try:
-            body = await asgi.read_body(scope, receive, route.limit_bytes)
-        except TooLarge as err:
-            raise TooLarge(route.too_large or err.message) from err
         request = Request(
             scope["method"], found.parts, dict(parse_qsl(scope["query_string"].decode("latin-1"))),
-            {k.decode("latin-1"): v.decode("latin-1") for k, v in reversed(scope["headers"])}, body, caller, request_id,
+            {k.decode("latin-1"): v.decode("latin-1") for k, v in reversed(scope["headers"])}, b"", caller, request_id,
         )  # fmt: skip
+        if route.admit is not None:
+            route.admit(request)
+        try:
+            request = replace(request, body=await asgi.read_body(scope, receive, route.limit_bytes))
+        except TooLarge as err:
+            raise TooLarge(route.too_large or err.message) from err
         if route.is_quick:
             await _send(await route.call(request), send)
         else:

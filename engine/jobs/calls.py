@@ -31,7 +31,7 @@ STREAM_WAIT_SECONDS = 15.0
 _FIELDS = ("input", "webhook_url", "policy")
 _POLICY = ("executionTimeout", "ttl")
 _SLUG = r"(?P<slug>(?!pods/|jobs/|run/|runsync/)[^/]+)"
-_ID = r"(?P<id>[^/]+)"
+_ID = r"(?P<id>[^/\x00]+)"
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class GpuCalls:
         """Partial outputs as server-sent events: `event: partial` each, `event: done` with the job at the end."""
         caller, job_id = caller_of(request), request.path["id"]
         last = request.headers.get("last-event-id", "")
-        after = int(last) if last.isascii() and last.isdigit() else -1
+        after = int(last) if last.isascii() and last.isdigit() and len(last) < 10 else -1
         first, view = await self.jobs.partials(caller, job_id, after=after)  # refusals come before the answer begins
         events = self._events(caller, job_id, after, first, view)
         return Answer(chunks=events, content_type="text/event-stream", headers=[("cache-control", "no-store")])
@@ -180,7 +180,10 @@ async def encoded(value: Any, size: int) -> bytes:
 
 
 def _dumps(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    except RecursionError as err:
+        raise InvalidSpec("the input is nested too deeply", field="input") from err
 
 
 async def _submission(request: Request) -> Submission:
@@ -230,7 +233,7 @@ def _wait_seconds(request: Request) -> float:
 
 
 def _number(text: str, name: str, most: int) -> int:
-    if text.isascii() and text.isdigit() and 1 <= int(text[:12]) <= most:
+    if text.isascii() and text.isdigit() and len(text) <= 12 and 1 <= int(text) <= most:
         return int(text)
     raise InvalidSpec(f"{name} is {text!r}: it has to be a number from 1 to {most}", field=name)
 
@@ -249,9 +252,10 @@ def _moment(text: str) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(text.replace(" ", "+"))
-    except ValueError as err:
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as err:
         raise InvalidSpec(f"since is {text!r}: write it as 2026-11-21T18:00:00Z", field="since") from err
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment
 
 
 def _cursor_of(view: JobView) -> str:
@@ -262,9 +266,9 @@ def _cursor(text: str) -> tuple[datetime, str] | None:
     if not text:
         return None
     try:
-        at, _, job_id = base64.urlsafe_b64decode(text.encode()).decode().partition(" ")
-        return datetime.fromisoformat(at), job_id
-    except (ValueError, binascii.Error) as err:
+        at, _, job_id = base64.urlsafe_b64decode(text.encode()).decode().replace("\0", "").partition(" ")
+        return datetime.fromisoformat(at).astimezone(UTC), job_id
+    except (ValueError, OverflowError, binascii.Error) as err:
         raise InvalidSpec("this cursor is none of ours: take nextCursor of a page", field="cursor") from err
 
 

@@ -64,6 +64,7 @@ class Card:
     output: bytes | None = None
     error: str | None = None
     partial_count: int = 0
+    partial_bytes: int = 0
     is_ending: bool = False
     is_returning: bool = False
     is_over: bool = False

@@ -41,6 +41,9 @@ REFILL_BELOW = 1000
 MOST_RUNNING = 2000
 """Requests to workers at the same time; beyond it deployments take turns by what is due first."""
 
+LEAST_RUNNING = 50
+"""So many every deployment may always have: nobody's long jobs take the last place from everybody."""
+
 WAKE_SECONDS = 1.0
 """The reconciler is told at most so often that jobs of a deployment wait."""
 
@@ -166,7 +169,7 @@ class Dispatcher:
         if not self.is_leading or entry.suspended_reason:
             return
         while entry.queue and (worker := entry.free_worker()):
-            if self.running >= MOST_RUNNING:
+            if self.running >= MOST_RUNNING and entry.running >= LEAST_RUNNING:
                 self._held_back.add(entry.id)
                 return
             card = entry.queue.pop()
@@ -314,7 +317,7 @@ class Dispatcher:
                 self._forget(card)
             return
         card.advance(JobState.QUEUED)
-        card.worker, card.started_at, card.partial_count = "", None, 0
+        card.worker, card.started_at, card.partial_count, card.partial_bytes = "", None, 0, 0
         if self.roster.get(card.handler_id) is not entry:
             await self.cancel(card, Reason.HANDLER_GONE, "the deployment was deleted")
             return

@@ -178,12 +178,16 @@ def outcome_of(status: int, content: bytes, concurrency: int | None = None) -> O
             f'the worker\'s answer is not JSON ({err}); a handler answers {{"output": …}}: {_quoted(content)}'
         )
     if isinstance(value, dict) and (error := value.get("error")):
-        return failed(error if isinstance(error, str) else json.dumps(error), Reason.HANDLER_ERROR)
+        words = error if isinstance(error, str) else _quoted(content)
+        return failed(words, Reason.HANDLER_ERROR)
     if status >= 400:
         return failed(f"the worker answered HTTP {status}: {_quoted(content)}", Reason.HANDLER_ERROR)
     if not isinstance(value, dict) or "output" not in value:
         return failed(f'the worker\'s answer has neither "output" nor "error"; {_EXPECTED}: {_quoted(content)}')
-    output = json.dumps(value["output"], separators=(",", ":")).encode()
+    try:
+        output = json.dumps(value["output"], separators=(",", ":")).encode()
+    except RecursionError:
+        return failed("the output is nested too deeply")
     return Outcome(output=output, concurrency=concurrency)
 
 

@@ -173,6 +173,11 @@ class HandlerEntry:
     wants_refill_again: bool = False
     wake_recorded: float = float("-inf")
 
+    @property
+    def running(self) -> int:
+        """Jobs that workers have."""
+        return sum(len(worker.cards) for worker in self.workers.values())
+
     def free_worker(self) -> WorkerEntry | None:
         """A worker over HTTP that has room: the least busy, of equals the one used last, so that others stay idle."""
         free = [w for w in self.workers.values() if w.is_usable and w.has_room]

@@ -6,16 +6,19 @@ Translates only: what happens to jobs is `desk.py`. Source: the `runpod` package
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 from engine.jobs.desk import TakenJob, WorkerDesk
+from engine.jobs.http_worker import LARGE_BYTES
 from engine.jobs.web import SMALL_BODY_BYTES, Answer, Call, Request, Route, json_answer
 from engine.model.clock import Clock
-from engine.model.errors import InvalidSpec, NotFound, Unauthenticated, Unavailable
+from engine.model.errors import InvalidSpec, NotFound, TooLarge, Unauthenticated, Unavailable
 
 POLL_SECONDS = 25.0
 """How long a request for work is held. The package gives up after 90 s and asks again; proxies often end it at 30."""
@@ -30,6 +33,10 @@ OUTPUT_BYTES = 20 * 1000 * 1000
 BODY_BYTES = 64 * 1024 * 1024
 """What is read of a result before its connection is cut: a result past `OUTPUT_BYTES` fails its job with the reason."""
 
+PROGRESS_BYTES = 1024 * 1024
+"""What a note of progress may have: it is read at every look at its job."""
+
+_T = TypeVar("_T")
 _WORKER = r"/v2/(?P<handler>[^/]+)/{verb}/(?P<worker>[^/]+)"
 _JOB = _WORKER + r"/(?P<job>[^/]+)"
 
@@ -48,8 +55,8 @@ class WorkerProtocol:
             _route("GET", _WORKER, "job-take-batch", self.take_batch),
             _route("GET", _WORKER, "job-stop", self.stop),
             _route("GET", _WORKER, "ping", self.ping),
-            _route("POST", _JOB, "job-done", self.done, BODY_BYTES),
-            _route("POST", _JOB, "job-stream", self.stream, BODY_BYTES),
+            _route("POST", _JOB, "job-done", self.done, BODY_BYTES, self._worker),
+            _route("POST", _JOB, "job-stream", self.stream, BODY_BYTES, self._worker),
         ]
 
     async def take(self, request: Request) -> Answer:
@@ -60,7 +67,7 @@ class WorkerProtocol:
     async def take_batch(self, request: Request) -> Answer:
         """`GET job-take-batch?batch_size=n`: 200 with a list of 1 to n jobs, or 204."""
         given = request.query.get("batch_size", "1")
-        if not given.isascii() or not given.isdigit() or not 1 <= int(given[:9]) <= LARGEST_BATCH:
+        if not given.isascii() or not given.isdigit() or len(given) > 3 or not 1 <= int(given) <= LARGEST_BATCH:
             raise InvalidSpec(f"batch_size is {given!r}: it has to be a number from 1 to {LARGEST_BATCH}")
         jobs = await self._take(request, int(given))
         return Answer(200, b"[" + b",".join(map(_job, jobs)) + b"]") if jobs else Answer(204)
@@ -92,23 +99,24 @@ class WorkerProtocol:
             what = f"the result has {len(request.body)} bytes, {OUTPUT_BYTES} are the limit: put it into storage"
             return _taken(await self.desk.done(handler, worker, job, error=what))
         try:
-            said = _object(request.body)
+            is_progress, output, error = await _beside(request.body, _result)
         except InvalidSpec as err:
             return _taken(await self.desk.done(handler, worker, job, error=f"the worker's result: {err.message}"))
-        if said.get("status") == "IN_PROGRESS":
-            return _taken(await self.desk.progress(handler, worker, job, _encode(said.get("output"))))
-        if error := said.get("error"):
-            return _taken(await self.desk.done(handler, worker, job, error=_words(error)))
-        return _taken(await self.desk.done(handler, worker, job, output=_encode(said.get("output"))))
+        if is_progress and len(output) > PROGRESS_BYTES:
+            raise TooLarge(f"a note of progress has {len(output)} bytes, {PROGRESS_BYTES} are the limit")
+        if is_progress:
+            return _taken(await self.desk.progress(handler, worker, job, output))
+        if error is not None:
+            return _taken(await self.desk.done(handler, worker, job, error=error))
+        return _taken(await self.desk.done(handler, worker, job, output=output))
 
     async def stream(self, request: Request) -> Answer:
         """`POST job-stream`: one partial output."""
         handler, worker = self._worker(request)
         if len(request.body) > OUTPUT_BYTES:
             raise InvalidSpec(f"a partial output has {len(request.body)} bytes, {OUTPUT_BYTES} are the limit")
-        said = _object(request.body)
-        chunk = said["output"] if "output" in said else {"error": said["error"]} if "error" in said else said
-        return _taken(await self.desk.stream(handler, worker, request.path["job"], _encode(chunk)))
+        chunk = await _beside(request.body, _chunk)
+        return _taken(await self.desk.stream(handler, worker, request.path["job"], chunk))
 
     async def _take(self, request: Request, limit: int) -> list[TakenJob]:
         try:
@@ -135,12 +143,34 @@ class WorkerProtocol:
         return handler, worker
 
 
-def _route(method: str, pattern: str, verb: str, call: Call, limit_bytes: int = SMALL_BODY_BYTES) -> Route:
-    return Route(method, re.compile(pattern.replace("{verb}", verb)), call, needs_key=False, limit_bytes=limit_bytes)
+def _route(
+    method: str, pattern: str, verb: str, call: Call, limit_bytes: int = SMALL_BODY_BYTES,
+    admit: Callable[[Request], object] | None = None,
+) -> Route:  # fmt: skip
+    return Route(
+        method, re.compile(pattern.replace("{verb}", verb)), call, needs_key=False, limit_bytes=limit_bytes, admit=admit
+    )
 
 
 def _job(job: TakenJob) -> bytes:
     return b'{"id":' + json.dumps(job.id).encode() + b',"input":' + job.input + b"}"
+
+
+async def _beside(body: bytes, read: Callable[[bytes], _T]) -> _T:
+    """Read a body; a large one in a thread: it would take the time of everybody else."""
+    return await asyncio.to_thread(read, body) if len(body) > LARGE_BYTES else read(body)
+
+
+def _result(body: bytes) -> tuple[bool, bytes, str | None]:
+    """Whether it is a note of progress, the output as JSON text, and what went wrong."""
+    said = _object(body)
+    error = said.get("error")
+    return said.get("status") == "IN_PROGRESS", _encode(said.get("output")), _words(error) if error else None
+
+
+def _chunk(body: bytes) -> bytes:
+    said = _object(body)
+    return _encode(said["output"] if "output" in said else {"error": said["error"]} if "error" in said else said)
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -150,7 +180,7 @@ def _object(body: bytes) -> dict[str, Any]:
         InvalidSpec: it is none; the message says what it is.
     """
     try:
-        said = json.loads(body)
+        said = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as err:
         raise InvalidSpec(f"not JSON: {err}") from err
     if not isinstance(said, dict):
@@ -158,12 +188,19 @@ def _object(body: bytes) -> dict[str, Any]:
     return said
 
 
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
 def _encode(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
+    except RecursionError as err:
+        raise InvalidSpec("it is nested too deeply") from err
 
 
 def _words(error: Any) -> str:
-    return error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)
+    return error if isinstance(error, str) else _encode(error).decode()
 
 
 def _taken(in_time: bool) -> Answer:

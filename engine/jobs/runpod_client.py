@@ -27,7 +27,7 @@ MOST_STREAMED = 10_000
 """Streams whose position is remembered; the longest unread one is forgotten and begins anew."""
 
 _ENDPOINT = r"/v2/(?P<slug>[^/]+)/"
-_JOB = r"/(?P<id>[^/]+)"
+_JOB = r"/(?P<id>[^/\x00]+)"
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _wait(request: Request) -> float:
     given = request.query.get("wait")
     if given is None:
         return SYNC_SECONDS
-    if not given.isascii() or not given.isdigit() or int(given[:9]) not in _WAIT_MS:
+    if not given.isascii() or not given.isdigit() or len(given) > 9 or int(given) not in _WAIT_MS:
         raise InvalidSpec(
             f"wait is {given!r}: it has to be from {_WAIT_MS.start} to {_WAIT_MS.stop - 1} milliseconds", field="wait"
         )

@@ -12,10 +12,13 @@ from engine.jobs.dispatcher import Dispatcher
 from engine.jobs.http_worker import Outcome
 from engine.jobs.roster import HandlerEntry, WorkerEntry
 from engine.jobs.writer import Note
-from engine.model.errors import NotFound, StaleLease, Unavailable
+from engine.model.errors import NotFound, StaleLease, TooLarge, Unavailable
 from engine.model.handler import Protocol, WorkerPhase
-from engine.model.job import JobState, Reason
+from engine.model.job import MAX_OUTPUT_BYTES, JobState, Reason
 from engine.store import jobs
+
+PARTIAL_OVERHEAD_BYTES = 100
+"""What a row costs beside its content: endless empty partial outputs are not free."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,9 @@ class Taking:
         card = known.cards.get(job_id)
         if card is None or card.is_ending:
             return False
+        card.partial_bytes += len(chunk) + PARTIAL_OVERHEAD_BYTES
+        if card.partial_bytes > MAX_OUTPUT_BYTES:
+            raise TooLarge(f"the partial outputs of a job are larger than {MAX_OUTPUT_BYTES} bytes together")
         number, card.partial_count = card.partial_count, card.partial_count + 1
         attempts, sealed = card.attempts, self.dispatcher.sealer.seal_bytes(chunk)
         is_kept = await self._write(Note(lambda s: jobs.add_partial(s, job_id, attempts, number, sealed)))

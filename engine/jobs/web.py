@@ -68,6 +68,7 @@ class Route:
         pattern: matched against the whole path; its named groups become `Request.path`.
         needs_key: a client's route, whose caller the gateway finds out; False: a worker's.
         is_quick: answered in milliseconds: not worth watching whether the client leaves, and never cancelled.
+        admit: refuses a request by its path and headers, before anything of its body is read.
         limit_bytes: larger bodies are a 413 with `too_large`, which says what to do instead.
     """
 
@@ -78,6 +79,7 @@ class Route:
     limit_bytes: int = SMALL_BODY_BYTES
     too_large: str = ""
     is_quick: bool = False
+    admit: Callable[[Request], object] | None = None
 
 
 @dataclass(frozen=True)

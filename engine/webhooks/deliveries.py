@@ -48,7 +48,7 @@ def enqueue(
     event: str,
     subject_id: str,
     url: str,
-    payload: Mapping[str, Any],
+    payload: Mapping[str, Any] | bytes,
     schedule: Schedule,
     idempotency_key: str,
     now: datetime,
@@ -59,13 +59,15 @@ def enqueue(
     """Write a message in the caller's transaction; returns its id. The URL was checked when it was given.
 
     Args:
+        payload: the message, or its JSON text.
         idempotency_key: names the news forever: told twice, it is sent once (`job:job_x:succeeded`).
         ordering_key: messages with the same one arrive in this order, each after the one before it ended.
         secret_sealed: signs this one instead of the organisation's secret (a subscription's own).
     """
+    body = payload if isinstance(payload, bytes) else encode(payload)
     row = DeliveryRow(
         id=ids.new_id("whd"), org_id=org_id, event=event, subject_id=subject_id, subscription_id=subscription_id,
-        url_sealed=sealer.seal(url), url_shown=url_shown(url), payload_sealed=sealer.seal(encode(payload).decode()),
+        url_sealed=sealer.seal(url), url_shown=url_shown(url), payload_sealed=sealer.seal(body.decode()),
         secret_sealed=secret_sealed, schedule=schedule.value, ordering_key=ordering_key,
         idempotency_key=idempotency_key, next_attempt_at=now, created_at=now,
     )  # fmt: skip

@@ -78,7 +78,7 @@ class WebhookSender:
 
 def encode(payload: object) -> bytes:
     """A message's body."""
-    return json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode()
+    return json.dumps(payload, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
 
 
 def _judge(status: int, text: str, retry_after: str | None, now: datetime) -> Outcome:
