@@ -76,8 +76,8 @@ def test_no_money_or_a_suspended_deployment_is_402(yard: Yard) -> None:
     handler_id = yard.add_handler()
     yard.change(handler_id, suspended_at=yard.clock.now(), suspended_reason="the balance is used up")
     with yard.client() as client:
-        answer = client.post("/v1/gpu/run/echo", json={"input": 1})
-        assert answer.status_code == 402 and "suspended" in answer.text
+        answer = yard.until(lambda: (a := client.post("/v1/gpu/run/echo", json={"input": 1})).status_code == 402 and a)
+        assert "suspended" in answer.text
         yard.change(handler_id, suspended_at=None, suspended_reason="", phase="failed", phase_reason="no such image")
         yard.until(lambda: client.post("/v1/gpu/run/echo", json={"input": 1}).status_code == 409)
     yard.make_poor()
