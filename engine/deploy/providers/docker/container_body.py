@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-import io
+import os
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from engine.deploy.property import PropertyMap
@@ -236,21 +236,58 @@ def endpoint(network: PropertyMap) -> Json:
     return body
 
 
-def uploaded(uploads: Sequence[PropertyMap], mtime: int) -> bytes:
-    """An archive with all files that go into a container before it starts.
+def uploaded(uploads: Sequence[PropertyMap], mtime: int) -> Iterator[bytes]:
+    """An archive with all files that go into a container before it starts, piece by piece: files may be of any size.
 
     Raises:
-        TypeFailure: a file on this machine cannot be read.
+        TypeFailure: a file on this machine cannot be read; said before the first piece, if it can be.
     """
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for upload in uploads:
-            content = _content(upload)
-            member = tarfile.TarInfo(upload["file"].lstrip("/"))
-            member.size, member.mtime, member.mode = len(content), mtime, _mode(upload)
-            _own(member, upload)
-            archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
+    return _archive([_member(upload, mtime) for upload in uploads])
+
+
+def _archive(members: Sequence[tuple[tarfile.TarInfo, bytes | Path]]) -> Iterator[bytes]:
+    for member, content in members:
+        yield member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+        yield from _pieces(content, member.size) if isinstance(content, Path) else (content,)
+        yield bytes(-member.size % tarfile.BLOCKSIZE)
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _member(upload: PropertyMap, mtime: int) -> tuple[tarfile.TarInfo, bytes | Path]:
+    member = tarfile.TarInfo(upload["file"].lstrip("/"))
+    content = _content(upload)
+    member.size = _size(content) if isinstance(content, Path) else len(content)
+    member.mtime, member.mode = mtime, _mode(upload)
+    _own(member, upload)
+    return member, content
+
+
+def _size(path: Path) -> int:
+    """Of a file that can be read."""
+    try:
+        with path.open("rb") as file:
+            return os.fstat(file.fileno()).st_size
+    except OSError as err:
+        raise _unreadable(path, err.strerror) from err
+
+
+def _pieces(path: Path, size: int) -> Iterator[bytes]:
+    """So many bytes of a file: the archive's header has promised them."""
+    left = size
+    try:
+        with path.open("rb", buffering=0) as file:
+            while left:
+                piece = file.read(min(MIB, left))
+                if not piece:
+                    raise _unreadable(path, f"it ended {left} bytes early: something shortened it")
+                left -= len(piece)
+                yield piece
+    except OSError as err:
+        raise _unreadable(path, err.strerror) from err
+
+
+def _unreadable(path: Path, why: str | None) -> TypeFailure:
+    return TypeFailure(f"could not read file {path}: {why}")
 
 
 def _own(member: tarfile.TarInfo, upload: Mapping[str, str]) -> None:
@@ -269,12 +306,10 @@ def _mode(upload: PropertyMap) -> int:
     return 0o744 if upload.get("executable") else 0o644
 
 
-def _content(upload: PropertyMap) -> bytes:
+def _content(upload: PropertyMap) -> bytes | Path:
+    """What the file is to hold, or a file that holds it."""
     if upload.get("contentBase64"):
         return base64.b64decode(upload["contentBase64"])
     if upload.get("source"):
-        try:
-            return Path(upload["source"]).read_bytes()
-        except OSError as err:
-            raise TypeFailure(f"could not read file {upload['source']}: {err.strerror}") from err
+        return Path(upload["source"])
     return str(upload.get("content") or "").encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -151,6 +152,29 @@ async def test_a_taken_port_is_said_and_the_next_update_starts_the_container(
     assert outputs["mustRun"] is True
     container = dockerd.client().containers.get(half.id)
     assert container.status == "running"
+
+
+async def test_files_of_this_machine_are_streamed_into_a_container(
+    bench: Any, dockerd: DockerDaemon, image: str, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights"
+    with weights.open("wb") as file:
+        file.truncate(64 << 20)
+        file.seek((32 << 20) + 1)
+        file.write(b"middle")
+    with weights.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    made = await bench.create(
+        CONTAINER,
+        image=image,
+        command=["sh", "-c", "sha256sum /mounts/w/weights; stat -c %a /mounts/w/weights"],
+        uploads=[{"file": "/mounts/w/weights", "source": str(weights), "sourceHash": "x", "permissions": "0444"}],
+        attach=True,
+        logs=True,
+        mustRun=False,
+    )  # fmt: skip
+    assert made.outputs["containerLogs"] == f"{digest}  /mounts/w/weights\n444\n"
+    await bench.delete(CONTAINER, made)
 
 
 async def test_a_create_that_fails_leaves_nothing(bench: Any, dockerd: DockerDaemon, image: str) -> None:
