@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import and_, delete, func, or_, update
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import aliased, defer
 from sqlmodel import Session, col, select
 
 from engine.store.tables import OrgRow
 from engine.store.webhook_tables import DeliveryAttemptRow, DeliveryRow, WebhookSecretRow
 
 _PENDING = "pending"
+_WITHOUT_PAYLOAD = defer(col(DeliveryRow.payload_sealed), raiseload=True)  # type: ignore[arg-type]
+"""Payloads have megabytes: lists of them must not fill the memory."""
 
 
 def secret_of(session: Session, org_id: str) -> WebhookSecretRow | None:
@@ -47,8 +49,14 @@ def insert_once(session: Session, row: DeliveryRow) -> DeliveryRow:
     return row
 
 
-def due(session: Session, now: datetime, *, limit: int) -> Sequence[DeliveryRow]:
-    """Deliveries that may be tried now, longest due first, [n], n ≤ limit: of one ordering key only the first left."""
+def due(session: Session, now: datetime, *, limit: int, each: int) -> Sequence[DeliveryRow]:
+    """Deliveries that may be tried now, longest due first, [n], n ≤ limit: of one ordering key only the first left.
+
+    Their payloads are not read: `payload_of`.
+
+    Args:
+        each: of one organisation so many at most: what somebody's receivers do not take keeps nobody else waiting.
+    """
     earlier = aliased(DeliveryRow)
     blocked = (
         select(earlier.id)
@@ -59,12 +67,22 @@ def due(session: Session, now: datetime, *, limit: int) -> Sequence[DeliveryRow]
         )
         .exists()
     )
-    query = select(DeliveryRow).where(
-        col(DeliveryRow.state) == _PENDING,
-        col(DeliveryRow.next_attempt_at) <= now,
-        or_(col(DeliveryRow.ordering_key).is_(None), ~blocked),
-    )
-    return session.exec(query.order_by(col(DeliveryRow.next_attempt_at)).limit(limit)).all()
+    at = col(DeliveryRow.next_attempt_at)
+    place = func.row_number().over(partition_by=col(DeliveryRow.org_id), order_by=at)
+    waiting = (
+        select(DeliveryRow.id, place.label("place"))
+        .where(
+            col(DeliveryRow.state) == _PENDING, at <= now, or_(col(DeliveryRow.ordering_key).is_(None), ~blocked)
+        )
+        .subquery()
+    )  # fmt: skip
+    query = select(DeliveryRow).join(waiting, waiting.c.id == col(DeliveryRow.id)).where(waiting.c.place <= each)
+    return session.exec(query.options(_WITHOUT_PAYLOAD).order_by(at).limit(limit)).all()
+
+
+def payload_of(session: Session, delivery_id: str) -> str:
+    """The sealed message; "" once it was forgotten."""
+    return session.exec(select(DeliveryRow.payload_sealed).where(DeliveryRow.id == delivery_id)).one()
 
 
 def claim(session: Session, delivery_id: str, attempts: int, now: datetime, hold: timedelta) -> bool:
@@ -127,7 +145,7 @@ def page(
     limit: int = 50,
 ) -> Sequence[DeliveryRow]:
     """Newest first, [n], n ≤ limit; `after` is the previous page's last id."""
-    query = select(DeliveryRow).where(DeliveryRow.org_id == org_id)
+    query = select(DeliveryRow).options(_WITHOUT_PAYLOAD).where(DeliveryRow.org_id == org_id)
     if subject_id is not None:
         query = query.where(DeliveryRow.subject_id == subject_id)
     if state is not None:

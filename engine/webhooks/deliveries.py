@@ -37,6 +37,9 @@ MOST_AT_ONCE = 64
 MOST_PER_HOST = 8
 """A slow receiver keeps this many attempts busy, not all of them."""
 
+MOST_PER_ORG = 16
+"""Nor do the slow receivers of one organisation, by however many names."""
+
 _log = structlog.get_logger("webhooks")
 
 
@@ -94,7 +97,7 @@ class DeliveryLoop:
     sender: WebhookSender
     clock: Clock
     _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    _busy_hosts: Counter[str] = field(default_factory=Counter)
+    _busy: Counter[str] = field(default_factory=Counter)
 
     async def run(self) -> None:
         """Send, for ever. Cancelled, it leaves open attempts to whoever runs after `HOLD`."""
@@ -115,10 +118,14 @@ class DeliveryLoop:
         began = 0
         for row in rows:
             host = urlsplit(row.url_shown).netloc
-            if row.id in self._running or len(self._running) >= MOST_AT_ONCE or self._busy_hosts[host] >= MOST_PER_HOST:
+            most = ((f"org {row.org_id}", MOST_PER_ORG), (host, MOST_PER_HOST))
+            if row.id in self._running or len(self._running) >= MOST_AT_ONCE:
                 continue
-            self._busy_hosts[host] += 1
-            self._running[row.id] = asyncio.create_task(self._attempt_and_forget(row, host))
+            if any(self._busy[name] >= allowed for name, allowed in most):
+                continue
+            names = [name for name, _ in most]
+            self._busy.update(names)
+            self._running[row.id] = asyncio.create_task(self._attempt_and_forget(row, names))
             began += 1
         return began
 
@@ -129,18 +136,17 @@ class DeliveryLoop:
 
     def _due(self) -> Sequence[DeliveryRow]:
         with self.database.read() as session:
-            return webhooks.due(session, self.clock.now(), limit=4 * MOST_AT_ONCE)
+            return webhooks.due(session, self.clock.now(), limit=4 * MOST_AT_ONCE, each=4 * MOST_PER_ORG)
 
-    async def _attempt_and_forget(self, row: DeliveryRow, host: str) -> None:
+    async def _attempt_and_forget(self, row: DeliveryRow, names: Sequence[str]) -> None:
         try:
             await self._attempt(row)
         except SQLAlchemyError as err:
             _log.warning("a webhook's attempt was not written down", delivery=row.id, error=str(err))
         finally:
             self._running.pop(row.id, None)
-            self._busy_hosts[host] -= 1
-            if self._busy_hosts[host] <= 0:
-                del self._busy_hosts[host]
+            self._busy.subtract(names)
+            self._busy += Counter()  # without those that are at nothing
 
     async def _attempt(self, row: DeliveryRow) -> None:
         number = row.attempts + 1
@@ -171,12 +177,13 @@ class DeliveryLoop:
             if not webhooks.claim(session, row.id, row.attempts, now, HOLD):
                 return None
         with self.database.write() as session:
+            payload = webhooks.payload_of(session, row.id)
             keys = (
                 [self.sealer.open(row.secret_sealed)]
                 if row.secret_sealed
                 else signing.keys_of(session, self.sealer, row.org_id, now)
             )
-        body = self.sealer.open(row.payload_sealed).encode()
+        body = self.sealer.open(payload).encode()
         url = self.sealer.open(row.url_sealed)
         if row.schedule == Schedule.JOB:
             url = signature.with_secret(url, keys[0], row.subject_id)

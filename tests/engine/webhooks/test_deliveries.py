@@ -314,3 +314,15 @@ async def test_ended_deliveries_are_forgotten_with_their_log(
         assert webhooks.prune(session, clock.now()) == 0
         assert webhooks.prune(session, clock.now() + timedelta(seconds=1)) == 1
         assert webhooks.get(session, made, org_id="org_1") is None and not webhooks.attempts_of(session, made)
+
+
+def test_what_one_organisation_has_due_hides_nobody_elses(database: Database, clock: FakeClock) -> None:
+    with database.write() as session:
+        orgs.insert(session, org_row(clock.now(), "org_2"))
+    for number in range(5):
+        enqueue(database, clock, f"https://h{number}.example/", f"many {number}")
+    clock.advance(1)
+    quick = enqueue(database, clock, "https://quick.example/", "quick", org_id="org_2")
+    with database.read() as session:
+        due = webhooks.due(session, clock.now(), limit=4, each=3)
+    assert [row.org_id for row in due] == ["org_1"] * 3 + ["org_2"] and due[-1].id == quick
