@@ -6,8 +6,9 @@ Moves no bytes: clients send them to signed URLs (`gateway/storage_door.py`, or 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from threading import BoundedSemaphore
 from urllib.parse import quote
 
 from sqlmodel import Session
@@ -30,6 +31,10 @@ PUT_TTL = timedelta(hours=1)
 """A PUT has to begin by then; it may take longer."""
 
 DOWNLOAD_TTL = timedelta(hours=1)
+MOST_READ = 4
+"""Objects read at the same time for their checksums: each takes a thread that requests need."""
+
+READ_WAIT_SECONDS = 5.0
 LONGEST_WORKER_TTL = timedelta(days=7)  # what S3 servers allow a presigned URL
 
 
@@ -52,6 +57,7 @@ class Storage:
     new_token: Callable[[], str]
     quota_bytes: int = 0
     s3: S3Place | None = None
+    _reading: BoundedSemaphore = field(default_factory=lambda: BoundedSemaphore(MOST_READ))
 
     def begin(self, caller: Principal, upload: Upload) -> StoredObjectRow:
         """Write down what is about to be stored.
@@ -129,7 +135,7 @@ class Storage:
             )
         _compare("size", size, row.declared_bytes, object_id)
         expected = {text for text in (sha256, row.declared_sha256) if text}
-        found = row.sha256 or (self.backend.sha256(row) if expected else None)
+        found = row.sha256 or (self._sha256(row) if expected else None)
         for text in sorted(expected):
             _compare("SHA-256", found, text, object_id)
         with self.database.write() as session:
@@ -142,6 +148,21 @@ class Storage:
                 self.require_room(session, caller.org_id, size)
             self._commit(session, current, size, found, caller.actor)
             return current
+
+    def _sha256(self, row: StoredObjectRow) -> str:
+        """Read the whole object; terabytes take hours, so only few at a time.
+
+        Raises:
+            Unavailable: enough are being read.
+        """
+        if not self._reading.acquire(timeout=READ_WAIT_SECONDS):
+            raise Unavailable(
+                "other objects are being read to compare their checksums; try again", retry_after_seconds=5
+            )
+        try:
+            return self.backend.sha256(row)
+        finally:
+            self._reading.release()
 
     def _commit(self, session: Session, row: StoredObjectRow, size: int, sha256: str | None, actor: str) -> None:
         now = self.clock.now()

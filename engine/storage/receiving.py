@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sqlmodel import Session
+
 from engine.model.clock import Clock
 from engine.model.errors import Conflict, InvalidSpec, NotFound, StorageFull
 from engine.model.storage import LARGEST_OBJECT, Phase, advance
@@ -16,7 +18,7 @@ from engine.storage.sessions import is_live, plan_of
 from engine.storage.signing import Grant, Use
 from engine.store import storage_objects
 from engine.store.database import Database
-from engine.store.storage_tables import UploadPartRow
+from engine.store.storage_tables import StoredObjectRow, UploadPartRow
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Receiver:
         Raises:
             InvalidSpec: it is shorter or longer than declared; nothing is kept.
             NotFound, Conflict: it was deleted, committed or ended meanwhile; nothing is kept.
-            StorageFull: the disk is.
+            StorageFull: the disk is, or the quota.
         """
         _require_size(writer.written, arrival)
         writer.close(keep=True)
@@ -98,10 +100,23 @@ class Receiver:
                 raise Conflict(f"{row.id} is committed and never changes: ask for a new upload")
             most = LARGEST_OBJECT
             if self._quota_bytes:
-                _, kept = storage_objects.at_rest(session, row.org_id)
-                own = (row.declared_bytes if row.size_bytes is None else row.size_bytes) or 0
-                most = min(most, max(0, self._quota_bytes - kept + own))
+                most = min(most, self._room(session, row))
             return Arrival(grant, self._new_id("blob"), 0, row.declared_bytes, most)
+
+    def _room(self, session: Session, row: StoredObjectRow) -> int:
+        """How many bytes an object may have beside what its organisation keeps."""
+        _, kept = storage_objects.at_rest(session, row.org_id)
+        own = (row.declared_bytes if row.size_bytes is None else row.size_bytes) or 0
+        return max(0, self._quota_bytes - kept + own)
+
+    def _require_room(self, session: Session, row: StoredObjectRow, size: int) -> None:
+        """Again at the end: others of the organisation may have come in at the same time.
+
+        Raises:
+            StorageFull: there is none any more.
+        """
+        if self._quota_bytes and size > (room := self._room(session, row)):
+            raise StorageFull(f"at most {room} bytes fit by now, {size} were sent", most_bytes=room)
 
     def _part(self, grant: Grant, announced_bytes: int | None) -> Arrival:
         """The part counts as missing from now on: its bytes are about to be written over."""
@@ -131,6 +146,7 @@ class Receiver:
                     raise NotFound(f"the object {arrival.grant.subject} was deleted while it was uploaded")
                 if row.phase == Phase.COMMITTED:
                     raise Conflict(f"{row.id} was committed while it was uploaded again: the first upload stays")
+                self._require_room(session, row, writer.written)
                 row.phase = advance(Phase(row.phase), Phase.UPLOADED)
                 old, row.location = row.location, arrival.blob
                 row.size_bytes, row.sha256, row.uploaded_at = writer.written, writer.sha256, now

@@ -69,6 +69,18 @@ def test_commit_while_another_upload_ends_keeps_what_was_committed(disk: DiskSto
     assert blobs(disk) == {committed.location}
 
 
+def test_quota_counts_what_came_in_at_the_same_time(disk: DiskStorage, store: Database, clock: FakeClock) -> None:
+    small = disk_storage(store, clock, disk.blobs.folder, quota_bytes=10)
+    rows = [small.service.begin(CALLER, FILE) for _ in range(2)]
+    arrivals = [small.receiver.begin(Grant(row.id, Use.PUT, clock.now()), None) for row in rows]
+    for _, writer in arrivals:
+        writer.write(b"8 bytes.")
+    small.receiver.end(*arrivals[0])
+    with pytest.raises(StorageFull):
+        small.receiver.end(*arrivals[1])
+    assert len(blobs(small)) == 1
+
+
 def test_full_disk_is_said_and_nothing_is_lost(disk: DiskStorage, store: Database, clock: FakeClock) -> None:
     row = disk.service.begin(CALLER, FILE)
     put(disk, row.id, b"kept")
