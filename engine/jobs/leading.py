@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -50,6 +51,7 @@ SILENT_SECONDS = 90.0
 
 STOP_SECONDS = 300.0
 SWEEP_SECONDS = 60.0
+FORGET_SECONDS = 3600.0
 
 _BATCH = 1000
 _log = structlog.get_logger("jobs.leading")
@@ -87,6 +89,7 @@ class Leader:
     _loaded_at: float = float("-inf")
     _prices_known: int = 0
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
+    _forgot_at: float = float("-inf")
     _forgotten: set[tuple[str, int]] = field(default_factory=set)
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -319,6 +322,9 @@ class Leader:
             if recorded is not None:
                 known.restore(recorded, at, now)
         has_moved = known.worker.endpoint != worker.endpoint
+        if has_moved and known.worker.endpoint:  # made anew under its name: it has not shown yet that it is there
+            known.ready_at = known.boot_ms = known.drained_at = None
+            known.is_dirty = True
         known.worker = worker
         if has_moved and known.protocol is Protocol.HTTP:
             known.is_suspect = True
@@ -484,9 +490,18 @@ class Leader:
         """Delete what is older than its retention, a thousand at a time."""
         now = self.clock.now()
 
-        def write(session: Session) -> int:
-            purged = jobs.purge_contents(session, now - self.retention.contents, now)
-            return purged + jobs.forget(session, now - self.retention.rows)
+        def purge(session: Session) -> int:
+            return jobs.purge_contents(session, now - self.retention.contents, now)
 
-        while await self.writer.put(Note(write)) >= 1000:
+        while await self.writer.put(Note(purge)) >= 1000:
             await self.clock.sleep(0.05)
+        if self.clock.monotonic() - self._forgot_at < FORGET_SECONDS:
+            return
+        self._forgot_at = self.clock.monotonic()
+        while ids := await asyncio.to_thread(self._read_old):
+            await self.writer.put(Note(partial(jobs.forget, job_ids=ids)))
+            await self.clock.sleep(0.05)
+
+    def _read_old(self) -> Sequence[str]:
+        with self.database.read() as session:
+            return jobs.old(session, self.clock.now() - self.retention.rows)

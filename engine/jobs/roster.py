@@ -133,6 +133,8 @@ class WorkerEntry:
         self.protocol = Protocol(recorded.protocol) if recorded.protocol else None
         self.ready_at, self.boot_ms, self.drained_at = recorded.ready_at, recorded.boot_ms, recorded.drained_at
         self.last_seen_at = recorded.last_seen_at
+        if self.ready_at is not None and self.ready_at < self.worker.created_at:  # of one before it, made anew since
+            self.ready_at = self.boot_ms = self.drained_at = None
         if self.ready_at is not None:
             self.idle_begins(now, recorded.idle_since or at)
         self.written_news = self.news(now)

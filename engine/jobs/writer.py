@@ -308,6 +308,10 @@ class Writer:
         try:
             usage.ingest(session, listed, batch_id=ids.new_id("ub"), now=now, known_prices=self.prices)
         except InvalidSpec as err:  # refused before anything of it was written: the jobs are over nonetheless
+            if len(listed) > 1:  # the others are billed
+                for record in listed:
+                    self._record_usage(session, [record], now)
+                return
             _log.error("usage of jobs cannot be recorded", error=err.message, records=[r.source_id for r in listed])
 
 

@@ -33,6 +33,8 @@ from engine.model.errors import Conflict
 
 VERSION_TABLE = "alembic_version"
 _BATCH = 500
+_BATCH_OF_CONTENTS = 4
+"""Rows with bytes in them are read and written so many at a time: one may be tens of megabytes."""
 
 
 def reflect(session: OrmSession) -> list[Table]:
@@ -49,7 +51,7 @@ def revision(session: OrmSession) -> str:
 
 def rows(session: OrmSession, table: Table) -> Iterator[bytes]:
     """One line of JSON per row, without its newline. Ordered by primary key, read in batches."""
-    result = session.connection().execution_options(yield_per=_BATCH).execute(
+    result = session.connection().execution_options(yield_per=_batch_of(table)).execute(
         select(table).order_by(*table.primary_key.columns)
     )  # fmt: skip
     for row in result.mappings():
@@ -79,13 +81,18 @@ def load(session: OrmSession, table: Table, lines: Iterable[bytes]) -> int:
             )
         batch.append({name: _value(table.columns[name].type, value, session) for name, value in given.items()})
         count += 1
-        if len(batch) == _BATCH:
+        if len(batch) == _batch_of(table):
             session.connection().execute(table.insert(), batch)
             batch.clear()
     if batch:
         session.connection().execute(table.insert(), batch)
     _advance_sequence(session, table)
     return count
+
+
+def _batch_of(table: Table) -> int:
+    has_contents = any(isinstance(column.type, LargeBinary) for column in table.columns)
+    return _BATCH_OF_CONTENTS if has_contents else _BATCH
 
 
 def _plain(value: Any) -> Any:

@@ -11,7 +11,9 @@ from sqlmodel import Field, SQLModel
 from engine.store.ledger_tables import ExactDecimal
 from engine.store.tables import time_column
 
-_OPEN = text("state IN ('queued', 'running')")
+OPEN = text("state IN ('queued', 'running')")
+"""The condition of the indexes of jobs that are not over. SQLite uses them only in queries that say it literally."""
+
 _KEPT = text("purged_at IS NULL AND finished_at IS NOT NULL")
 
 
@@ -22,8 +24,8 @@ class JobRow(SQLModel, table=True):
     __table_args__ = (
         Index("ix_jobs_org", "org_id", "created_at", "id"),
         Index("ix_jobs_handler", "handler_id", "created_at", "id"),
-        Index("open_jobs", "handler_id", "state", "created_at", sqlite_where=_OPEN, postgresql_where=_OPEN),
-        Index("open_jobs_by_expiry", "expires_at", sqlite_where=_OPEN, postgresql_where=_OPEN),
+        Index("open_jobs", "handler_id", "state", "created_at", "id", sqlite_where=OPEN, postgresql_where=OPEN),
+        Index("open_jobs_by_expiry", "expires_at", sqlite_where=OPEN, postgresql_where=OPEN),
         Index("kept_results", "finished_at", sqlite_where=_KEPT, postgresql_where=_KEPT),
     )
     id: str = Field(primary_key=True)  # job_…

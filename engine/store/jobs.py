@@ -17,7 +17,7 @@ from sqlmodel import Session, col
 from engine.model.job import JobState
 from engine.store import changes
 from engine.store.handler_tables import HandlerRow
-from engine.store.job_tables import JobPartialRow, JobPayloadRow, JobRow
+from engine.store.job_tables import OPEN, JobPartialRow, JobPayloadRow, JobRow
 from engine.store.ledger import CHUNK, ignoring_known
 
 JOB = "job"
@@ -223,14 +223,14 @@ def page(session: Session, wanted: Filter) -> Sequence[JobRow]:
 def running(session: Session, handler_id: str) -> Sequence[JobRow]:
     """What workers of a handler deployment work on, as far as is recorded."""
     j = JobRow
-    query = select(j).where(col(j.handler_id) == handler_id, col(j.state) == JobState.RUNNING.value)
+    query = select(j).where(OPEN, col(j.handler_id) == handler_id, col(j.state) == JobState.RUNNING.value)
     return session.execute(query.execution_options(populate_existing=True)).scalars().all()
 
 
 def queued(session: Session, handler_id: str, *, limit: int, after: tuple[datetime, str] | None = None) -> list[JobRow]:
     """Waiting jobs of a handler deployment, oldest first; `after`: (created_at, id) of the last one seen."""
     j = JobRow
-    query = select(j).where(col(j.handler_id) == handler_id, col(j.state) == JobState.QUEUED.value)
+    query = select(j).where(OPEN, col(j.handler_id) == handler_id, col(j.state) == JobState.QUEUED.value)
     if after:
         query = query.where(tuple_(col(j.created_at), col(j.id)) > after)
     query = query.order_by(col(j.created_at), col(j.id)).limit(limit)
@@ -240,7 +240,7 @@ def queued(session: Session, handler_id: str, *, limit: int, after: tuple[dateti
 def expired(session: Session, now: datetime, *, limit: int = 500) -> Sequence[JobRow]:
     """Waiting jobs whose time is over."""
     j = JobRow
-    due = and_(col(j.state) == JobState.QUEUED.value, col(j.expires_at) <= now)
+    due = and_(OPEN, col(j.state) == JobState.QUEUED.value, col(j.expires_at) <= now)
     query = select(j).where(due).order_by(col(j.expires_at)).limit(limit)
     return session.execute(query.execution_options(populate_existing=True)).scalars().all()
 
@@ -248,25 +248,24 @@ def expired(session: Session, now: datetime, *, limit: int = 500) -> Sequence[Jo
 def handlers_waited_for(session: Session) -> Sequence[str]:
     """Handler deployments with waiting jobs."""
     j = _JOBS.c
-    query = select(j.handler_id).where(j.state == JobState.QUEUED.value).distinct()
+    query = select(j.handler_id).where(OPEN, j.state == JobState.QUEUED.value).distinct()
     return session.connection().execute(query).scalars().all()
 
 
 def orphans(session: Session, *, limit: int = 500) -> Sequence[JobRow]:
     """Jobs that are not over, of handler deployments that are gone."""
     j, h = JobRow, HandlerRow
-    is_open = col(j.state).in_([JobState.QUEUED.value, JobState.RUNNING.value])
     gone = select(col(h.id)).where(col(h.deleted_at).is_not(None))
-    return session.execute(select(j).where(is_open, col(j.handler_id).in_(gone)).limit(limit)).scalars().all()
+    return session.execute(select(j).where(OPEN, col(j.handler_id).in_(gone)).limit(limit)).scalars().all()
 
 
 def queue_facts(session: Session, handler_id: str) -> QueueFacts:
     """The facts of one handler deployment's queue."""
     j = _JOBS.c
-    waiting = and_(j.handler_id == handler_id, j.state == JobState.QUEUED.value)
+    waiting = and_(OPEN, j.handler_id == handler_id, j.state == JobState.QUEUED.value)
     connection = session.connection()
     count, oldest = connection.execute(select(func.count(), func.min(j.created_at)).where(waiting)).one()
-    busy = and_(j.handler_id == handler_id, j.state == JobState.RUNNING.value)
+    busy = and_(OPEN, j.handler_id == handler_id, j.state == JobState.RUNNING.value)
     grouped = select(j.worker, func.count()).where(busy).group_by(j.worker)
     by_worker = {worker: int(number) for worker, number in connection.execute(grouped)}
     newest = connection.execute(
@@ -304,11 +303,16 @@ def purge_contents(session: Session, ended_before: datetime, now: datetime, *, l
     return len(ids)
 
 
-def forget(session: Session, created_before: datetime, *, limit: int = 1000) -> int:
-    """Delete the rows of jobs whose contents were purged and that were accepted before then; returns how many."""
+def old(session: Session, created_before: datetime, *, limit: int = 1000) -> Sequence[str]:
+    """Jobs whose contents were purged and that were accepted before then. No index helps: read it apart from writes."""
     j = _JOBS.c
-    old = select(j.id).where(j.created_at < created_before, j.purged_at.is_not(None)).limit(limit)
-    return session.connection().execute(delete(_JOBS).where(j.id.in_(old.scalar_subquery()))).rowcount
+    query = select(j.id).where(j.created_at < created_before, j.purged_at.is_not(None)).limit(limit)
+    return session.connection().execute(query).scalars().all()
+
+
+def forget(session: Session, job_ids: Sequence[str]) -> int:
+    """Delete rows; returns how many."""
+    return session.connection().execute(delete(_JOBS).where(_JOBS.c.id.in_(job_ids))).rowcount
 
 
 def announce(session: Session, kind: str, key: str, now: datetime) -> None:

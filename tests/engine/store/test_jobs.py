@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
+
+from sqlalchemy import event
 
 from engine.model.job import JobState
 from engine.store import jobs
 from engine.store.database import Database
+from engine.store.migrate import migrate
 
 NOW = datetime(2026, 11, 21, 18, tzinfo=UTC)
 
@@ -103,4 +107,25 @@ def test_contents_go_at_retention_and_rows_later(store: Database) -> None:
         assert jobs.purge_contents(session, later, later) == 1
         assert jobs.contents(session, ["job_a"], "result") == {} == jobs.contents(session, ["job_a"], "input")
         assert jobs.contents(session, ["job_b"], "input") == {"job_b": b"in"}, "it is not over"
-        assert jobs.forget(session, later) == 1 and jobs.get(session, "job_b") is not None
+        assert jobs.forget(session, jobs.old(session, later)) == 1 and jobs.get(session, "job_b") is not None
+
+
+def test_sqlite_finds_open_jobs_by_their_index_however_many_are_over(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'plans.db'}")
+    migrate(database)
+    asked: list[tuple[str, Any]] = []
+    event.listen(
+        database.engine, "before_cursor_execute", lambda _c, _cur, text, given, *_: asked.append((text, given))
+    )
+    with database.read() as session:
+        jobs.queued(session, "hdl_1", limit=5)
+        jobs.running(session, "hdl_1")
+        jobs.expired(session, NOW)
+        jobs.handlers_waited_for(session)
+        jobs.orphans(session)
+        looks = [(text, given) for text, given in asked if text.startswith("SELECT")]
+        for text, given in looks:
+            plan = session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", given).all()
+            assert any("open_jobs" in row[3] for row in plan), (text, plan)
+    assert len(looks) == 5
+    database.close()

@@ -58,7 +58,7 @@ def upgrade() -> None:
         batch_op.create_index('ix_jobs_handler', ['handler_id', 'created_at', 'id'], unique=False)
         batch_op.create_index('ix_jobs_org', ['org_id', 'created_at', 'id'], unique=False)
         batch_op.create_index('kept_results', ['finished_at'], unique=False, sqlite_where=sa.text('purged_at IS NULL AND finished_at IS NOT NULL'), postgresql_where=sa.text('purged_at IS NULL AND finished_at IS NOT NULL'))
-        batch_op.create_index('open_jobs', ['handler_id', 'state', 'created_at'], unique=False, sqlite_where=sa.text("state IN ('queued', 'running')"), postgresql_where=sa.text("state IN ('queued', 'running')"))
+        batch_op.create_index('open_jobs', ['handler_id', 'state', 'created_at', 'id'], unique=False, sqlite_where=sa.text("state IN ('queued', 'running')"), postgresql_where=sa.text("state IN ('queued', 'running')"))
         batch_op.create_index('open_jobs_by_expiry', ['expires_at'], unique=False, sqlite_where=sa.text("state IN ('queued', 'running')"), postgresql_where=sa.text("state IN ('queued', 'running')"))
 
 
