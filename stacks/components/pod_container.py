@@ -1,4 +1,4 @@
-"""A pod on a Docker host: a volume that stays, and while it runs a container on it."""
+"""A pod on a Docker host: a volume that stays, and while it runs a container on it, on a network of its own."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import pulumi_docker as docker
 from engine.model.pod import WORKSPACE
 from stacks.pod_workload import PodConfig
 
+LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
 GRACE_SECONDS = 10
 """Between SIGTERM and SIGKILL when a pod is stopped."""
 
 
 class PodContainer(pulumi.ComponentResource):
-    """A container with a persistent volume at `/workspace`.
+    """A container with a persistent volume at `/workspace`, which other pods reach by its published ports only.
 
     Outputs: `machine_id` (None while it does not run), `address`.
     """
@@ -38,6 +39,13 @@ class PodContainer(pulumi.ComponentResource):
     def _container(
         self, pod: PodConfig, volume: docker.Volume, there: pulumi.ResourceOptions
     ) -> docker.Container:  # fmt: skip
+        network = docker.Network(  # on the host's own one every tenant's pods would reach each other's ports
+            "network",
+            name=pod.stack,
+            driver="bridge",
+            labels=[docker.NetworkLabelArgs(label=k, value=v) for k, v in sorted(labels_of(pod).items())],
+            opts=there,
+        )
         image = docker.RemoteImage("image", name=pod.image, keep_locally=True, opts=there)
         # By name a restart is another container, and two cannot be published at the same ports.
         replacing = pulumi.ResourceOptions.merge(there, pulumi.ResourceOptions(delete_before_replace=True))
@@ -50,10 +58,13 @@ class PodContainer(pulumi.ComponentResource):
                 lambda text: [f"{key}={value}" for key, value in sorted(pod.environment_of(text).items())]
             ),
             ports=[docker.ContainerPortArgs(internal=i, external=o) for i, o in sorted(pod.ports.items())],
+            networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=network.name)],
             volumes=[docker.ContainerVolumeArgs(container_path=WORKSPACE, volume_name=volume.name)],
             uploads=_authorized_keys(pod),
             gpus=f"device={','.join(pod.devices)}" if pod.devices else None,
             labels=[docker.ContainerLabelArgs(label=k, value=v) for k, v in sorted(labels_of(pod).items())],
+            log_driver="json-file",
+            log_opts=LOG_OPTIONS,
             restart="unless-stopped",
             destroy_grace_seconds=GRACE_SECONDS,
             opts=replacing,

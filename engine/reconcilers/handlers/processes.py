@@ -181,5 +181,5 @@ def _ended(code: object, log: str) -> str:
 
 def _tail(log: str) -> str:
     """The last lines, as many as fit."""
-    text = "\n".join(line.rstrip() for line in log.splitlines() if line.strip())
+    text = "\n".join(line.rstrip() for line in log.replace("\0", "").splitlines() if line.strip())
     return text[-LOG_CHARACTERS:]

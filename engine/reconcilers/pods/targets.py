@@ -20,7 +20,7 @@ from engine.model.pod import ContainerState, Place, Target
 from engine.model.stack import OWNER_TAG_PREFIX
 from engine.reconcilers.inventory import Inventory, Resource
 
-CONTAINER, VOLUME = "container", "docker_volume"
+CONTAINER, NETWORK, VOLUME = "container", "docker_network", "docker_volume"
 OWNER_LABEL = "stackyard.owner"
 
 LAST_LINES, LAST_CHARACTERS = 10, 600
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class DockerThing:
-    """A container or a volume of a Docker host."""
+    """A container, a network or a volume of a Docker host."""
 
     kind: str
     id: str
@@ -92,17 +92,18 @@ def _state(client: docker.APIClient, id: str, now: datetime) -> ContainerState:
     state, restarts = told["State"], int(told.get("RestartCount", 0))
     runs = (now - datetime.fromisoformat(state["StartedAt"])) / timedelta(seconds=1)
     is_steady = state["Status"] == "running" and not restarts
-    lines = "" if is_steady else client.logs(id, tail=LAST_LINES).decode(errors="replace").strip()
+    lines = "" if is_steady else client.logs(id, tail=LAST_LINES).decode(errors="replace").replace("\0", "").strip()
     return ContainerState(True, state["Status"], int(state["ExitCode"]), restarts, runs, lines[-LAST_CHARACTERS:])
 
 
 def _things(client: docker.APIClient, stack: str) -> list[DockerThing]:
-    """Containers first: a volume in use cannot be removed."""
+    """Containers first: a network or volume in use cannot be removed."""
     filters: dict[str, Any] = {"label": f"{OWNER_LABEL}={stack}"}
     containers = client.containers(all=True, filters=filters)
     volumes = client.volumes(filters=filters)["Volumes"] or []
     return [
         *(DockerThing(CONTAINER, c["Id"], c["Names"][0].removeprefix("/") if c["Names"] else "") for c in containers),
+        *(DockerThing(NETWORK, n["Id"], n["Name"]) for n in client.networks(filters=filters)),
         *(DockerThing(VOLUME, v["Name"], v["Name"]) for v in volumes),
     ]
 
@@ -111,5 +112,7 @@ def _remove(client: docker.APIClient, resource: Resource) -> None:
     with suppress(NotFound):
         if resource.kind == CONTAINER:
             client.remove_container(resource.id, force=True, v=True)
+        elif resource.kind == NETWORK:
+            client.remove_network(resource.id)
         else:
             client.remove_volume(resource.id)

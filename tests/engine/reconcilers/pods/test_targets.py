@@ -150,6 +150,8 @@ async def test_a_user_logs_in_by_ssh_and_finds_the_file_again(
     )
     container = dockerd.client().containers.get(row.machine_id)
     assert "A=1" in container.attrs["Config"]["Env"]
+    assert list(container.attrs["NetworkSettings"]["Networks"]) == ["pod-1"], "no tenant is on another's network"
+    assert container.attrs["HostConfig"]["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "3"}
     rig.wish(stopped=True)
     await phase(rig, "stopped")
     assert dockerd.client().containers.list(all=True, filters={"label": "stackyard.owner=pod-1"}) == []
@@ -166,6 +168,7 @@ async def test_a_user_logs_in_by_ssh_and_finds_the_file_again(
         pods.request_delete(session, "pod_1", rig.clock.now())
     await phase(rig, "terminated")
     assert dockerd.client().volumes.list(filters={"label": "stackyard.owner=pod-1"}) == []
+    assert dockerd.client().networks.list(names=["pod-1"]) == []
 
 
 async def test_what_a_host_still_has_of_a_pod_is_found_and_deleted(docker_rig: PodRig, dockerd: DockerDaemon) -> None:
@@ -173,10 +176,13 @@ async def test_what_a_host_still_has_of_a_pod_is_found_and_deleted(docker_rig: P
     place = Place(Target.DOCKER, "lab", "CPU", "cellar")
     labels = {"stackyard.owner": "pod-9"}
     client.volumes.create("pod-9", labels=labels)
+    client.networks.create("pod-9", labels=labels)
     mounted = {"pod-9": {"bind": "/workspace", "mode": "rw"}}
-    client.containers.run(busybox_image(dockerd), ["sleep", "600"], detach=True, labels=labels, volumes=mounted)
+    image = busybox_image(dockerd)
+    client.containers.run(image, ["sleep", "600"], detach=True, labels=labels, volumes=mounted, network="pod-9")
     found = await targets.owned("pod-9", place)
-    assert [thing.kind for thing in found] == ["container", "docker_volume"], "the container first: it uses the volume"
+    kinds = [thing.kind for thing in found]
+    assert kinds == ["container", "docker_network", "docker_volume"], "the container first: it uses the others"
     for thing in [*found, *found]:  # the second time they are gone already
         await targets.delete(thing, place)
     assert await targets.owned("pod-9", place) == []
