@@ -208,6 +208,9 @@ def _remove_drained(s: Snapshot, plan: _Plan, now: datetime, policy: HandlerPoli
         deadline = worker.phase_since + (limit if was_used else policy.undispatched_grace)
         if (seen.drained_at is not None and not is_busy(s, worker.name)) or deadline <= now:
             plan.move(worker, WorkerPhase.EXITED, now)
+            did_well = seen.drained_at is not None and seen.ready_at is not None and worker.generation == s.generation
+            if did_well and plan.failures is not None and not plan.failures.is_final:
+                plan.failures = None  # short idle timeouts leave no time to be ready for long
         else:
             plan.until.append(deadline)
 

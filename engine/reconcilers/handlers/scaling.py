@@ -31,7 +31,9 @@ def wanted_workers(s: Snapshot) -> int:
     """How many workers the queue and the spec ask for, ready or not."""
     if s.suspended_reason or s.delete_requested_at is not None:
         return 0
-    waiting = ceil((s.queue.queued + s.queue.running) / s.spec.concurrency)
+    going = {w.name for w in s.workers if w.phase not in LIVE}
+    ending = sum(jobs for name, jobs in s.queue.running_by_worker.items() if name in going)  # nobody takes these over
+    waiting = ceil((s.queue.queued + max(0, s.queue.running - ending)) / s.spec.concurrency)
     return min(s.spec.workers_max, max(s.spec.workers_min, waiting))
 
 

@@ -93,6 +93,18 @@ def test_draining_worker_keeps_its_job() -> None:
     assert world.phases == {"w1": "ready"} and world.killed == []
 
 
+def test_job_of_a_draining_worker_keeps_no_other_worker() -> None:
+    world = HandlerWorld()
+    world.submit()
+    world.settle()
+    world.edit(image="ghcr.io/you/echo:v2")
+    world.run(20)
+    assert world.phases == {"w0": "draining"} and world.running == {"w0": 1}
+    world.finish_jobs()
+    world.run(2)
+    assert world.phases == {} and world.killed == []
+
+
 def test_new_worker_is_ready_before_the_old_one_drains() -> None:
     world = HandlerWorld(spec=SPEC.model_copy(update={"workers_min": 1}))
     world.settle()
@@ -128,6 +140,22 @@ def test_crash_loop_stops_with_the_last_log_lines() -> None:
     world.ready = lambda _: True
     world.run(3)
     assert world.phases == {"w3": "ready"} and world.s.phase is HandlerPhase.ACTIVE
+
+
+def test_work_that_was_done_ends_a_row_of_failed_starts_however_short_it_was() -> None:
+    world = HandlerWorld(spec=SPEC.model_copy(update={"idle_timeout_seconds": 2}))
+    world.settle()
+    for _ in range(4):
+        world.ready = lambda _: False
+        world.submit()
+        world.settle()
+        for name in world.exists:
+            world.die(name, "it ended with exit code 1: the GPU was busy")
+        world.ready = lambda _: True
+        world.run(5)
+        world.finish_jobs()
+        world.run(5)
+    assert world.s.phase is HandlerPhase.ASLEEP and world.s.start_failures is None and not world.queued
 
 
 def test_worker_that_dies_later_is_replaced() -> None:
