@@ -6,6 +6,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl
 
+import structlog
+from sqlalchemy.exc import DataError, SQLAlchemyError
+
 from engine.gateway import asgi
 from engine.gateway.asgi import Receive, Scope, Send
 from engine.gateway.routes import RouteTable
@@ -14,9 +17,10 @@ from engine.jobs.service import JobService
 from engine.jobs.web import Answer, Found, Request
 from engine.model.access import Principal
 from engine.model.clock import Clock
-from engine.model.errors import StackyardError, TooLarge
+from engine.model.errors import InvalidSpec, StackyardError, TooLarge, Unavailable
 
 PREFIXES = ("/v1/gpu/", "/v2/")
+_log = structlog.get_logger("gateway.jobs")
 
 
 @dataclass(frozen=True)
@@ -60,10 +64,17 @@ class JobFront:
             request = replace(request, body=await asgi.read_body(scope, receive, route.limit_bytes))
         except TooLarge as err:
             raise TooLarge(route.too_large or err.message) from err
-        if route.is_quick:
-            await _send(await route.call(request), send)
-        else:
-            await asgi.while_connected(receive, self._long(route.call, request, send))
+        try:
+            if route.is_quick:
+                await _send(await route.call(request), send)
+            else:
+                await asgi.while_connected(receive, self._long(route.call, request, send))
+        except DataError as err:
+            raise InvalidSpec("a value holds a character that cannot be stored, such as NUL") from err
+        except SQLAlchemyError as err:
+            _log.error("the database does not answer", request_id=request_id, error=str(err.__cause__ or err))
+            message = "the database does not answer; try again in a few seconds"
+            raise Unavailable(message, retry_after_seconds=2) from err
 
     async def _long(self, call: Callable[[Request], Awaitable[Answer]], request: Request, send: Send) -> None:
         await _send(await call(request), send)

@@ -12,10 +12,13 @@ from engine.jobs.dispatcher import Dispatcher
 from engine.jobs.http_worker import Outcome
 from engine.jobs.roster import HandlerEntry, WorkerEntry
 from engine.jobs.writer import Note
-from engine.model.errors import NotFound, StaleLease, TooLarge, Unavailable
+from engine.model.errors import NotFound, RateLimited, StaleLease, TooLarge, Unavailable
 from engine.model.handler import Protocol, WorkerPhase
 from engine.model.job import MAX_OUTPUT_BYTES, JobState, Reason
 from engine.store import jobs
+
+MOST_ASKING = 64
+"""Requests for work of one worker that are held at a time; the package makes one."""
 
 PARTIAL_OVERHEAD_BYTES = 100
 """What a row costs beside its content: endless empty partial outputs are not free."""
@@ -42,6 +45,8 @@ class Taking:
                 self.dispatcher.spawn(self.dispatcher.again(card, "it asked for work and knew nothing of this job"))
         if not known.asks or known.ready_at is None:
             self.dispatcher.is_ready(entry, known, Protocol.RUNPOD)
+        if len(known.askers) >= MOST_ASKING:
+            raise RateLimited(f"this worker asks for work {MOST_ASKING} times at once already", retry_after_seconds=1)
         clock = self.dispatcher.clock
         until = clock.monotonic() + wait_seconds
         while not known.is_going and entry.workers.get(worker) is known:

@@ -32,6 +32,9 @@ from engine.store.sealing import Sealer
 MOST_TOGETHER = 400
 """Operations in one transaction: it holds the database's write lock for some ten milliseconds then."""
 
+MOST_BYTES = 32 * 1024 * 1024
+"""Nor may what is written in one transaction hold it for long: inputs and results have megabytes."""
+
 T = TypeVar("T", covariant=True)
 _log = structlog.get_logger("jobs.writer")
 
@@ -193,7 +196,8 @@ class Writer:
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
         while self._pending:
-            taken, self._pending = self._pending[:MOST_TOGETHER], self._pending[MOST_TOGETHER:]
+            many = _fitting(operation for operation, _ in self._pending)
+            taken, self._pending = self._pending[:many], self._pending[many:]
             operations = [operation for operation, _ in taken]
             results = await loop.run_in_executor(self._thread, self._commit, operations)
             for (_, future), result in zip(taken, results, strict=True):
@@ -319,6 +323,18 @@ def _is_fenced(operation: Operation) -> bool:
     if isinstance(operation, Accept):
         return bool(operation.row["state"] == JobState.RUNNING.value)
     return not isinstance(operation, Note) or operation.is_fenced
+
+
+def _fitting(operations: Iterable[Operation]) -> int:
+    """How many of them, from the first on, go into one transaction; one at least."""
+    count = size = 0
+    for operation in operations:
+        size += len(operation.input) if isinstance(operation, Accept) else 0
+        size += len(operation.result or b"") if isinstance(operation, End) else 0
+        if count and (count == MOST_TOGETHER or size > MOST_BYTES):
+            break
+        count += 1
+    return count
 
 
 def result_text(output: bytes | None, error: str | None) -> bytes:

@@ -11,13 +11,15 @@ from collections.abc import Callable
 import httpx
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from engine.jobs import dispatcher
 from engine.jobs.http_worker import outcome_of
 from engine.jobs.telling import payload_of
-from engine.jobs.writer import Ended
+from engine.jobs.writer import MOST_BYTES, Accept, Ended, _fitting
 from engine.model.job import MAX_OUTPUT_BYTES, JobState
 from engine.model.worker_token import worker_token
+from engine.store import jobs
 from engine.store.webhook_tables import DeliveryRow
 from tests.fakes.handler_server import HandlerServer
 from tests.fakes.job_yard import Yard
@@ -99,3 +101,19 @@ def test_long_jobs_of_one_deployment_leave_places_for_others(
     assert yard.ended(waiting)["status"] == "succeeded"
     end.set()
     assert [yard.ended(job)["status"] for job in long] == ["succeeded"] * 3
+
+
+def test_one_transaction_holds_no_more_than_it_may() -> None:
+    large, small = Accept({}, b"x" * (MOST_BYTES // 3)), Accept({}, b"1")
+    assert _fitting([large] * 9) == 3 and _fitting([small] * 9) == 9
+    assert _fitting([Accept({}, b"x" * (2 * MOST_BYTES)), small]) == 1, "the first one goes however large it is"
+
+
+def test_a_database_that_is_away_is_said(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise OperationalError("select", {}, Exception("away"))
+
+    monkeypatch.setattr(jobs, "get", away)
+    with yard.client() as client:
+        answer = client.get("/v1/gpu/jobs/job_1")
+    assert answer.status_code == 503 and "database" in answer.json()["error"]["message"]
