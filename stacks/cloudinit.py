@@ -105,7 +105,17 @@ def user_data(spec: WorkerSpec, vendor: str, agent_archive: bytes) -> str:
 
 
 def _file(path: str, content: str, permissions: str) -> dict[str, str]:
-    return {"path": path, "permissions": permissions, "content": content}
+    return {"path": path, "permissions": permissions, **written(content)}
+
+
+def written(content: str) -> dict[str, str]:
+    """A file's content for `write_files`.
+
+    JSON writes what lies beyond U+FFFF as two halves, which YAML does not put together again.
+    """
+    if all(ord(character) <= 0xFFFF for character in content):
+        return {"content": content}
+    return {"encoding": "b64", "content": base64.b64encode(content.encode()).decode("ascii")}
 
 
 def _serve_script(spec: WorkerSpec, vendor: str) -> str:

@@ -9,7 +9,7 @@ import json
 import shlex
 
 from engine.model.pod import SSH_PORT, WORKSPACE
-from stacks.cloudinit import MAX_USER_DATA_BYTES
+from stacks.cloudinit import MAX_USER_DATA_BYTES, written
 from stacks.pod_types import AMD, NVIDIA
 from stacks.pod_workload import PodConfig
 
@@ -75,13 +75,15 @@ def pod_user_data(pod: PodConfig, vendor: str, environment: str) -> str:
         "chpasswd": {"expire": False},
         "write_files": [
             {"path": SETUP_PATH, "permissions": "0755", "content": setup},
-            {"path": RUN_PATH, "permissions": "0700", "content": _run_script(pod, vendor, environment)},
+            {"path": RUN_PATH, "permissions": "0700", **written(_run_script(pod, vendor, environment))},
             {"path": _UNIT_PATH, "permissions": "0644", "content": _UNIT.format(run=RUN_PATH, workspace=WORKSPACE)},
         ],
         "runcmd": [[SETUP_PATH]],
     }
     if pod.ssh_public_key:
-        config["ssh_authorized_keys"] = [pod.ssh_public_key]
+        key_and_comment = pod.ssh_public_key.split(maxsplit=2)
+        comment = "".join(c for c in " ".join(key_and_comment[2:]) if ord(c) <= 0xFFFF)  # see `written`
+        config["ssh_authorized_keys"] = [" ".join([*key_and_comment[:2], comment]).strip()]
     text = "#cloud-config\n" + json.dumps(config, indent=1)
     if (size := len(text.encode())) > MAX_USER_DATA_BYTES:
         raise ValueError(f"user-data of {size} bytes; DigitalOcean accepts {MAX_USER_DATA_BYTES}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shlex
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from engine.model.errors import InvalidSpec, NotFound
 from engine.model.hosts import DockerHost
@@ -114,6 +116,15 @@ def test_a_droplet_is_told_to_mount_the_volume_and_run_the_image() -> None:
     assert "/dev/kfd" in pod_user_data(config(), AMD, "{}")
     keyless = json.loads(pod_user_data(config(ssh_public_key=""), NVIDIA, "{}").partition("\n")[2])
     assert "ssh_authorized_keys" not in keyless and keyless["ssh_pwauth"] is False
+
+
+def test_what_yaml_cannot_read_back_reaches_the_droplet() -> None:
+    """cloud-init reads YAML, which leaves JSON's two halves of a character apart: no file would be written at all."""
+    pod = config(ssh_public_key="ssh-ed25519 AAAA me 🔑")
+    told = YAML(typ="safe").load(pod_user_data(pod, NVIDIA, json.dumps({"GREETING": "😀"})))
+    files = {f["path"]: f for f in told["write_files"]}
+    assert files[RUN_PATH]["encoding"] == "b64" and "😀" in base64.b64decode(files[RUN_PATH]["content"]).decode()
+    assert told["ssh_authorized_keys"] == ["ssh-ed25519 AAAA me"]
 
 
 def test_the_environment_is_secret_in_a_pods_configuration() -> None:
