@@ -318,12 +318,11 @@ class Jobs:
     async def purge(self, caller: Principal, slug: str) -> int:
         """End everything that waits in a deployment's queue; what runs goes on. Returns how many."""
         entry = await self.handler(caller, slug, Permission.DEPLOYMENT_INVOKE)
-        ended = 0
-        for card in entry.queue.cards():
-            ended += await self.dispatcher.cancel(card, Reason.PURGED, "its queue was purged")
+        end, end_unknown = self.dispatcher.cancel, self.dispatcher.end_unknown
+        known = (end(card, Reason.PURGED, "its queue was purged") for card in entry.queue.cards())
+        ended = sum(await asyncio.gather(*known))
         while rows := await asyncio.to_thread(self._queued, entry.id):
-            for row in rows:
-                ended += await self.dispatcher.end_unknown(row.id, row.attempts, Reason.PURGED)
+            ended += sum(await asyncio.gather(*(end_unknown(row.id, row.attempts, Reason.PURGED) for row in rows)))
         return ended
 
     def _queued(self, handler_id: str) -> list[JobRow]:

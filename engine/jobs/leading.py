@@ -438,7 +438,8 @@ class Leader:
             raise
 
     async def _expire(self) -> None:
-        """End waiting jobs whose time is over."""
+        """End waiting jobs whose time is over, all in one transaction or a few."""
+        ending = []
         for row in await asyncio.to_thread(self._read_expired):
             entry = self.dispatcher.roster.get(row.handler_id)
             card = (entry.cards.get(row.id) if entry else None) or card_of(row)
@@ -446,7 +447,8 @@ class Leader:
                 continue
             waited = (self.clock.now() - card.created_at).total_seconds()
             error = f"no worker began it within the {waited:.0f} s it may wait (its ttl)"
-            await self.dispatcher.cancel(card, Reason.EXPIRED, error)
+            ending.append(self.dispatcher.cancel(card, Reason.EXPIRED, error))
+        await asyncio.gather(*ending)
 
     def _read_expired(self) -> Sequence[JobRow]:
         with self.database.read() as session:
