@@ -83,13 +83,15 @@ class LookLoop:
 
     def hint(self, key: str) -> None:
         """Look at a row as soon as possible."""
-        self._due[key] = 0.0
+        now = self._clock.monotonic()
+        self._due[key] = min(self._due.get(key, now), now)
         if key in self._looking:
             self._hinted.add(key)
 
     def _start_due(self) -> None:
         now = self._clock.monotonic()
         ready = [key for key, due in self._due.items() if due <= now and key not in self._looking]
+        ready.sort(key=self._due.__getitem__)  # what waits longest first: however busy some are, nobody starves
         for key in ready[: max(0, CONCURRENT_LOOKS - len(self._looking))]:
             self._looking[key] = asyncio.create_task(self._look_safely(key))
 
