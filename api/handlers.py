@@ -18,6 +18,7 @@ from engine.reconcilers.handlers.snapshot import HandlerPolicy, Place
 from engine.reconcilers.handlers.source import HandlerSource
 from engine.reconcilers.handlers.targets import HandlerTargets
 from engine.reconcilers.inventory import Inventory
+from engine.storage.objects import Storage
 from engine.store.database import Database
 from engine.store.leases import LeaseFence
 from engine.store.sealing import Sealer
@@ -27,13 +28,14 @@ from stacks.pools import POOLS
 from stacks.spec import StackSettings
 
 
-def handler_source(settings: Settings, sealer: Sealer, shared: StackSettings) -> HandlerSource:
+def handler_source(settings: Settings, sealer: Sealer, shared: StackSettings, storage: Storage) -> HandlerSource:
     """How stacks of handlers are built here."""
     return HandlerSource(
         sealer,
         settings.hosts,
         settings.resolved_worker_public_url,
         lambda workload: build_handler_request(workload, shared),
+        storage,
     )
 
 

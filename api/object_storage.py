@@ -56,7 +56,10 @@ def build_upkeep(settings: Settings, database: Database, clock: Clock, secret: b
 def _backend(settings: Settings, signer: UrlSigner) -> Backend:
     """boto3 takes 0.7 s to import: only where there is an S3 server."""
     if (place := settings.storage_s3) is not None:
-        backend: Backend = importlib.import_module("engine.storage.s3").S3Backend(place)
+        backend: Backend = importlib.import_module("engine.storage.s3").S3Backend(place, settings.resolved_mounts_cache)
         return backend
     blobs = BlobFolder(settings.resolved_storage_dir)
-    return DiskBackend(blobs, signer, settings.resolved_public_url, ids.new_id)
+    return DiskBackend(
+        blobs, signer, settings.resolved_public_url, ids.new_id,
+        worker_public_url=settings.resolved_worker_public_url,
+    )  # fmt: skip

@@ -180,6 +180,11 @@ class Settings(BaseSettings):
         return Path(self.storage_dir).resolve() if self.storage_dir else self.data_dir.resolve() / "storage"
 
     @property
+    def resolved_mounts_cache(self) -> Path:
+        """Where objects of an S3 server are kept that Docker hosts are sent."""
+        return self.data_dir.resolve() / "mounts-cache"
+
+    @property
     def api_socket(self) -> Path:
         """Where the API listens for the gateway."""
         return self.data_dir.resolve() / "api.sock"

@@ -16,7 +16,7 @@ from api.accounting import Accounting
 from api.cloud_account import cloud_api, shared_budget
 from api.droplet_sizes import DropletSizes
 from api.handlers import HandlerLeading, handler_source
-from api.object_storage import build_upkeep
+from api.object_storage import build_storage, build_upkeep
 from api.outbox import build_outbox
 from api.pods import PodLeading, pod_settings
 from api.settings import Settings
@@ -140,10 +140,11 @@ class _Worker:
             loop=self._loop,
         )
         shared = stack_settings(self._settings)
+        storage = build_storage(self._settings, self._database, self._clock, self._secret)
         rented = pod_settings(self._settings)
         sources: dict[str, StackSource] = {
             changes.DEPLOYMENT: DeploymentSource(sealer, lambda workload: build_request(workload, shared)),
-            changes.HANDLER: handler_source(self._settings, sealer, shared),
+            changes.HANDLER: handler_source(self._settings, sealer, shared, storage),
             changes.POD: PodSource(sealer, lambda workload: build_pod_request(workload, rented)),
         }
         operations = StackUpdates(self._database, self._clock, driver, sources, executor_id=self._executor_id)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import base64
 import json
 import shlex
+from collections.abc import Sequence
 
 from engine.model.worker import AGENT_PATH, EXITS_PATH, HANDLER, SPEC_PATH, WorkerSpec
+from stacks.fetched_files import FetchedFile, bindings, fetching
 
 MAX_USER_DATA_BYTES = 64 * 1024
 """DigitalOcean refuses more (OpenAPI document, `user_data`)."""
@@ -73,11 +75,12 @@ WantedBy=multi-user.target
 """
 
 
-def user_data(spec: WorkerSpec, vendor: str, agent_archive: bytes) -> str:
+def user_data(spec: WorkerSpec, vendor: str, agent_archive: bytes, files: Sequence[FetchedFile] = ()) -> str:
     """The whole user-data of one replica.
 
     Args:
         vendor: `nvidia` or `amd`, of the machine's GPUs.
+        files: stored objects that a handler's container finds at their paths.
 
     Raises:
         ValueError: more than DigitalOcean accepts.
@@ -89,7 +92,7 @@ def user_data(spec: WorkerSpec, vendor: str, agent_archive: bytes) -> str:
                 _file(SPEC_PATH, spec.to_json(), "0600"),
                 {"path": AGENT_PATH, "permissions": "0644", "encoding": "b64", "content": archive},
                 _file(SETUP_PATH, _SETUP, "0755"),
-                _file(SERVE_PATH, _serve_script(spec, vendor), "0700"),
+                _file(SERVE_PATH, _serve_script(spec, vendor, files), "0700"),
                 _file("/etc/systemd/system/stackyard-worker.service",
                       _WORKER_UNIT.format(serve=SERVE_PATH, log=spec.log_path), "0644"),
                 _file("/etc/systemd/system/stackyard-agent.service",
@@ -118,14 +121,14 @@ def written(content: str) -> dict[str, str]:
     return {"encoding": "b64", "content": base64.b64encode(content.encode()).decode("ascii")}
 
 
-def _serve_script(spec: WorkerSpec, vendor: str) -> str:
+def _serve_script(spec: WorkerSpec, vendor: str, files: Sequence[FetchedFile]) -> str:
     is_handler = spec.engine == HANDLER
     environment = [part for key, value in sorted(spec.env.items()) for part in ("--env", f"{key}={value}")]
     command = [
         "/usr/bin/docker", "run", "--rm", "--name", "stackyard-worker",
         *(_NVIDIA_DEVICES if vendor == "nvidia" else _AMD_DEVICES),
         "--shm-size", "16g", "--publish", f"127.0.0.1:{spec.worker_port}:{spec.worker_port if is_handler else 8000}",
-        "--volume", "/var/lib/stackyard/cache:/root/.cache", *environment,
+        "--volume", "/var/lib/stackyard/cache:/root/.cache", *bindings(files), *environment,
         *(("--security-opt", "no-new-privileges", spec.image) if is_handler
           else ("--entrypoint", spec.engine, spec.image)),
         *spec.args,
@@ -133,4 +136,5 @@ def _serve_script(spec: WorkerSpec, vendor: str) -> str:
     if not is_handler:
         return f"#!/bin/sh\nexec {shlex.join(command)}\n"
     # The agent tells a crash loop by these lines. `docker run` passes SIGTERM on while this shell waits for it.
-    return f"#!/bin/sh\n{shlex.join(command)}\ncode=$?\necho $code >> {EXITS_PATH}\nexit $code\n"
+    start = f"{fetching(files, EXITS_PATH)}{shlex.join(command)}"
+    return f"#!/bin/sh\n{start}\ncode=$?\necho $code >> {EXITS_PATH}\nexit $code\n"

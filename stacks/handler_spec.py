@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.model.handler import Worker
 from engine.model.stack import PROJECT, ConfigText, StackRequest, stack_name
+from engine.model.storage import MountedObject
 from engine.model.worker_token import worker_token
 from engine.model.workload import HandlerWorkload
 from stacks.registry import run_program
@@ -33,18 +34,28 @@ def build_handler_request(workload: HandlerWorkload, settings: StackSettings) ->
         "controlPlaneCidrs": json.dumps(list(settings.control_plane_cidrs)),
         "sshKeys": json.dumps(list(settings.ssh_keys)),
         "workerCertificate": identity.certificate_pem,
+        "mounts": json.dumps([_mount(m) for m in workload.mounts]),
     }
     tokens = {w.name: worker_token(identity.token, workload.handler_id, w.name) for w in workload.workers}
     secret = {
         "environment": json.dumps({**spec.env, **workload.secrets}, sort_keys=True),
         "workerTokens": json.dumps(tokens, sort_keys=True),
         "workerPrivateKey": identity.private_key_pem,
+        "mountUrls": json.dumps([m.url for m in workload.mounts]),
     }
     config: dict[str, ConfigText] = {f"{PROJECT}:{k}": ConfigText(v) for k, v in plain.items()}
     config |= {f"{PROJECT}:{k}": ConfigText(v, secret=True) for k, v in secret.items()}
     if settings.digitalocean_api_endpoint != DEFAULT_API_ENDPOINT:
         config["digitalocean:apiEndpoint"] = ConfigText(settings.digitalocean_api_endpoint)
     return StackRequest(stack_name(workload.handler_id), run_program, config)
+
+
+def _mount(mount: MountedObject) -> dict[str, Any]:
+    """Without its URL, which is another one each time and may be read by whoever has it."""
+    return {
+        "object_id": mount.object_id, "path": mount.path, "source": mount.source, "size_bytes": mount.size_bytes,
+        "sha256": mount.sha256 or "",
+    }  # fmt: skip
 
 
 def _worker(worker: Worker) -> dict[str, Any]:

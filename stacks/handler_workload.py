@@ -48,6 +48,17 @@ class HostPlace:
 
 
 @dataclass(frozen=True)
+class MountPlace:
+    """A stored object that every worker finds at a path; see `engine.model.storage.MountedObject`."""
+
+    object_id: str
+    path: str
+    source: str
+    size_bytes: int
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
 class HandlerConfig:
     """What the `handler` program reads from its configuration; field for field the keys of `handler_spec.py`."""
 
@@ -65,9 +76,11 @@ class HandlerConfig:
     control_plane_cidrs: tuple[str, ...]
     ssh_keys: tuple[str, ...]
     worker_certificate: str
+    mounts: tuple[MountPlace, ...]
     environment: pulumi.Output[str]
     worker_tokens: pulumi.Output[str]
     worker_private_key: pulumi.Output[str]
+    mount_urls: pulumi.Output[str]
 
     def token_of(self, worker: WorkerPlace) -> pulumi.Output[str]:
         """What one worker presents, and demands."""
@@ -130,4 +143,6 @@ def read_handler(config: pulumi.Config) -> HandlerConfig:
         environment=config.require_secret("environment"),
         worker_tokens=config.require_secret("workerTokens"),
         worker_private_key=config.require_secret("workerPrivateKey"),
+        mounts=tuple(MountPlace(**mount) for mount in config.require_object("mounts")),
+        mount_urls=config.require_secret("mountUrls"),
     )

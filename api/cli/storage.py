@@ -69,10 +69,13 @@ def let_in(
     principal: Annotated[list[str] | None, typer.Argument(help="S3 users: ARNs on AWS, access keys elsewhere")] = None,
 ) -> None:
     """Let these users of the S3 server work in an organisation's bucket, and no others."""
-    place = load().storage_s3
+    settings = load()
+    place = settings.storage_s3
     if place is None:
         raise InvalidSpec("objects lie on the disk here: set STACKYARD_STORAGE_BACKEND=s3 to have buckets")
-    backend = importlib.import_module("engine.storage.s3").S3Backend(place)  # boto3 takes 0.7 s to import
+    backend = importlib.import_module("engine.storage.s3").S3Backend(
+        place, settings.resolved_mounts_cache
+    )  # boto3 takes 0.7 s to import
     backend.let_in(org, principal or [])
     Console().print(f"{place.bucket(org)}: {', '.join(principal) if principal else 'nobody but the installation'}")
 

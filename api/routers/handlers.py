@@ -15,7 +15,15 @@ from pydantic import ValidationError
 from sqlmodel import Session
 
 from api.deps import CallerArg, Deps, DepsArg
-from api.schemas.handlers import HandlerCreate, HandlerPage, HandlerPatch, HandlerView, handler_view, spec_values
+from api.schemas.handlers import (
+    HandlerCreate,
+    HandlerPage,
+    HandlerPatch,
+    HandlerView,
+    handler_view,
+    spec_values,
+    wanted_mounts,
+)
 from engine.billing import spend
 from engine.identity.grants import require_still
 from engine.identity.worker_identity import new_worker_identity
@@ -23,6 +31,7 @@ from engine.model.access import Permission, Principal
 from engine.model.errors import Conflict, InvalidSpec
 from engine.model.handler import HandlerSpec
 from engine.model.ledger import Scopes
+from engine.storage import mounts
 from engine.store import handlers, orgs, prices
 from engine.store.handler_tables import HandlerRow
 from engine.store.handlers import owned
@@ -50,6 +59,7 @@ def create_handler(
     digest = _digest(body, deps) if idempotency_key else None
     with deps.database.read() as session:
         known = _operator_prices(session, now)
+        spec = _mounting(spec, body, caller.org_id, session)
     _check(spec, body.secrets or {}, deps, known)
     row = _new_row(deps, new_id, caller, spec, body.secrets or {}, digest, now)
     with deps.database.write() as session:
@@ -99,7 +109,7 @@ def patch_handler(handler: str, body: HandlerPatch, caller: CallerArg, deps: Dep
             raise Conflict(f"deployment {handler} is being deleted: nothing of it can be changed")
         require_still(session, caller, now)
         before = handlers.spec_of(row)
-        spec = _spec(before.model_dump(), body)
+        spec = _mounting(_spec(before.model_dump(), body), body, caller.org_id, session)
         known = _operator_prices(session, now)
         kept = _opened(row, deps) if body.secrets is None else body.secrets
         _check(spec, kept, deps, known)
@@ -128,6 +138,13 @@ def _spec(before: Mapping[str, Any], body: HandlerPatch) -> HandlerSpec:
         return HandlerSpec.model_validate({**before, **spec_values(body)})
     except ValidationError as err:  # the wire's types have said it already, where they can
         raise InvalidSpec("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in err.errors())) from None
+
+
+def _mounting(spec: HandlerSpec, body: HandlerPatch, org_id: str, session: Session) -> HandlerSpec:
+    """With the mounts the body asks for, if it says anything of them."""
+    if (wanted := wanted_mounts(body)) is None:
+        return spec
+    return spec.model_copy(update={"mounts": tuple(mounts.pinned(session, org_id, wanted))})
 
 
 def _check(spec: HandlerSpec, secrets: Mapping[str, str], deps: Deps, known: Mapping[str, Decimal]) -> None:

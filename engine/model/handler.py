@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from engine.model.errors import IllegalTransition
+from engine.model.storage import Mount
 
 DEFAULT_PORT = 8000
 
@@ -37,7 +39,7 @@ class HandlerSpec(_Frozen):
         concurrency: how many jobs one HTTP worker gets at the same time; one of RunPod's protocol asks for them itself.
         queue_delay_seconds: a job has to have waited this long before a worker is added to ones that are ready.
         max_attempts: how often a job is begun, its first time included, when workers die under it.
-        mounts: ids of stored objects that workers find as files.
+        mounts: stored objects, by id, that workers find as files.
     """
 
     slug: str
@@ -55,7 +57,13 @@ class HandlerSpec(_Frozen):
     max_attempts: int = Field(3, ge=1, le=10)
     concurrency: int = Field(1, ge=1, le=1000)
     queue_delay_seconds: float = Field(1.0, ge=0, le=3600)
-    mounts: tuple[str, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+
+    @field_validator("mounts", mode="before")
+    @classmethod
+    def _without_names(cls, value: Any) -> Any:
+        """Specs of early versions list bare names, which nothing ever mounted: they read as no mounts."""
+        return [m for m in value if not isinstance(m, str)] if isinstance(value, list | tuple) else value
 
 
 class HandlerPhase(StrEnum):

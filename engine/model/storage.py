@@ -27,6 +27,10 @@ _KIND = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _CONTENT_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,100}/[a-z0-9!#$&^_.+-]{1,100}(; ?[A-Za-z0-9_.+-]+=[A-Za-z0-9_.+-]+)*")
 _HEX = re.compile(r"[0-9a-f]{64}")
 _FORBIDDEN_IN_NAMES = re.compile(r"[\x00-\x1f\x7f/\\]|[\ud800-\udfff]")
+_FORBIDDEN_IN_PATHS = re.compile(r"[\x00-\x1f\x7f\\:,\"]|[\ud800-\udfff]")
+"""Control characters, and what container engines divide their own arguments by."""
+
+_LONGEST_PATH = 1024
 _SYSTEM_FOLDERS = ("/proc", "/sys", "/dev", "/etc", "/bin", "/sbin", "/usr", "/lib", "/lib64", "/run", "/boot")
 
 
@@ -170,9 +174,15 @@ class Mount:
 
     def __post_init__(self) -> None:
         parts = self.path.split("/")
-        if not self.path.startswith("/") or "" in parts[1:] or {".", ".."} & set(parts) or "\0" in self.path:
+        if not self.path.startswith("/") or "" in parts[1:] or {".", ".."} & set(parts):
             raise InvalidSpec(
                 f"a mount's path is a file's absolute path without `..`, not {self.path!r}", path=self.path
+            )
+        if _FORBIDDEN_IN_PATHS.search(self.path) or len(self.path.encode()) > _LONGEST_PATH:
+            raise InvalidSpec(
+                f"a mount's path has at most {_LONGEST_PATH} bytes and no control characters, backslashes, colons, "
+                f"commas and double quotes, unlike {self.path!r}: give the mount another `path`",
+                path=self.path,
             )
         if any(self.path == folder or self.path.startswith(folder + "/") for folder in _SYSTEM_FOLDERS):
             raise InvalidSpec(f"a mount's path lies outside of the system's folders, not {self.path!r}", path=self.path)
@@ -180,10 +190,11 @@ class Mount:
 
 @dataclass(frozen=True)
 class MountedObject:
-    """A mount that was resolved: what a worker fetches before it starts.
+    """A mount that was resolved: what a worker gets before it starts.
 
     Attributes:
-        url: short-lived and signed; reading by it costs nothing.
+        url: short-lived and signed; reading by it costs nothing. "" where the object was deleted.
+        source: where it lies as a file of the control plane.
         sha256: None where nobody knows it.
     """
 
@@ -194,3 +205,4 @@ class MountedObject:
     size_bytes: int
     sha256: str | None
     expires_at: datetime
+    source: str = ""

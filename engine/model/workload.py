@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from engine.model.deployment import DeploymentSpec
 from engine.model.handler import HandlerSpec, Worker
 from engine.model.hosts import DockerHost
+from engine.model.storage import MountedObject
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class HandlerWorkload:
         pull_image: the hosts fetch the image; not when it was found that it cannot be had.
         secrets: environment that is secret.
         public_url: where containers reach the gateway.
+        mounts: stored objects that every worker finds as files.
     """
 
     handler_id: str
@@ -74,3 +76,4 @@ class HandlerWorkload:
     public_url: str
     pull_image: bool = True
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    mounts: tuple[MountedObject, ...] = field(default=(), repr=False)

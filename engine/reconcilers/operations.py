@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Protocol, assert_never
@@ -45,10 +45,12 @@ class Wanted:
 
     Attributes:
         is_leaving: a delete was accepted: only a destroy still makes sense.
+        prepare: called before an up, outside of any session: makes files of this machine that the program names.
     """
 
     request: StackRequest
     is_leaving: bool
+    prepare: Callable[[], None] = lambda: None
 
 
 class StackSource(Protocol):
@@ -142,6 +144,7 @@ class StackUpdates:
         request = wanted.request
         match kind:
             case UpdateKind.UP:
+                wanted.prepare()
                 return self._stacks.up(request, fence=fence)
             case UpdateKind.REFRESH:
                 return self._stacks.refresh(request, fence=fence)

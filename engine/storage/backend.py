@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
 from sqlmodel import Session
@@ -76,6 +77,18 @@ class Backend(Protocol):
 
     def sha256(self, row: StoredObjectRow) -> str:
         """Of the whole object, read in constant memory."""
+        ...
+
+    def file_of(self, row: StoredObjectRow) -> Path:
+        """Where a committed object lies as a file of this machine once `fetch` has seen to it; always the same."""
+        ...
+
+    def fetch(self, row: StoredObjectRow) -> None:
+        """Make that file; again: no change. Runs in constant memory.
+
+        Raises:
+            Unavailable: what is there is not what was committed.
+        """
         ...
 
     def remove(self, row: StoredObjectRow) -> None:

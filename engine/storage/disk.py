@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from pathlib import Path
 
 from sqlmodel import Session
 
@@ -20,10 +21,20 @@ class DiskBackend:
 
     name = "disk"
 
-    def __init__(self, blobs: BlobFolder, signer: UrlSigner, public_url: str, new_id: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        blobs: BlobFolder,
+        signer: UrlSigner,
+        public_url: str,
+        new_id: Callable[[str], str],
+        *,
+        worker_public_url: str = "",
+    ) -> None:
+        """`worker_public_url`: how our own workers reach the gateway; "": as everybody does."""
         self._blobs = blobs
         self._signer = signer
         self._public_url = public_url
+        self._worker_public_url = worker_public_url or public_url
         self._new_id = new_id
 
     def prepare(self, org_id: str) -> None:
@@ -36,7 +47,7 @@ class DiskBackend:
         return self._url(Grant(row.id, Use.PUT, expires_at))
 
     def worker_url(self, row: StoredObjectRow, expires_at: datetime, now: datetime) -> str:
-        return self._url(Grant(row.id, Use.WORKER, expires_at))
+        return self._worker_public_url + self._signer.path(Grant(row.id, Use.WORKER, expires_at))
 
     def part_url(
         self, row: StoredObjectRow, upload: UploadSessionRow, number: int, expires_at: datetime, now: datetime
@@ -63,6 +74,12 @@ class DiskBackend:
 
     def sha256(self, row: StoredObjectRow) -> str:
         return self._blobs.sha256(row.location)
+
+    def file_of(self, row: StoredObjectRow) -> Path:
+        return self._blobs.path(row.location)
+
+    def fetch(self, row: StoredObjectRow) -> None:
+        """Nothing: it is a file already."""
 
     def remove(self, row: StoredObjectRow) -> None:
         if row.location:

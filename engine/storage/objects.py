@@ -23,7 +23,7 @@ from engine.storage import prices
 from engine.storage.backend import Backend
 from engine.storage.s3_urls import S3Place
 from engine.storage.signing import PUBLIC_PREFIX, Grant, UrlSigner, Use
-from engine.store import audit, storage_objects
+from engine.store import audit, handlers, storage_objects
 from engine.store.database import Database
 from engine.store.storage_tables import StoredObjectRow
 
@@ -35,6 +35,7 @@ MOST_READ = 4
 """Objects read at the same time for their checksums: each takes a thread that requests need."""
 
 READ_WAIT_SECONDS = 5.0
+MOST_HANDLERS = 100_000
 LONGEST_WORKER_TTL = timedelta(days=7)  # what S3 servers allow a presigned URL
 
 
@@ -183,10 +184,12 @@ class Storage:
 
         Raises:
             NotFound: no such object.
+            Conflict: a handler deployment mounts it.
         """
         now = self.clock.now()
         with self.database.write() as session:
             row = storage_objects.owned(session, object_id, caller.org_id, lock=True)
+            _require_unmounted(session, row)
             open_uploads = list(storage_objects.open_sessions_of(session, object_id))
             for upload in open_uploads:
                 storage_objects.end_session(session, upload.id, "aborted", now)
@@ -261,6 +264,18 @@ def mark_deleted(session: Session, row: StoredObjectRow, now: datetime) -> None:
     row.public_token = None
     session.add(row)
     session.flush()
+
+
+def _require_unmounted(session: Session, row: StoredObjectRow) -> None:
+    """New workers would not start without it."""
+    living = handlers.list_for_org(session, row.org_id, limit=MOST_HANDLERS)
+    users = [h.slug for h in living if any(mount.object == row.id for mount in handlers.spec_of(h).mounts)]
+    if users:
+        raise Conflict(
+            f"{row.id} ({row.filename}) is mounted by {', '.join(sorted(users))}: change their `mounts` first, or "
+            "delete them",
+            id=row.id, deployments=sorted(users),
+        )  # fmt: skip
 
 
 def _compare(what: str, found: object, declared: object, object_id: str) -> None:

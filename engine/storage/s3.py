@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -47,8 +50,10 @@ class S3Backend:
 
     name = "s3"
 
-    def __init__(self, place: S3Place) -> None:
+    def __init__(self, place: S3Place, cache: Path) -> None:
+        """`cache`: folder of the objects that were fetched to be sent on; made when one is."""
         self.place = place
+        self._cache = cache
         self._prepared: set[str] = set()
         config = Config(
             s3={"addressing_style": "path"}, signature_version="s3v4", retries={"max_attempts": 3}, connect_timeout=5,
@@ -158,7 +163,41 @@ class S3Backend:
                     digest.update(chunk)
         return digest.hexdigest()
 
+    def file_of(self, row: StoredObjectRow) -> Path:
+        return self._cache / row.id
+
+    def fetch(self, row: StoredObjectRow) -> None:
+        """One at a time downloads an object; what a killed process left is written over."""
+        target = self.file_of(row)
+        if target.exists():
+            return
+        self._cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        part = self._cache / f"{row.id}.part"
+        with part.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if target.exists():  # somebody else was at it, and `part` may be that very file
+                return
+            file.truncate(0)
+            with _answers():
+                digest, written = hashlib.sha256(), 0
+                body = self._client.get_object(**self._object(row))["Body"]
+                with body:
+                    for chunk in body.iter_chunks(_CHUNK_BYTES):
+                        file.write(chunk)
+                        digest.update(chunk)
+                        written += len(chunk)
+            file.flush()
+            os.fdatasync(file.fileno())  # a name that survives a power cut has its content
+            if written != row.size_bytes or (row.sha256 and digest.hexdigest() != row.sha256):
+                file.truncate(0)
+                raise Unavailable(
+                    f"the stored object {row.id} ({row.filename}) is not what was committed: {written} bytes with the "
+                    f"SHA-256 {digest.hexdigest()}, not {row.size_bytes} with {row.sha256 or 'any'}; upload it again"
+                )
+            part.rename(target)
+
     def remove(self, row: StoredObjectRow) -> None:
+        self.file_of(row).unlink(missing_ok=True)
         with _answers():
             try:
                 self._client.delete_object(**self._object(row))

@@ -18,7 +18,7 @@ SHM_MB = 1024
 
 MADE_ONCE = [
     "image", "envs", "command", "ports", "labels", "networksAdvanced", "gpus", "memory", "cpus", "storageOpts",
-    "shmSize", "logOpts", "securityOpts", "destroyGraceSeconds", "mustRun", "start",
+    "shmSize", "logOpts", "securityOpts", "destroyGraceSeconds", "mustRun", "start", "uploads",
 ]  # fmt: skip
 """A container belongs to a worker whose name is never used again: no later update may replace it under its jobs.
 What must replace workers (an edit of the spec) gives new ones new names."""
@@ -77,6 +77,12 @@ def worker_container(
         storage_opts={"size": f"{config.container_disk_gb}G"} if host.disk_quota else None,
         shm_size=SHM_MB,
         security_opts=["no-new-privileges:true"],
+        uploads=[
+            docker.ContainerUploadArgs(
+                file=mount.path, source=mount.source, source_hash=mount.sha256 or mount.object_id, permissions="0444"
+            )
+            for mount in config.mounts
+        ],
         restart="no",
         must_run=False,  # one that ended is the reconciler's to judge: its log says why
         log_driver="json-file",

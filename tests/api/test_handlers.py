@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from engine.identity.issue import issue_key
+from engine.model.errors import Conflict
 from engine.model.handler import Worker, WorkerPhase
 from engine.model.hosts import DockerHost
 from engine.store import changes, handlers, prices
@@ -19,6 +21,7 @@ from engine.store.handler_tables import HandlerRow, WorkerActivityRow
 from engine.store.ledger_tables import PriceRow
 from engine.store.tables import OrgRow
 from stacks.pools import sku
+from tests.fakes.storage import CALLER, stored
 
 SAMPLES = Path(__file__).parent / "golden" / "hypereal-deployments.sh.txt"
 DOCUMENT = Path(__file__).parents[2].parent / "shared" / "seeds" / "hypereal-infrastructure.txt"
@@ -237,3 +240,63 @@ def test_empty_balance_starts_nothing_new(api: Any) -> None:
         session.get_one(OrgRow, "org_1").credit_limit_microdollars = 0
     answer = call(api, "POST", json=CREATE)
     assert answer.status_code == 402 and answer.json()["error"]["code"] == "insufficient_credit"
+
+
+def test_mounts_are_kept_by_id_and_an_edit_is_a_new_generation(api: Any) -> None:
+    now = api.clock.now()
+    style = stored(api.database, 5, now, filename="style.safetensors", kind="lora")
+    base = stored(api.database, 6, now, filename="base", kind="model")
+    wanted = ["lora/style.safetensors", {"object": base, "path": "/models/base"}]
+    made = create(api, mounts=wanted)
+    expected = [
+        {"object": style, "path": "/mounts/style.safetensors"}, {"object": base, "path": "/models/base"},
+    ]  # fmt: skip
+    assert made["mounts"] == expected == call(api, "GET", f"/{made['id']}").json()["mounts"]
+
+    stored(api.database, 7, now + timedelta(hours=1), filename="style.safetensors", kind="lora")
+    renamed = call(api, "PATCH", "/echo", json={"name": "New"}).json()
+    assert (renamed["mounts"], renamed["generation"]) == (expected, 2)
+    edited = call(api, "PATCH", "/echo", json={"mounts": [{"object": base}]}).json()
+    assert (edited["mounts"], edited["generation"]) == ([{"object": base, "path": "/mounts/base"}], 3)
+    assert call(api, "PATCH", "/echo", json={"mounts": [base]}).json()["generation"] == 3
+
+    storage = api.app.state.deps.storage
+    with pytest.raises(Conflict, match=r"\(base\) is mounted by echo"):
+        storage.delete(CALLER, base)
+    storage.delete(CALLER, style)
+    call(api, "PATCH", "/echo", json={"mounts": []})
+    storage.delete(CALLER, base)
+
+
+def test_mounts_that_cannot_be_are_refused(api: Any) -> None:
+    now = api.clock.now()
+    mine = stored(api.database, 5, now, filename="a")
+    theirs = stored(api.database, 5, now, filename="theirs", org_id="org_2")
+    odd = stored(api.database, 5, now, filename="a:b")
+    create(api)
+    for mounts, said in (
+        (["nothing"], "'nothing'"),
+        ([theirs], theirs),
+        (["theirs"], "'theirs'"),
+        ([mine, mine], "two mounts have the path '/mounts/a'"),
+        ([{"object": mine, "path": "/m"}, {"object": mine, "path": "/m/a"}], "lies below another"),
+        ([{"object": mine, "path": "relative"}], "absolute"),
+        ([{"object": mine, "path": "/etc/passwd"}], "system's folders"),
+        ([odd], "give the mount another `path`"),
+        ([{"path": "/x"}], "mounts"),
+    ):
+        for answer in (
+            call(api, "POST", json=CREATE | {"slug": "second", "mounts": mounts}),
+            call(api, "PATCH", "/echo", json={"mounts": mounts}),
+        ):
+            assert answer.status_code == 422 and said in answer.text, answer.text
+    assert [d["slug"] for d in call(api, "GET").json()["data"]] == ["echo"]
+    assert call(api, "GET", "/echo").json()["generation"] == 1
+
+
+def test_names_that_early_versions_kept_and_never_mounted_read_as_none(api: Any) -> None:
+    made = create(api)
+    with api.database.write() as session:
+        row = session.get_one(HandlerRow, made["id"])
+        row.spec = {**row.spec, "mounts": ["anything"]}
+    assert call(api, "GET", "/echo").json()["mounts"] == []

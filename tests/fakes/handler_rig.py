@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from engine.deploy.providers.docker.hosts import DockerHost as Connection
@@ -32,6 +33,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import FakeCloud
 from tests.fakes.pod_rig import Held
 from tests.fakes.rows import handler_row, org_row
+from tests.fakes.storage import disk_storage
 
 DAY = timedelta(days=1)
 SEALER = Sealer(b"x" * 32)
@@ -66,7 +68,8 @@ class HandlerRig:
             assert lease is not None
             orgs.ensure_installation(session, new_id="inst_1", now=self.clock.now())
         self.fence = Held(lease)
-        source = HandlerSource(SEALER, self.hosts, "http://yard.test", self._build)
+        self.storage = disk_storage(self.database, self.clock, Path("/nonexistent")).service
+        source = HandlerSource(SEALER, self.hosts, "http://yard.test", self._build, self.storage)
         self.operations = StackUpdates(
             self.database, self.clock, self.stacks, {changes.HANDLER: source}, executor_id="w1"
         )

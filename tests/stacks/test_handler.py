@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import shlex
+import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -14,8 +19,11 @@ from pulumi.runtime import mocks, stack
 
 from engine.model.handler import HandlerSpec, Worker
 from engine.model.hosts import DockerHost
+from engine.model.storage import MountedObject
 from engine.model.worker_token import worker_token
 from engine.model.workload import HandlerWorkload, WorkerIdentity
+from stacks.components.handler_container import MADE_ONCE
+from stacks.fetched_files import FetchedFile, fetching
 from stacks.handler_spec import build_handler_request
 from stacks.registry import run_program
 from stacks.spec import StackSettings, describe
@@ -147,6 +155,59 @@ def test_cloud_workers_are_droplets_behind_a_firewall_with_the_image_in_their_us
     assert "ghcr.io/you/echo:v1 python -u /handler.py" in files["/opt/stackyard/serve.sh"]
     assert "Container" not in recorder.resources and len(recorder.resources["Firewall"]) == 1
     assert exported["endpoints"] == ["https://127.0.0.1:8443"]
+
+
+MOUNTED = MountedObject(
+    "obj_1", "a b.safetensors", "/mounts/a b.safetensors", "http://yard.test/signed?x=1&signature=s3cret'", 5,
+    hashlib.sha256(b"bytes").hexdigest(), NOW, "/data/storage/blobs/1/blob_1",
+)  # fmt: skip
+
+
+def test_mounted_objects_are_uploaded_to_containers_and_fetched_by_machines(recorder: Recorder) -> None:
+    placed = {"target": "digitalocean", "host": "", "region": "tor1", "size": "gpu-h100x1-80gb"}
+    work = replace(workload(worker("w0"), worker("w4", **placed)), mounts=(MOUNTED,))
+    run(recorder, work)
+    (container,), (droplet,) = recorder.resources["Container"], recorder.resources["Droplet"]
+    assert container["uploads"] == [
+        {"file": MOUNTED.path, "source": MOUNTED.source, "sourceHash": MOUNTED.sha256, "permissions": "0444"}
+    ]
+    assert "uploads" in MADE_ONCE  # another URL, or an upgrade, replaces nobody
+    files = {f["path"]: f["content"] for f in json.loads(opened(droplet["userData"]).partition("\n")[2])["write_files"]}
+    script = files["/opt/stackyard/serve.sh"]
+    assert f"fetch obj_1 {shlex.quote(MOUNTED.url)} 5 {MOUNTED.sha256} || " in script
+    assert "--volume '/var/lib/stackyard/mounts/obj_1:/mounts/a b.safetensors:ro'" in script
+    assert script.index("fetch obj_1") < script.index("docker run")
+
+    later = replace(work, mounts=(replace(MOUNTED, url="http://yard.test/signed?another"),))
+    first, second = (build_handler_request(w, StackSettings()).config for w in (work, later))
+    assert [key for key in first if first[key] != second[key]] == ["stackyard:mountUrls"]
+    assert "s3cret" not in json.dumps(describe(first))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, ""),
+        ({"url": ""}, "obj_1 was deleted"),
+        ({"url": "file:///nowhere"}, "obj_1 could not be fetched"),
+        ({"size_bytes": 6}, "obj_1 came with 5 bytes instead of 6"),
+        ({"sha256": "0" * 64}, f"obj_1 came with another SHA-256 than {'0' * 64}"),
+    ],
+)
+def test_a_machine_starts_nothing_without_the_right_files(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    source, folder, exits = tmp_path / "it's", tmp_path / "mo unts", tmp_path / "exits"
+    source.write_bytes(b"bytes")
+    file = FetchedFile("obj_1", "/mounts/x", f"file://{tmp_path}/it's", 5, MOUNTED.sha256 or "")
+    script = "#!/bin/sh\n" + fetching([replace(file, **changes)], str(exits), str(folder)) + "echo started\n"
+    ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert said in ran.stderr, ran.stderr
+    if said:
+        assert (ran.returncode, ran.stdout, exits.read_text()) == (1, "", "1\n")
+        assert not (folder / "obj_1").exists()
+        return
+    assert (ran.returncode, ran.stdout, (folder / "obj_1").read_bytes()) == (0, "started\n", b"bytes")
+    source.unlink()  # what was fetched is not fetched again
+    assert subprocess.run(["sh", "-c", script], capture_output=True, check=False, timeout=60).returncode == 0
 
 
 def test_configuration_hides_secrets() -> None:

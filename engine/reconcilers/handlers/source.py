@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from sqlmodel import Session
 
@@ -12,8 +13,11 @@ from engine.model.errors import NotFound
 from engine.model.handler import Refusal, StartFailures, is_in_stack
 from engine.model.hosts import DockerHost
 from engine.model.stack import StackRequest
+from engine.model.storage import MountedObject
 from engine.model.workload import HandlerWorkload, WorkerIdentity
 from engine.reconcilers.operations import Wanted
+from engine.storage import mounts
+from engine.storage.objects import Storage
 from engine.store import handlers, orgs
 from engine.store.handler_tables import HandlerRow
 from engine.store.sealing import Sealer
@@ -32,6 +36,7 @@ class HandlerSource:
     hosts: Sequence[DockerHost]
     public_url: str
     build_request: Callable[[HandlerWorkload], StackRequest]
+    storage: Storage
 
     def wanted(self, session: Session, owner_id: str) -> Wanted | None:
         """See `StackSource.wanted`."""
@@ -41,9 +46,15 @@ class HandlerSource:
         installation = orgs.installation(session)
         if installation is None:
             raise NotFound("this database has no installation row: start `stackyard serve` once")
-        return Wanted(self.build_request(self._workload(row, installation.id)), row.delete_requested_at is not None)
+        is_leaving = row.delete_requested_at is not None
+        mounted, stored = mounts.of_workers(
+            self.storage, session, row.org_id, () if is_leaving else handlers.spec_of(row).mounts
+        )
+        workload = self._workload(row, installation.id, tuple(mounted))
+        sent = stored if any(worker.host for worker in workload.workers) else []  # machines fetch for themselves
+        return Wanted(self.build_request(workload), is_leaving, partial(mounts.fetch, self.storage, sent))
 
-    def _workload(self, row: HandlerRow, installation_id: str) -> HandlerWorkload:
+    def _workload(self, row: HandlerRow, installation_id: str, mounted: tuple[MountedObject, ...]) -> HandlerWorkload:
         """Without the workers that are to go. A host that the operator took away is left out, with what is on it."""
         hosts = tuple(host for host in self.hosts if host.name in row.prepared_hosts)
         names = {"", *(host.name for host in hosts)}
@@ -68,4 +79,5 @@ class HandlerSource:
             public_url=self.public_url,
             pull_image=not (failures and failures.is_final and failures.generation == row.generation),
             secrets=json.loads(self.sealer.open(row.secrets_sealed)) if row.secrets_sealed else {},
+            mounts=mounted,
         )

@@ -84,13 +84,13 @@ def place(server: ServerWithUsers) -> S3Place:
 
 
 @pytest.fixture
-def storage(store: Database, place: S3Place) -> Storage:
+def storage(store: Database, place: S3Place, tmp_path: Path) -> Storage:
     clock = SystemClock()
     with store.write() as session:
         for org in ("org_1", "org_2"):
             orgs.insert(session, org_row(clock.now(), org))
     return Storage(
-        database=store, clock=clock, backend=S3Backend(place), signer=UrlSigner(SECRET),
+        database=store, clock=clock, backend=S3Backend(place, tmp_path / "cache"), signer=UrlSigner(SECRET),
         public_url="http://yard.test", new_id=ids.new_id, new_token=lambda: ids.random_text(26), s3=place,
     )  # fmt: skip
 
@@ -117,8 +117,15 @@ def test_put_commit_read_and_delete_go_straight_to_the_server(storage: Storage, 
 
     free = mounts.resolve(storage, "org_1", [Mount("lora/style v2.safetensors", "/loras/style")])[0].url
     assert free.startswith(place.endpoint) and httpx.get(free).content == CONTENT
+    backend, kept = storage.backend, storage.backend.file_of(committed)
+    with pytest.raises(Unavailable, match="is not what was committed"):
+        committed.sha256 = "0" * 64
+        backend.fetch(committed)
+    committed.sha256 = digest
+    backend.fetch(committed)
+    assert kept.read_bytes() == CONTENT and [p.name for p in kept.parent.iterdir()] == [row.id]
     storage.delete(CALLER, row.id)
-    assert httpx.get(free).status_code == 404
+    assert httpx.get(free).status_code == 404 and not kept.exists()
 
 
 def test_declared_size_is_compared(storage: Storage) -> None:
@@ -239,10 +246,10 @@ def test_public_reads_pass_through_the_gateway_and_are_counted(
 
 
 def test_server_that_does_not_answer_is_said(store: Database, storage: Storage, place: S3Place) -> None:
-    away = S3Backend(S3Place("http://127.0.0.1:9", "us-east-1", "a", "b", place.bucket_prefix))
+    away = S3Backend(S3Place("http://127.0.0.1:9", "us-east-1", "a", "b", place.bucket_prefix), Path("/nowhere"))
     with pytest.raises(Unavailable, match="the S3 server does not answer"):
         away.prepare("org_1")
-    wrong = S3Backend(S3Place(place.endpoint, "us-east-1", ACCESS_KEY, "wrong", place.bucket_prefix))
+    wrong = S3Backend(S3Place(place.endpoint, "us-east-1", ACCESS_KEY, "wrong", place.bucket_prefix), Path("/nowhere"))
     with pytest.raises(Unavailable, match="the S3 server refused"):
         wrong.prepare("org_1")
 
