@@ -52,6 +52,8 @@ SILENT_SECONDS = 90.0
 STOP_SECONDS = 300.0
 SWEEP_SECONDS = 60.0
 FORGET_SECONDS = 3600.0
+PURGED_TOGETHER = 200
+"""Jobs whose contents, megabytes each at worst, are deleted in one transaction: others wait for its end."""
 
 _BATCH = 1000
 _log = structlog.get_logger("jobs.leading")
@@ -89,6 +91,7 @@ class Leader:
     _loaded_at: float = float("-inf")
     _prices_known: int = 0
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
+    _sweeping: asyncio.Task[None] | None = None
     _forgot_at: float = float("-inf")
     _forgotten: set[tuple[str, int]] = field(default_factory=set)
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
@@ -391,7 +394,8 @@ class Leader:
                 if now - last_sweep >= SWEEP_SECONDS:
                     last_sweep = now
                     await self._adopt_forgotten()
-                    await self._sweep()
+                    if self._sweeping is None or self._sweeping.done():
+                        self._sweeping = self.dispatcher.spawn(self._sweep())
             except (StackyardError, SQLAlchemyError) as err:
                 _log.warning("jobs cannot be looked after now", error=str(err))
             except Exception:  # noqa: BLE001 (the loop's edge: time goes on)
@@ -456,11 +460,13 @@ class Leader:
 
     async def _record_idle(self) -> None:
         now, at = self.clock.monotonic(), self.clock.now()
+        notes = []
         for entry in self.dispatcher.roster:
             for worker in entry.workers.values():
                 worker.count_idle(now, at, entry.spec.idle_timeout_seconds)
                 if note := self.dispatcher.idle_note(entry, worker):
-                    await self._put_quietly(note)
+                    notes.append(self._put_quietly(note))
+        await asyncio.gather(*notes)
 
     async def _put_quietly(self, note: Note) -> None:
         try:
@@ -489,13 +495,19 @@ class Leader:
             return jobs.orphans(session)
 
     async def _sweep(self) -> None:
-        """Delete what is older than its retention, a thousand at a time."""
+        """Delete what is older than its retention, beside everything else."""
+        try:
+            await self._purge()
+        except (StackyardError, SQLAlchemyError) as err:
+            _log.warning("old jobs cannot be deleted now", error=str(err))
+
+    async def _purge(self) -> None:
         now = self.clock.now()
 
         def purge(session: Session) -> int:
-            return jobs.purge_contents(session, now - self.retention.contents, now)
+            return jobs.purge_contents(session, now - self.retention.contents, now, limit=PURGED_TOGETHER)
 
-        while await self.writer.put(Note(purge)) >= 1000:
+        while await self.writer.put(Note(purge)) >= PURGED_TOGETHER:
             await self.clock.sleep(0.05)
         if self.clock.monotonic() - self._forgot_at < FORGET_SECONDS:
             return
