@@ -18,8 +18,8 @@ MOUNT_TTL = timedelta(hours=6)
 """A worker fetches before it starts; a large model over a slow line takes hours at most."""
 
 DEFAULT_FOLDER = "/mounts"
-DELETED = "/deleted"
-"""No such folder: reading a file there fails with a message that says what became of the object."""
+DELETED = "deleted stored object"
+"""Begins the name of no file: reading one of that name fails with words that say what became of the object."""
 
 
 def resolve(
@@ -70,7 +70,7 @@ def of_workers(
         try:
             row = find(session, org_id, mount.object)
         except NotFound:
-            gone = f"{DELETED}/{mount.object}"
+            gone = f"{DELETED} {mount.object}"
             found.append(MountedObject(mount.object, "", mount.path, "", 0, None, storage.clock.now(), gone))
             continue
         found.append(_mounted(storage, row, mount.path, MOUNT_TTL))

@@ -57,6 +57,7 @@ class HandlerRig:
     hosts: tuple[DockerHost, ...] = ()
     connections: Mapping[str, Connection] = field(default_factory=dict)
     id: str = "hdl_1"
+    stored: Path = Path("/nonexistent")
     policy: HandlerPolicy = field(default_factory=HandlerPolicy)
     queue: list[tuple[str, str]] = field(default_factory=list)
     workloads: list[HandlerWorkload] = field(default_factory=list)
@@ -68,7 +69,7 @@ class HandlerRig:
             assert lease is not None
             orgs.ensure_installation(session, new_id="inst_1", now=self.clock.now())
         self.fence = Held(lease)
-        self.storage = disk_storage(self.database, self.clock, Path("/nonexistent")).service
+        self.storage = disk_storage(self.database, self.clock, self.stored).service
         source = HandlerSource(SEALER, self.hosts, "http://yard.test", self._build, self.storage)
         self.operations = StackUpdates(
             self.database, self.clock, self.stacks, {changes.HANDLER: source}, executor_id="w1"

@@ -24,15 +24,19 @@ from engine.model.clock import SystemClock
 from engine.model.handler import HandlerSpec, WorkerPhase
 from engine.model.hosts import DockerHost
 from engine.model.stack import stack_name
+from engine.model.storage import Mount
 from engine.model.worker_token import worker_token
 from engine.reconcilers.handlers.processes import DockerWorkers
+from engine.storage.blobs import BlobFolder
 from engine.store import handlers
 from engine.store.database import Database
+from engine.store.storage_tables import StoredObjectRow
 from tests.fakes.clock import FakeClock
 from tests.fakes.docker_registry import DockerRegistry
 from tests.fakes.dockerd import DockerDaemon, DockerMissing
 from tests.fakes.handler_rig import SEALER, HandlerRig
 from tests.fakes.images import busybox_image, handler_image
+from tests.fakes.storage import stored
 
 pytestmark = pytest.mark.integration
 TRIES = 600  # of 50 ms each, beside the work itself: machines that are loaded must not fail
@@ -61,13 +65,16 @@ def driver(tmp_path: Path, command_loop: EngineLoop, salt: str) -> StackDriver:
 
 
 @pytest.fixture
-def rig(store: Database, clock: FakeClock, driver: StackDriver, dockerd: DockerDaemon) -> Iterator[HandlerRig]:
+def rig(
+    store: Database, clock: FakeClock, driver: StackDriver, dockerd: DockerDaemon, tmp_path: Path
+) -> Iterator[HandlerRig]:
     host = DockerHost(name="lab", host=dockerd.host, pools={"CPU": 2})
     with closing(Connection(HostSettings(host.host))) as connection:
         connections = {"lab": connection}
         yield HandlerRig(
             store, clock, driver, DockerWorkers(connections),
             lambda pools: places_of(pools, (host,), None, is_sold=False), (host,), connections, id=ids.new_id("hdl"),
+            stored=tmp_path / "storage",
         )  # fmt: skip
 
 
@@ -131,6 +138,26 @@ async def test_worker_is_made_for_a_job_and_gone_after_it(rig: HandlerRig, docke
         handlers.request_delete(session, rig.id, rig.clock.now())
     await until(rig, "the end", lambda row: row.phase == "inactive")
     assert client.networks.list(filters=labelled) == []
+
+
+async def test_worker_finds_the_objects_it_mounts_until_they_are_gone(rig: HandlerRig, dockerd: DockerDaemon) -> None:
+    found = stored(rig.database, 5, rig.clock.now(), location="blob_0123456789abcdef")
+    blob = BlobFolder(rig.stored).path("blob_0123456789abcdef")
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(b"bytes")
+    tell = ("sh", "-c", "ls -ln '/models/a b' >&2; cat '/models/a b' >&2; exit 3")
+    rig.create(spec(busybox_image(dockerd), start_command=tell, mounts=(Mount(found, "/models/a b"),)))
+    rig.submit()
+    await until(rig, "the worker's words", lambda row: row.phase == "failed" and not row.workers)
+    assert "bytes" in rig.row().phase_reason and "-r--r--r--" in rig.row().phase_reason
+    blob.unlink()
+    with rig.database.write() as session:
+        session.get_one(StoredObjectRow, found).phase = "deleted"
+    rig.edit(start_command=("sleep", "600"))
+    await until(rig, "a word on what is missing", lambda row: f"deleted stored object {found}" in row.phase_reason)
+    assert rig.row().phase == "failed"
+    rig.edit(mounts=())
+    await until(rig, "a worker without it", lambda _: WorkerPhase.BOOTING in rig.workers().values())
 
 
 async def test_image_that_crashes_stops_with_its_last_words(rig: HandlerRig, dockerd: DockerDaemon) -> None:
