@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -48,6 +48,7 @@ WAKE_SECONDS = 1.0
 """The reconciler is told at most so often that jobs of a deployment wait."""
 
 _MOST_MS = 2**31 - 1
+T = TypeVar("T")
 _MICRO = Decimal("0.000001")
 _log = structlog.get_logger("jobs")
 
@@ -80,7 +81,7 @@ class Dispatcher:
     def is_leading(self) -> bool:
         return self.held.lease is not None
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run something beside; ends with this process."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -360,7 +361,7 @@ class Dispatcher:
         error: str | None = None,
         billed: float = 0.0,
     ) -> bool:
-        """Write a job's end; False: it had ended otherwise."""
+        """Write a job's end; False: it had ended otherwise. Whoever asked may leave meanwhile: it ends all the same."""
         if card.is_ending:
             return False
         card.is_ending = True
@@ -379,13 +380,18 @@ class Dispatcher:
             "finished_at": now, "execution_ms": execution if has_run else None, "cost_usd": cost,
         }  # fmt: skip
         result = result_text(output, error) if output is not None or error is not None else None
-        is_ended = bool(await self._put(End(values, result, usage, ended)))
-        if is_ended:
-            card.advance(state)
-            card.reason, card.finished_at, card.execution_ms, card.cost_usd = reason, now, execution, cost
-            card.output, card.error = output, error
-        self._forget(card)
-        return is_ended
+        operation = End(values, result, usage, ended)
+
+        async def write() -> bool:
+            is_ended = bool(await self._put(operation))
+            if is_ended:
+                card.advance(state)
+                card.reason, card.finished_at, card.execution_ms, card.cost_usd = reason, now, execution, cost
+                card.output, card.error = output, error
+            self._forget(card)
+            return is_ended
+
+        return await asyncio.shield(self.spawn(write()))
 
     async def end_unknown(self, job_id: str, attempts: int, reason: Reason) -> bool:
         """Cancel a job that is not in this process's memory; whoever dispatches is told. False: it moved meanwhile."""

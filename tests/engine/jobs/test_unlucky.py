@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+from http.client import HTTPConnection
 from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from engine.jobs.writer import End, Operation
+from engine.model.errors import Unavailable
 from engine.model.handler import WorkerPhase
 from engine.model.worker_token import worker_token
 from engine.store import handlers
 from engine.store.handler_tables import WorkerActivityRow
 from tests.fakes.handler_server import HandlerServer, Reply, echo
-from tests.fakes.job_yard import Yard
+from tests.fakes.job_yard import SECONDS, Yard
 
 
 def test_a_key_that_comes_again_does_not_take_the_waiting_job_away(yard: Yard, server: HandlerServer) -> None:
@@ -66,6 +71,34 @@ def test_a_draining_worker_keeps_its_job_when_the_lease_is_taken_anew(yard: Yard
         assert worker.post(f"/v2/{handler_id}/job-done/w0/{job_id}", json={"output": 2}).status_code == 200
         assert yard.ended(job_id)["output"] == 2
         yard.until(lambda: seen().drained_at)
+
+
+def test_a_worker_that_leaves_before_it_is_answered_has_brought_its_result(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert yard.service is not None
+    writer, came, left = yard.service.writer, threading.Event(), threading.Event()
+    write = writer._commit
+
+    def slow(operations: Sequence[Operation]) -> list[Any]:
+        if any(isinstance(operation, End) for operation in operations) and not left.is_set():
+            came.set()
+            left.wait(SECONDS)
+            return [Unavailable("not now") for _ in operations]
+        return write(operations)
+
+    monkeypatch.setattr(writer, "_commit", slow)
+    handler_id = yard.add_handler("http://127.0.0.1:9")
+    job_id = yard.run(job_input=1)
+    with yard.client({"Authorization": worker_token("token", handler_id, "w0")}) as worker:
+        yard.until(lambda: worker.get(f"/v2/{handler_id}/job-take/w0").status_code == 200)
+        leaving = HTTPConnection(yard.url.removeprefix("http://"))
+        done = f"/v2/{handler_id}/job-done/w0/{job_id}"
+        leaving.request("POST", done, b'{"output": 2}', dict(worker.headers) | {"Content-Type": "application/json"})
+        assert came.wait(SECONDS)
+        leaving.close()
+    left.set()
+    assert yard.ended(job_id)["output"] == 2
 
 
 def test_an_input_that_cannot_be_read_at_once_is_read_later(
