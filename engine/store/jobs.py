@@ -165,11 +165,17 @@ def put_progress(session: Session, job_id: str, attempts: int, sealed: bytes) ->
 
 
 def add_partial(session: Session, job_id: str, attempts: int, number: int, sealed: bytes) -> bool:
-    """Keep one partial output of a running job; False: it is not at that attempt any more."""
+    """Keep one partial output of a running job; False: it is not at that attempt any more.
+
+    Args:
+        number: its place; behind those that are kept already, whom a process that took over does not know.
+    """
     if not _is_running(session, job_id, attempts):
         return False
-    row = {"job_id": job_id, "number": number, "sealed": sealed}
-    session.connection().execute(ignoring_known(session, _PARTIALS), [row])
+    connection = session.connection()
+    kept = connection.execute(select(func.max(_PARTIALS.c.number)).where(_PARTIALS.c.job_id == job_id)).scalar()
+    row = {"job_id": job_id, "number": number if kept is None else max(number, kept + 1), "sealed": sealed}
+    connection.execute(insert(_PARTIALS), [row])
     return True
 
 

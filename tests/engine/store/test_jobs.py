@@ -64,6 +64,8 @@ def test_a_job_that_waits_again_forgets_what_its_attempt_put_out(store: Database
     with store.write() as session:
         jobs.start(session, [begin("job_a")])
         assert jobs.add_partial(session, "job_a", 1, 0, b"half")
+        assert jobs.add_partial(session, "job_a", 1, 0, b"whole"), "of a process that took over"
+        assert jobs.partials(session, "job_a") == [(0, b"half"), (1, b"whole")]
         assert jobs.put_progress(session, "job_a", 1, b"50 %")
         assert jobs.requeue(session, [{"id": "job_a", "attempts": 1}]) == [True]
         assert jobs.partials(session, "job_a") == [] and jobs.contents(session, ["job_a"], "progress") == {}
