@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from engine.jobs import leading
 from engine.jobs.writer import End, Operation
 from engine.model.errors import Unavailable
 from engine.model.handler import WorkerPhase
 from engine.model.worker_token import worker_token
-from engine.store import handlers
+from engine.store import handlers, jobs
 from engine.store.handler_tables import WorkerActivityRow
 from tests.fakes.handler_server import HandlerServer, Reply, echo
 from tests.fakes.job_yard import SECONDS, Yard
@@ -62,11 +63,12 @@ def test_a_draining_worker_keeps_its_job_when_the_lease_is_taken_anew(yard: Yard
         yard.until(lambda: worker.get(f"/v2/{handler_id}/job-take/w0").status_code == 200)
         token = held.token
         yard.change(handler_id, workers=yard.workers("http://127.0.0.1:9", phase=WorkerPhase.DRAINING))
-        yard.until(lambda: yard.service.dispatcher.roster.get(handler_id).workers["w0"].is_going)
+        entry = yard.service.dispatcher.roster.get(handler_id)
+        assert entry is not None
+        yard.until(lambda: entry.workers["w0"].is_going)
         held.is_lost = True
         yard.until(lambda: held.token not in (None, token))
-        second = yard.service.jobs.dispatcher.roster.get(handler_id).workers["w0"]
-        yard.until(lambda: not second.is_dirty and second.cards)
+        yard.until(lambda: entry.workers["w0"].cards and not entry.workers["w0"].is_dirty)
         assert seen().drained_at is None
         assert worker.post(f"/v2/{handler_id}/job-done/w0/{job_id}", json={"output": 2}).status_code == 200
         assert yard.ended(job_id)["output"] == 2
@@ -118,3 +120,32 @@ def test_an_input_that_cannot_be_read_at_once_is_read_later(
     job_id = yard.run(job_input="x" * 20_000)
     yard.change(handler_id, workers=yard.workers(server))
     assert yard.ended(job_id)["attempts"] == 1 and not failures
+
+
+def test_open_jobs_that_nobody_here_knows_are_found_again(
+    yard: Yard, server: HandlerServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leading, "RELOAD_SECONDS", 0.1)
+    monkeypatch.setattr(leading, "SWEEP_SECONDS", 0.1)
+    handler_id, gone = yard.add_handler(server), yard.add_handler(slug="gone")
+    yard.change(gone, deleted_at=yard.clock.now(), phase="inactive")
+    wanted = {
+        "job_waits": {"handler_id": handler_id, "state": "queued", "attempts": 0},
+        "job_runs": {"handler_id": handler_id, "state": "running", "attempts": 1, "worker": "w0", "protocol": "http"},
+        "job_gone": {"handler_id": gone, "state": "running", "attempts": 1, "worker": "w0", "protocol": "http"},
+    }
+    done = yard.ended(yard.run(job_input=0))["job_id"]
+    with yard.database.write() as session:
+        like = jobs.get(session, done)
+        assert like is not None
+        empty = {"finished_at": None, "execution_ms": None, "cost_usd": None}
+        rows = [like.model_dump() | empty | {"id": name} | values for name, values in wanted.items()]
+        jobs.add(
+            session,
+            rows,
+            [{"job_id": name, "part": "input", "sealed": yard.sealer.seal_bytes(b"1")} for name in wanted],
+        )
+    ended = {name: yard.until(lambda name=name: (r := yard.row(name)).finished_at and r) for name in wanted}
+    assert {name: (row.state, row.attempts) for name, row in ended.items()} == {
+        "job_waits": ("succeeded", 1), "job_runs": ("succeeded", 2), "job_gone": ("cancelled", 1),
+    }  # fmt: skip
