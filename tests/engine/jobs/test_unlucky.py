@@ -57,7 +57,8 @@ def test_a_draining_worker_keeps_its_job_when_the_lease_is_taken_anew(yard: Yard
 
     def seen() -> WorkerActivityRow:
         with yard.database.read() as session:
-            return handlers.activity(session, handler_id)["w0"]
+            rows = handlers.activity(session, handler_id)
+        return rows.get("w0") or WorkerActivityRow(handler_id=handler_id, worker="w0")
 
     with yard.client({"Authorization": worker_token("token", handler_id, "w0")}) as worker:
         yard.until(lambda: worker.get(f"/v2/{handler_id}/job-take/w0").status_code == 200)
@@ -68,7 +69,7 @@ def test_a_draining_worker_keeps_its_job_when_the_lease_is_taken_anew(yard: Yard
         yard.until(lambda: entry.workers["w0"].is_going)
         held.is_lost = True
         yard.until(lambda: held.token not in (None, token))
-        yard.until(lambda: entry.workers["w0"].cards and not entry.workers["w0"].is_dirty)
+        yard.until(lambda: entry.workers["w0"].cards and not entry.workers["w0"].is_dirty and seen().in_flight == 1)
         assert seen().drained_at is None
         assert worker.post(f"/v2/{handler_id}/job-done/w0/{job_id}", json={"output": 2}).status_code == 200
         assert yard.ended(job_id)["output"] == 2
