@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+
+from engine.model.storage import MountedObject
 
 FOLDER = "/var/lib/stackyard/mounts"
 
@@ -33,6 +36,25 @@ fetch() {
 
 
 @dataclass(frozen=True)
+class MountPlace:
+    """A mounted object as stack configurations have it; see `engine.model.storage.MountedObject`."""
+
+    object_id: str
+    path: str
+    source: str
+    size_bytes: int
+    sha256: str = ""
+
+
+def described(mounts: Sequence[MountedObject]) -> str:
+    """What a configuration says of mounts, as JSON of `MountPlace`s.
+
+    Without URLs, which are others each time, and may be read by whoever has them.
+    """
+    return json.dumps([asdict(MountPlace(m.object_id, m.path, m.source, m.size_bytes, m.sha256 or "")) for m in mounts])
+
+
+@dataclass(frozen=True)
 class FetchedFile:
     """A stored object on its way to a path in a container.
 
@@ -48,7 +70,13 @@ class FetchedFile:
     sha256: str
 
 
-def fetching(files: Iterable[FetchedFile], exits_path: str, folder: str = FOLDER) -> str:
+def files_of(mounts: Sequence[MountPlace], urls: str) -> list[FetchedFile]:
+    """`urls`: theirs, as JSON."""
+    pairs = zip(mounts, json.loads(urls), strict=True)
+    return [FetchedFile(m.object_id, m.path, url, m.size_bytes, m.sha256) for m, url in pairs]
+
+
+def fetching(files: Iterable[FetchedFile], exits_path: str = "/dev/null", folder: str = FOLDER) -> str:
     """Lines of a script that end it with 1, written to `exits_path` too, unless every file is there."""
     calls = [shlex.join(["fetch", f.object_id, f.url, str(f.size_bytes), f.sha256]) for f in files]
     if not calls:

@@ -7,9 +7,9 @@ from typing import Any
 
 from engine.model.handler import Worker
 from engine.model.stack import PROJECT, ConfigText, StackRequest, stack_name
-from engine.model.storage import MountedObject
 from engine.model.worker_token import worker_token
 from engine.model.workload import HandlerWorkload
+from stacks.fetched_files import described
 from stacks.registry import run_program
 from stacks.spec import DEFAULT_API_ENDPOINT, StackSettings
 
@@ -34,7 +34,7 @@ def build_handler_request(workload: HandlerWorkload, settings: StackSettings) ->
         "controlPlaneCidrs": json.dumps(list(settings.control_plane_cidrs)),
         "sshKeys": json.dumps(list(settings.ssh_keys)),
         "workerCertificate": identity.certificate_pem,
-        "mounts": json.dumps([_mount(m) for m in workload.mounts]),
+        "mounts": described(workload.mounts),
     }
     tokens = {w.name: worker_token(identity.token, workload.handler_id, w.name) for w in workload.workers}
     secret = {
@@ -48,14 +48,6 @@ def build_handler_request(workload: HandlerWorkload, settings: StackSettings) ->
     if settings.digitalocean_api_endpoint != DEFAULT_API_ENDPOINT:
         config["digitalocean:apiEndpoint"] = ConfigText(settings.digitalocean_api_endpoint)
     return StackRequest(stack_name(workload.handler_id), run_program, config)
-
-
-def _mount(mount: MountedObject) -> dict[str, Any]:
-    """Without its URL, which is another one each time and may be read by whoever has it."""
-    return {
-        "object_id": mount.object_id, "path": mount.path, "source": mount.source, "size_bytes": mount.size_bytes,
-        "sha256": mount.sha256 or "",
-    }  # fmt: skip
 
 
 def _worker(worker: Worker) -> dict[str, Any]:

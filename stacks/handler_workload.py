@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import pulumi
 
+from stacks.fetched_files import MountPlace
+
 DOCKER, DIGITALOCEAN = "docker", "digitalocean"
 
 
@@ -45,17 +47,6 @@ class HostPlace:
     worker_memory_mb: int = 0
     worker_cpus: float = 0
     disk_quota: bool = False
-
-
-@dataclass(frozen=True)
-class MountPlace:
-    """A stored object that every worker finds at a path; see `engine.model.storage.MountedObject`."""
-
-    object_id: str
-    path: str
-    source: str
-    size_bytes: int
-    sha256: str = ""
 
 
 @dataclass(frozen=True)

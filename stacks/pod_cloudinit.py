@@ -10,11 +10,15 @@ import shlex
 
 from engine.model.pod import SSH_PORT, WORKSPACE
 from stacks.cloudinit import MAX_USER_DATA_BYTES, written
+from stacks.fetched_files import bindings, fetching, files_of
 from stacks.pod_types import AMD, NVIDIA
 from stacks.pod_workload import PodConfig
 
 SETUP_PATH = "/opt/stackyard/setup.sh"
 RUN_PATH = "/opt/stackyard/run.sh"
+MOUNTS_FOLDER = f"{WORKSPACE}/.stackyard/mounts"
+"""On the volume: a restart makes a machine from the same user-data, whose URLs may have expired by then."""
+
 _UNIT_PATH = "/etc/systemd/system/stackyard-pod.service"
 
 _DEVICES = {
@@ -59,11 +63,12 @@ WantedBy=multi-user.target
 """
 
 
-def pod_user_data(pod: PodConfig, vendor: str, environment: str) -> str:
+def pod_user_data(pod: PodConfig, vendor: str, environment: str, mount_urls: str) -> str:
     """The whole user-data of a pod's machine.
 
     Args:
         environment: the pod's, as JSON.
+        mount_urls: where its mounts are fetched from, as JSON.
 
     Raises:
         ValueError: more than DigitalOcean accepts: the environment is too large.
@@ -75,7 +80,7 @@ def pod_user_data(pod: PodConfig, vendor: str, environment: str) -> str:
         "chpasswd": {"expire": False},
         "write_files": [
             {"path": SETUP_PATH, "permissions": "0755", "content": setup},
-            {"path": RUN_PATH, "permissions": "0700", **written(_run_script(pod, vendor, environment))},
+            {"path": RUN_PATH, "permissions": "0700", **written(_run_script(pod, vendor, environment, mount_urls))},
             {"path": _UNIT_PATH, "permissions": "0644", "content": _UNIT.format(run=RUN_PATH, workspace=WORKSPACE)},
         ],
         "runcmd": [[SETUP_PATH]],
@@ -90,14 +95,16 @@ def pod_user_data(pod: PodConfig, vendor: str, environment: str) -> str:
     return text
 
 
-def _run_script(pod: PodConfig, vendor: str, environment: str) -> str:
+def _run_script(pod: PodConfig, vendor: str, environment: str, mount_urls: str) -> str:
+    files = files_of(pod.mounts, mount_urls)
     values = sorted(pod.environment_of(environment).items())
     published = [port for port in sorted(pod.ports) if port != SSH_PORT]
     command = [
         "/usr/bin/docker", "run", "--rm", "--name", "pod", "--hostname", pod.stack, *_DEVICES.get(vendor, ()),
         "--shm-size", "16g", "--volume", f"{WORKSPACE}:{WORKSPACE}",
         *(part for port in published for part in ("--publish", f"{port}:{port}")),
+        *bindings(files, MOUNTS_FOLDER),
         *(part for key, value in values for part in ("--env", f"{key}={value}")),
         pod.image,
     ]  # fmt: skip
-    return f"#!/bin/sh\nexec {shlex.join(command)}\n"
+    return f"#!/bin/sh\n{fetching(files, folder=MOUNTS_FOLDER)}exec {shlex.join(command)}\n"

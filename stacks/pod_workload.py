@@ -10,6 +10,7 @@ import pulumi
 
 from engine.model.pod import SSH_PORT, Target
 from engine.model.stack import installation_tag, owner_tag, stack_name
+from stacks.fetched_files import MountPlace
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class PodConfig:
     docker_address: str
     devices: tuple[str, ...]
     environment: pulumi.Output[str]
+    mounts: tuple[MountPlace, ...]
+    mount_urls: pulumi.Output[str]
 
     @property
     def stack(self) -> str:
@@ -90,4 +93,6 @@ def read_pod(config: pulumi.Config) -> PodConfig:
         docker_address=config.get("dockerAddress") or "",
         devices=tuple(config.get_object("devices") or ()),
         environment=config.require_secret("environment"),
+        mounts=tuple(MountPlace(**mount) for mount in config.require_object("mounts")),
+        mount_urls=config.require_secret("mountUrls"),
     )

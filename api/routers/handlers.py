@@ -22,8 +22,8 @@ from api.schemas.handlers import (
     HandlerView,
     handler_view,
     spec_values,
-    wanted_mounts,
 )
+from api.schemas.mounts import wanted_mounts
 from engine.billing import spend
 from engine.identity.grants import require_still
 from engine.identity.worker_identity import new_worker_identity
@@ -142,9 +142,9 @@ def _spec(before: Mapping[str, Any], body: HandlerPatch) -> HandlerSpec:
 
 def _mounting(spec: HandlerSpec, body: HandlerPatch, org_id: str, session: Session) -> HandlerSpec:
     """With the mounts the body asks for, if it says anything of them."""
-    if (wanted := wanted_mounts(body)) is None:
+    if body.mounts is None:
         return spec
-    return spec.model_copy(update={"mounts": tuple(mounts.pinned(session, org_id, wanted))})
+    return spec.model_copy(update={"mounts": tuple(mounts.pinned(session, org_id, wanted_mounts(body.mounts)))})
 
 
 def _check(spec: HandlerSpec, secrets: Mapping[str, str], deps: Deps, known: Mapping[str, Decimal]) -> None:

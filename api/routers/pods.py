@@ -13,14 +13,16 @@ from fastapi import APIRouter, Depends, Header, Query
 from sqlmodel import Session
 
 from api.deps import CallerArg, Deps, DepsArg
+from api.schemas.mounts import wanted_mounts
 from api.schemas.pods import PodAvailability, PodCreate, PodPage, PodTypes, PodTypeView, PodView, pod_view
 from engine.billing import meter
 from engine.identity.grants import require_still
 from engine.model.access import Principal
 from engine.model.errors import Conflict, InsufficientCredit, InvalidSpec, NoCapacity
 from engine.model.ledger import Scopes
-from engine.model.pod import Place, PodPhase, PodSpec, Taken, Target
+from engine.model.pod import WORKSPACE, Place, PodPhase, PodSpec, Taken, Target
 from engine.reconcilers.pods.observe import taken, taken_soon
+from engine.storage import mounts
 from engine.store import audit, orgs, pods, prices
 from engine.store.pod_tables import PodRow
 from stacks.pod_types import SKU_PREFIX, PodMarket, PodType, hourly_usd, sku, volume_hourly_usd
@@ -80,6 +82,7 @@ def create_pod(
         if row is None:
             require_still(session, caller, now)
             known = _operator_prices(session, now)
+            spec = _mounting(spec, body, session, caller.org_id)
             row = _new_row(deps, new_id, caller, spec, body.env, digest, _price(pod_type, known), now)
             _require_room(session, market, spec, None, known)
             _precharge(session, row, row.precharged, now)
@@ -227,6 +230,13 @@ def _new_row(
         created_at=now, updated_at=now, request_digest=digest, created_by=caller.user_id,
         created_with=caller.key_lineage or caller.key_id, precharged=deps.new_id("use"),
     )  # fmt: skip
+
+
+def _mounting(spec: PodSpec, body: PodCreate, session: Session, org_id: str) -> PodSpec:
+    mounted = mounts.pinned(session, org_id, wanted_mounts(body.mounts))
+    if any(mount.path == WORKSPACE for mount in mounted):
+        raise InvalidSpec(f"a mount's path is {WORKSPACE}, where the volume is: choose another", field="mounts")
+    return spec.model_copy(update={"mounts": tuple(mounted)})
 
 
 def _precharge(session: Session, row: PodRow, interval_id: str, now: datetime) -> None:

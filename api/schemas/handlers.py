@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 
+from api.schemas.mounts import DESCRIPTION, MOST_MOUNTS, MountView, Wish
 from engine.model.deployment import Condition
 from engine.model.handler import ColdStart, HandlerPhase, HandlerSpec, WorkerPhase
 from engine.store import handlers
@@ -71,13 +72,6 @@ def _variables(value: Mapping[str, str]) -> Mapping[str, str]:
     return value
 
 
-class MountBody(_Wire):
-    """A stored object, and the file in the container that it becomes; `/mounts/<filename>` where no path is given."""
-
-    object: str = Field(min_length=1, max_length=300, description="id, filename or kind/filename")
-    path: str | None = Field(None, min_length=1, max_length=1024, examples=["/models/base.safetensors"])
-
-
 class HandlerPatch(_Wire):
     """Body of `PATCH /v1/deployments/{handler}`; what is left out stays as it is. `secrets` replaces all of them."""
 
@@ -97,13 +91,7 @@ class HandlerPatch(_Wire):
     max_attempts: int | None = Field(None, ge=1, le=10)
     concurrency: int | None = Field(None, ge=1, le=1000)
     queue_delay_seconds: float | None = Field(None, ge=0, le=3600)
-    mounts: list[Annotated[str, Field(min_length=1, max_length=300)] | MountBody] | None = Field(
-        None,
-        max_length=16,
-        description="stored objects that workers find as read-only files, by id, filename or kind/filename; a text "
-        "alone mounts at /mounts/<filename>",
-        examples=[["lora/style.safetensors", {"object": "obj_…", "path": "/models/base.safetensors"}]],
-    )
+    mounts: list[Wish] | None = Field(None, max_length=MOST_MOUNTS, description=DESCRIPTION)
 
     @field_validator("env", "secrets")
     @classmethod
@@ -123,25 +111,11 @@ class HandlerCreate(HandlerPatch):
 def spec_values(body: HandlerPatch) -> dict[str, Any]:
     """What the body says of a `HandlerSpec`, by its field names; what was left out is absent.
 
-    So are mounts: they name objects (`wanted_mounts`).
+    So are mounts: they name objects that are to be found first.
     """
     given = body.model_dump(exclude={"secrets", "mounts"}, exclude_none=True)
     renamed = {"docker_image": "image", "gpu_types": "pools"}
     return {renamed.get(name, name): value for name, value in given.items()}
-
-
-def wanted_mounts(body: HandlerPatch) -> list[tuple[str, str]] | None:
-    """Reference and path of each, as `engine.storage.mounts.pinned` takes them; None: left out."""
-    if body.mounts is None:
-        return None
-    return [(m, "") if isinstance(m, str) else (m.object, m.path or "") for m in body.mounts]
-
-
-class MountView(_Wire):
-    """A stored object by its id, and the read-only file that it is in the container."""
-
-    object: str
-    path: str
 
 
 class WorkerView(_Wire):

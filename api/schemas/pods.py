@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from api.schemas.mounts import DESCRIPTION, MOST_MOUNTS, MountView, Wish
 from engine.model.deployment import Condition
 from engine.model.pod import SSH_PORT, WORKSPACE, PodPhase
 from engine.store import pods
@@ -87,6 +88,7 @@ class PodCreate(_Wire):
     ports: Ports = Field(default_factory=list, description="TCP ports to publish beside SSH's")
     ssh_public_key: Annotated[str, Field(max_length=16_384), AfterValidator(_public_key)] = ""
     region: str = Field("", description="where it has to be; empty: anywhere")
+    mounts: list[Wish] = Field(default_factory=list, max_length=MOST_MOUNTS, description=DESCRIPTION)
 
 
 class PodAvailability(_Wire):
@@ -132,6 +134,7 @@ class PodView(_Wire):
     volume_mount_path: str
     env: list[str]
     ports: list[int]
+    mounts: list[MountView]
     region: str | None
     target: str | None
     public_ip: str | None
@@ -191,6 +194,7 @@ def pod_view(row: PodRow, *, env: list[str], cost_usd: Decimal) -> PodView:
         volume_mount_path=WORKSPACE,
         env=env,
         ports=list(spec.ports),
+        mounts=[MountView(object=mount.object, path=mount.path) for mount in spec.mounts],
         region=row.region or spec.region or None,
         target=row.target or None,
         public_ip=row.address or None,

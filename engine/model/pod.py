@@ -10,6 +10,7 @@ from types import MappingProxyType
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.model.errors import IllegalTransition
+from engine.model.storage import Mount, MountedObject
 
 WORKSPACE = "/workspace"
 """Where the persistent volume is, in the container and on a machine of its own."""
@@ -69,6 +70,7 @@ class PodSpec(BaseModel):
         ports: TCP ports of the container to publish beside SSH's.
         ssh_public_key: one line of an `authorized_keys` file; "": nobody logs in.
         region: where it has to be; "": anywhere.
+        mounts: stored objects, by id, that the container finds as files.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -82,6 +84,7 @@ class PodSpec(BaseModel):
     ports: tuple[int, ...] = ()
     ssh_public_key: str = ""
     region: str = ""
+    mounts: tuple[Mount, ...] = ()
 
 
 class Target(StrEnum):
@@ -184,6 +187,7 @@ class PodWorkload:
         revision: raised by a restart: the machine is made anew.
         is_running: whether it has a machine now; its volume and address it has either way.
         ports: published before, to be published at the same numbers again.
+        mounts: stored objects that the container finds as files.
     """
 
     pod_id: str
@@ -197,3 +201,4 @@ class PodWorkload:
     is_running: bool
     installation_id: str
     ports: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
+    mounts: tuple[MountedObject, ...] = field(default=(), repr=False)

@@ -5,7 +5,7 @@ Moves no bytes: clients send them to signed URLs (`gateway/storage_door.py`, or 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from threading import BoundedSemaphore
@@ -18,12 +18,12 @@ from engine.model.access import Principal
 from engine.model.clock import Clock
 from engine.model.errors import Conflict, NotFound, StorageFull, Unavailable
 from engine.model.ledger import Scopes
-from engine.model.storage import Phase, Upload, advance
+from engine.model.storage import Mount, Phase, Upload, advance
 from engine.storage import prices
 from engine.storage.backend import Backend
 from engine.storage.s3_urls import S3Place
 from engine.storage.signing import PUBLIC_PREFIX, Grant, UrlSigner, Use
-from engine.store import audit, handlers, storage_objects
+from engine.store import audit, handlers, pods, storage_objects
 from engine.store.database import Database
 from engine.store.storage_tables import StoredObjectRow
 
@@ -35,7 +35,7 @@ MOST_READ = 4
 """Objects read at the same time for their checksums: each takes a thread that requests need."""
 
 READ_WAIT_SECONDS = 5.0
-MOST_HANDLERS = 100_000
+MOST_USERS = 100_000
 LONGEST_WORKER_TTL = timedelta(days=7)  # what S3 servers allow a presigned URL
 
 
@@ -184,7 +184,7 @@ class Storage:
 
         Raises:
             NotFound: no such object.
-            Conflict: a handler deployment mounts it.
+            Conflict: a handler deployment or a pod mounts it.
         """
         now = self.clock.now()
         with self.database.write() as session:
@@ -267,15 +267,21 @@ def mark_deleted(session: Session, row: StoredObjectRow, now: datetime) -> None:
 
 
 def _require_unmounted(session: Session, row: StoredObjectRow) -> None:
-    """New workers would not start without it."""
-    living = handlers.list_for_org(session, row.org_id, limit=MOST_HANDLERS)
-    users = [h.slug for h in living if any(mount.object == row.id for mount in handlers.spec_of(h).mounts)]
+    """Nothing that mounts it could start again without it."""
+    living = handlers.list_for_org(session, row.org_id, limit=MOST_USERS)
+    rented = pods.list_for_org(session, row.org_id, limit=MOST_USERS)
+    users = [f"deployment {h.slug}" for h in living if _mounts(row.id, handlers.spec_of(h).mounts)]
+    users += [f"pod {pod.id}" for pod in rented if _mounts(row.id, pods.spec_of(pod).mounts)]
     if users:
         raise Conflict(
             f"{row.id} ({row.filename}) is mounted by {', '.join(sorted(users))}: change their `mounts` first, or "
             "delete them",
-            id=row.id, deployments=sorted(users),
+            id=row.id, mounted_by=sorted(users),
         )  # fmt: skip
+
+
+def _mounts(object_id: str, mounts: Sequence[Mount]) -> bool:
+    return any(mount.object == object_id for mount in mounts)
 
 
 def _compare(what: str, found: object, declared: object, object_id: str) -> None:

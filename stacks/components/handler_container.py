@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 
 import pulumi
 import pulumi_docker as docker
 
+from stacks.fetched_files import MountPlace
 from stacks.handler_workload import HandlerConfig, HostPlace, WorkerPlace
 
 STOP_SECONDS = 1
@@ -77,12 +78,7 @@ def worker_container(
         storage_opts={"size": f"{config.container_disk_gb}G"} if host.disk_quota else None,
         shm_size=SHM_MB,
         security_opts=["no-new-privileges:true"],
-        uploads=[
-            docker.ContainerUploadArgs(
-                file=mount.path, source=mount.source, source_hash=mount.sha256 or mount.object_id, permissions="0444"
-            )
-            for mount in config.mounts
-        ],
+        uploads=mounted_files(config.mounts),
         restart="no",
         must_run=False,  # one that ended is the reconciler's to judge: its log says why
         log_driver="json-file",
@@ -91,6 +87,16 @@ def worker_container(
         labels=[docker.ContainerLabelArgs(label=key, value=value) for key, value in tags.items()],
         opts=pulumi.ResourceOptions(parent=at, provider=at.provider, ignore_changes=MADE_ONCE),
     )
+
+
+def mounted_files(mounts: Sequence[MountPlace]) -> list[docker.ContainerUploadArgs]:
+    """Stored objects on their way into a container, before it starts."""
+    return [
+        docker.ContainerUploadArgs(
+            file=mount.path, source=mount.source, source_hash=mount.sha256 or mount.object_id, permissions="0444"
+        )
+        for mount in mounts
+    ]
 
 
 def endpoint(container: docker.Container, address: str) -> pulumi.Output[str]:

@@ -6,6 +6,7 @@ import pulumi
 import pulumi_docker as docker
 
 from engine.model.pod import WORKSPACE
+from stacks.components.handler_container import mounted_files
 from stacks.pod_workload import PodConfig
 
 LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
@@ -47,8 +48,11 @@ class PodContainer(pulumi.ComponentResource):
             opts=there,
         )
         image = docker.RemoteImage("image", name=pod.image, keep_locally=True, opts=there)
-        # By name a restart is another container, and two cannot be published at the same ports.
-        replacing = pulumi.ResourceOptions.merge(there, pulumi.ResourceOptions(delete_before_replace=True))
+        # By name a restart is another container, and two cannot be published at the same ports. A specification never
+        # changes, so uploads can only differ in where the control plane keeps them: that replaces nobody's machine.
+        replacing = pulumi.ResourceOptions.merge(
+            there, pulumi.ResourceOptions(delete_before_replace=True, ignore_changes=["uploads"])
+        )
         return docker.Container(
             "machine",
             name=f"{pod.stack}-r{pod.revision}",
@@ -60,7 +64,7 @@ class PodContainer(pulumi.ComponentResource):
             ports=[docker.ContainerPortArgs(internal=i, external=o) for i, o in sorted(pod.ports.items())],
             networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=network.name)],
             volumes=[docker.ContainerVolumeArgs(container_path=WORKSPACE, volume_name=volume.name)],
-            uploads=_authorized_keys(pod),
+            uploads=[*_authorized_keys(pod), *mounted_files(pod.mounts)] or None,
             gpus=f"device={','.join(pod.devices)}" if pod.devices else None,
             labels=[docker.ContainerLabelArgs(label=k, value=v) for k, v in sorted(labels_of(pod).items())],
             log_driver="json-file",
@@ -80,9 +84,9 @@ def _volume_labels(pod: PodConfig) -> list[docker.VolumeLabelArgs]:
     return [docker.VolumeLabelArgs(label=k, value=v) for k, v in sorted(labels_of(pod).items())]
 
 
-def _authorized_keys(pod: PodConfig) -> list[docker.ContainerUploadArgs] | None:
+def _authorized_keys(pod: PodConfig) -> list[docker.ContainerUploadArgs]:
     """The user's key where SSH servers look for it, also for images that know no `$PUBLIC_KEY`."""
     if not pod.ssh_public_key:
-        return None
+        return []
     file, line = "/root/.ssh/authorized_keys", pod.ssh_public_key + "\n"
     return [docker.ContainerUploadArgs(file=file, content=line, permissions="0600")]

@@ -53,7 +53,9 @@ class PodDroplet(pulumi.ComponentResource):
             size=option.size,
             region=pod.region,
             tags=[tag.name, pod.tags[1]],
-            user_data=pod.environment.apply(lambda text: pod_user_data(pod, pod_type.vendor, text)),
+            user_data=pulumi.Output.all(pod.environment, pod.mount_urls).apply(
+                lambda texts: pod_user_data(pod, pod_type.vendor, *texts)
+            ),
             monitoring=True,
             # A restart is another machine by its name; the volume can be on one at a time, so the old one goes first.
             # An upgrade of the control plane, which may write other user-data, replaces nobody's machine.

@@ -15,7 +15,7 @@ from stacks.cloudinit import user_data
 from stacks.components.firewall import worker_firewall
 from stacks.components.handler_container import HandlerHost, endpoint, worker_container
 from stacks.components.replica import DropletReplica
-from stacks.fetched_files import FetchedFile
+from stacks.fetched_files import files_of
 from stacks.handler_workload import DIGITALOCEAN, DOCKER, HandlerConfig, WorkerPlace, read_handler
 
 AGENT_PORT = 8443
@@ -104,10 +104,7 @@ def _worker_user_data(wanted: HandlerConfig, worker: WorkerPlace, archive: bytes
             worker_port=wanted.ports[0],
             agent_port=AGENT_PORT,
         )
-        fetched = [
-            FetchedFile(m.object_id, m.path, url, m.size_bytes, m.sha256)
-            for m, url in zip(wanted.mounts, json.loads(secrets["mount_urls"]), strict=True)
-        ]
+        fetched = files_of(wanted.mounts, secrets["mount_urls"])
         return user_data(spec, "amd" if "-mi3" in worker.size else "nvidia", archive, fetched)
 
     return pulumi.Output.all(

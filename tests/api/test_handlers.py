@@ -261,7 +261,7 @@ def test_mounts_are_kept_by_id_and_an_edit_is_a_new_generation(api: Any) -> None
     assert call(api, "PATCH", "/echo", json={"mounts": [base]}).json()["generation"] == 3
 
     storage = api.app.state.deps.storage
-    with pytest.raises(Conflict, match=r"\(base\) is mounted by echo"):
+    with pytest.raises(Conflict, match=r"\(base\) is mounted by deployment echo"):
         storage.delete(CALLER, base)
     storage.delete(CALLER, style)
     call(api, "PATCH", "/echo", json={"mounts": []})

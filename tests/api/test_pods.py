@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from engine.model.errors import Conflict
 from engine.model.hosts import DockerHost
 from engine.model.pod import PodPhase
 from engine.store import audit, holds, ledger, pods, prices
@@ -19,6 +20,7 @@ from engine.store.ledger_tables import PriceRow
 from engine.store.pod_tables import PodRow
 from engine.store.tables import OrgRow
 from stacks.pod_types import sku
+from tests.fakes.storage import CALLER, stored
 
 SAMPLES = Path(__file__).parent / "golden" / "hypereal-pods.sh.txt"
 DOCUMENT = Path(__file__).parents[2].parent / "shared" / "seeds" / "hypereal-infrastructure.txt"
@@ -284,3 +286,17 @@ def test_pages_are_newest_first_and_gone_ones_are_asked_for(api: Any) -> None:
     )
     assert [p["id"] for p in call(api, "GET").json()["data"]] == [second]
     assert len(call(api, "GET", "?include_terminated=true").json()["data"]) == 2
+
+
+def test_mounts_are_kept_by_id_and_what_is_mounted_stays(api: Any) -> None:
+    found = stored(api.database, 5, api.clock.now(), filename="base", kind="model")
+    for wrong, said in (["nothing"], "'nothing'"), ([{"object": found, "path": "/workspace"}], "/workspace"):
+        refused = call(api, "POST", json=CREATE | {"mounts": wrong})
+        assert refused.status_code == 422 and said in refused.text, refused.text
+    made = create(api, mounts=["model/base", {"object": found, "path": "/workspace/base"}])
+    assert made["mounts"] == [{"object": found, "path": path} for path in ("/mounts/base", "/workspace/base")]
+    storage = api.app.state.deps.storage
+    with pytest.raises(Conflict, match=rf"is mounted by pod {made['id']}"):
+        storage.delete(CALLER, found)
+    observe(api, made["id"], deleted_at=api.clock.now())
+    storage.delete(CALLER, found)

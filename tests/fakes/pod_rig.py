@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from engine.billing import credit, meter, settling
@@ -28,6 +29,7 @@ from engine.store.sealing import Sealer
 from engine.store.tables import OrgRow
 from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import INSTALLATION, FakeCloud, FakeStacks
+from tests.fakes.storage import disk_storage
 
 SEALER = Sealer(b"x" * 32)
 SPEC = PodSpec(name="rig", gpu_type="CPU", image="img", volume_gb=73)
@@ -90,6 +92,7 @@ class PodRig:
     greeter: Greeter | None = None
     find_room: FindRoom | None = None
     build: Callable[[PodWorkload], StackRequest] | None = None
+    stored: Path = Path("/nonexistent")
     queue: list[tuple[str, str]] = field(default_factory=list)
     workloads: list[PodWorkload] = field(default_factory=list)
 
@@ -106,7 +109,8 @@ class PodRig:
             orgs.ensure_installation(session, new_id="inst_1", now=self.clock.now())
             credit.deposit(session, "org_1", 10_000_000, key="d1", actor="operator:ann", now=self.clock.now())
         self.fence = Held(lease)
-        sources = {changes.POD: PodSource(SEALER, self._build)}
+        storage = disk_storage(self.database, self.clock, self.stored).service
+        sources = {changes.POD: PodSource(SEALER, self._build, storage)}
         self.operations = StackUpdates(
             self.database, self.clock, self.operations_by or self.stacks, sources, executor_id="w1"
         )

@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from engine.model.errors import InvalidSpec, NotFound
 from engine.model.hosts import DockerHost
 from engine.model.pod import Offer, Place, PodSpec, PodWorkload, Taken, Target
+from stacks.fetched_files import MountPlace
 from stacks.pod_cloudinit import RUN_PATH, SETUP_PATH, pod_user_data
 from stacks.pod_spec import PodSettings, build_pod_request
 from stacks.pod_types import AMD, NVIDIA, POD_TYPES, PodMarket, volume_hourly_usd
@@ -95,14 +96,14 @@ def config(**fields: Any) -> PodConfig:
         "gpu_type": H100, "gpu_count": 1, "image": "runpod/pytorch:2.4.0", "volume_gb": 20,
         "ssh_public_key": "ssh-ed25519 AAAA a@b", "ssh_cidrs": (), "ports": {22: 22, 8888: 8888}, "revision": 1,
         "generation": 1, "is_running": True, "docker_host": "", "docker_cert_path": "", "docker_address": "",
-        "devices": (), "environment": None,
+        "devices": (), "environment": None, "mounts": (), "mount_urls": None,
     }  # fmt: skip
     return PodConfig(**(values | fields))
 
 
 def test_a_droplet_is_told_to_mount_the_volume_and_run_the_image() -> None:
     nasty = 'it\'s "$HOME"\nand `more`'
-    text = pod_user_data(config(), NVIDIA, json.dumps({"NASTY": nasty}))
+    text = pod_user_data(config(), NVIDIA, json.dumps({"NASTY": nasty}), "[]")
     head, _, body = text.partition("\n")
     told = json.loads(body)
     assert head == "#cloud-config" and told["ssh_authorized_keys"] == ["ssh-ed25519 AAAA a@b"]
@@ -113,15 +114,24 @@ def test_a_droplet_is_told_to_mount_the_volume_and_run_the_image() -> None:
     assert "8888:8888" in words and "22:22" not in words, "port 22 is the machine's own SSH server"
     assert "/workspace:/workspace" in words and "PUBLIC_KEY=ssh-ed25519 AAAA a@b" in words
     assert "/dev/disk/by-id/scsi-0DO_Volume_pod-1" in files[SETUP_PATH]["content"]
-    assert "/dev/kfd" in pod_user_data(config(), AMD, "{}")
-    keyless = json.loads(pod_user_data(config(ssh_public_key=""), NVIDIA, "{}").partition("\n")[2])
+    assert "/dev/kfd" in pod_user_data(config(), AMD, "{}", "[]")
+    keyless = json.loads(pod_user_data(config(ssh_public_key=""), NVIDIA, "{}", "[]").partition("\n")[2])
     assert "ssh_authorized_keys" not in keyless and keyless["ssh_pwauth"] is False
+
+
+def test_a_droplet_fetches_what_the_pod_mounts_onto_its_volume_first() -> None:
+    mounts = (MountPlace("obj_1", "/models/a b", "/data/blob", 5, "f" * 64),)
+    told = json.loads(pod_user_data(config(mounts=mounts), NVIDIA, "{}", '["http://x/?a&b"]').partition("\n")[2])
+    script = next(f["content"] for f in told["write_files"] if f["path"] == RUN_PATH)
+    assert f"fetch obj_1 'http://x/?a&b' 5 {'f' * 64} || " in script and "folder=/workspace/.stackyard/mounts" in script
+    words = shlex.split(script.partition("exec ")[2])
+    assert words[words.index("/workspace/.stackyard/mounts/obj_1:/models/a b:ro") - 1] == "--volume"
 
 
 def test_what_yaml_cannot_read_back_reaches_the_droplet() -> None:
     """cloud-init reads YAML, which leaves JSON's two halves of a character apart: no file would be written at all."""
     pod = config(ssh_public_key="ssh-ed25519 AAAA me 🔑")
-    told = YAML(typ="safe").load(pod_user_data(pod, NVIDIA, json.dumps({"GREETING": "😀"})))
+    told = YAML(typ="safe").load(pod_user_data(pod, NVIDIA, json.dumps({"GREETING": "😀"}), "[]"))
     files = {f["path"]: f for f in told["write_files"]}
     assert files[RUN_PATH]["encoding"] == "b64" and "😀" in base64.b64decode(files[RUN_PATH]["content"]).decode()
     assert told["ssh_authorized_keys"] == ["ssh-ed25519 AAAA me"]

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from sqlmodel import Session
 
 from engine.model.errors import NotFound
 from engine.model.pod import PodWorkload
 from engine.model.stack import StackRequest
+from engine.model.storage import MountedObject
 from engine.reconcilers.operations import Wanted
 from engine.reconcilers.pods.observe import ports_of
+from engine.storage import mounts
+from engine.storage.objects import Storage
 from engine.store import orgs, pods
 from engine.store.pod_tables import PodRow
 from engine.store.sealing import Sealer
@@ -28,6 +32,7 @@ class PodSource:
 
     sealer: Sealer
     build_request: Callable[[PodWorkload], StackRequest]
+    storage: Storage
 
     def wanted(self, session: Session, owner_id: str) -> Wanted | None:
         """See `StackSource.wanted`."""
@@ -37,9 +42,14 @@ class PodSource:
         installation = orgs.installation(session)
         if installation is None:
             raise NotFound("this database has no installation row: start `stackyard serve` once")
-        return Wanted(self.build_request(self._workload(row, installation.id)), row.delete_requested_at is not None)
+        is_leaving = row.delete_requested_at is not None
+        wanted = () if is_leaving else pods.spec_of(row).mounts
+        mounted, stored = mounts.of_workers(self.storage, session, row.org_id, wanted)
+        workload = self._workload(row, installation.id, tuple(mounted))
+        sent = stored if workload.is_running and workload.place.host else []  # machines fetch for themselves
+        return Wanted(self.build_request(workload), is_leaving, partial(mounts.fetch, self.storage, sent))
 
-    def _workload(self, row: PodRow, installation_id: str) -> PodWorkload:
+    def _workload(self, row: PodRow, installation_id: str, mounted: tuple[MountedObject, ...]) -> PodWorkload:
         """Without capacity it has no machine, whatever is wished: an older operation may read a newer row."""
         place = pods.place_of(row)
         if place is None:
@@ -56,4 +66,5 @@ class PodSource:
             is_running=pods.wants_machine(row) and row.held_gpus > 0,
             installation_id=installation_id,
             ports=ports_of(row),
+            mounts=mounted,
         )

@@ -28,9 +28,11 @@ from engine.model.errors import CloudError
 from engine.model.hosts import DockerHost
 from engine.model.pod import Place, PodSpec, Target
 from engine.model.stack import installation_tag
+from engine.model.storage import Mount
 from engine.reconcilers.cloud import DigitalOceanCloud
 from engine.reconcilers.pods.ssh import SshGreeter
 from engine.reconcilers.pods.targets import PodTargets
+from engine.storage.blobs import BlobFolder
 from engine.store import pods
 from engine.store.database import Database
 from stacks.pod_spec import PodSettings, build_pod_request
@@ -40,6 +42,7 @@ from tests.fakes.dockerd import DockerDaemon, find_program
 from tests.fakes.images import busybox_image, ssh_image
 from tests.fakes.pod_rig import PodRig
 from tests.fakes.sandbox_thread import sandbox_on_a_thread
+from tests.fakes.storage import stored
 
 pytestmark = pytest.mark.integration
 
@@ -106,12 +109,14 @@ def host(dockerd: DockerDaemon) -> DockerHost:
 
 
 @pytest.fixture
-def docker_rig(store: Database, clock: FakeClock, driver: StackDriver, host: DockerHost) -> Iterator[PodRig]:
+def docker_rig(
+    store: Database, clock: FakeClock, driver: StackDriver, host: DockerHost, tmp_path: Path
+) -> Iterator[PodRig]:
     with closing(Connection(HostSettings(host.host))) as connection:
         rig = PodRig(
             store, clock, operations_by=driver, greeter=SshGreeter(),
             find_room=PodMarket((host,), has_cloud=False).find_room,
-            build=lambda workload: build_pod_request(workload, PodSettings((host,))),
+            build=lambda workload: build_pod_request(workload, PodSettings((host,))), stored=tmp_path / "storage",
         )  # fmt: skip
         targets = PodTargets(rig.cloud, installation_tag("inst_1"), {"lab": connection}, SystemClock())
         object.__setattr__(rig.applier, "targets", targets)
@@ -141,7 +146,14 @@ async def test_a_user_logs_in_by_ssh_and_finds_the_file_again(
 ) -> None:
     key, public = new_key(tmp_path)
     rig, image = docker_rig, ssh_image(dockerd)
-    rig.create(spec=PodSpec(name="rig", gpu_type="CPU", image=image, ssh_public_key=public, ports=(8888,)))
+    found = stored(rig.database, 5, rig.clock.now(), location="blob_0123456789abcdef")
+    blob = BlobFolder(rig.stored).path("blob_0123456789abcdef")
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(b"bytes")
+    mounts = (Mount(found, "/mounts/base"), Mount(found, "/workspace/base"))
+    rig.create(
+        spec=PodSpec(name="rig", gpu_type="CPU", image=image, ssh_public_key=public, ports=(8888,), mounts=mounts)
+    )
     await until(rig, "SSH", lambda row: says(row, "SshReachable") == "Answers")
     row = rig.row()
     assert row.phase == "running" and set(row.ports) == {"22", "8888"}
@@ -149,6 +161,7 @@ async def test_a_user_logs_in_by_ssh_and_finds_the_file_again(
         public + "\n"
     )
     container = dockerd.client().containers.get(row.machine_id)
+    assert container.exec_run("cat /mounts/base /workspace/base").output == b"bytesbytes"
     assert "A=1" in container.attrs["Config"]["Env"]
     assert list(container.attrs["NetworkSettings"]["Networks"]) == ["pod-1"], "no tenant is on another's network"
     assert container.attrs["HostConfig"]["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "3"}
@@ -164,6 +177,8 @@ async def test_a_user_logs_in_by_ssh_and_finds_the_file_again(
     assert restarted is not None
     await until(rig, "the restart", lambda r: r.observed_generation == restarted.generation and r.phase == "running")
     assert rig.row().machine_id not in (row.machine_id, "")
+    container = dockerd.client().containers.get(rig.row().machine_id)
+    assert container.exec_run("cat /mounts/base /workspace/base").output == b"bytesbytes"
     with rig.database.write() as session:
         pods.request_delete(session, "pod_1", rig.clock.now())
     await phase(rig, "terminated")
