@@ -95,7 +95,8 @@ class CardQueue:
     """Waiting cards, what is due first in front. Removing one is marking it: it falls out when its turn comes."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[tuple[datetime, str], Card]] = []
+        self._heap: list[tuple[tuple[datetime, str], int, Card]] = []
+        self._pushed = 0
         self._waiting: dict[str, Card] = {}
 
     def __len__(self) -> int:
@@ -106,13 +107,17 @@ class CardQueue:
 
     def push(self, card: Card) -> None:
         self._waiting[card.id] = card
-        heapq.heappush(self._heap, (card.due, card))
+        self._pushed += 1  # two cards of one job, as a repeated key makes them, are due at the same time
+        heapq.heappush(self._heap, (card.due, self._pushed, card))
 
     def head(self) -> Card | None:
         """The one whose turn it is."""
-        while self._heap and self._waiting.get(self._heap[0][1].id) is not self._heap[0][1]:
+        while self._heap:
+            card = self._heap[0][2]
+            if self._waiting.get(card.id) is card:
+                return card
             heapq.heappop(self._heap)
-        return self._heap[0][1] if self._heap else None
+        return None
 
     def pop(self) -> Card | None:
         """Take the one whose turn it is."""
