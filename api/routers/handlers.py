@@ -14,6 +14,7 @@ from fastapi import APIRouter, Header, Query
 from pydantic import ValidationError
 from sqlmodel import Session
 
+from api.access import check
 from api.deps import CallerArg, Deps, DepsArg
 from api.schemas.handlers import (
     HandlerCreate,
@@ -59,7 +60,7 @@ def create_handler(
     digest = _digest(body, deps) if idempotency_key else None
     with deps.database.read() as session:
         known = _operator_prices(session, now)
-        spec = _mounting(spec, body, caller.org_id, session)
+        spec = _mounting(spec, body, caller, session)
     _check(spec, body.secrets or {}, deps, known)
     row = _new_row(deps, new_id, caller, spec, body.secrets or {}, digest, now)
     with deps.database.write() as session:
@@ -109,7 +110,7 @@ def patch_handler(handler: str, body: HandlerPatch, caller: CallerArg, deps: Dep
             raise Conflict(f"deployment {handler} is being deleted: nothing of it can be changed")
         require_still(session, caller, now)
         before = handlers.spec_of(row)
-        spec = _mounting(_spec(before.model_dump(), body), body, caller.org_id, session)
+        spec = _mounting(_spec(before.model_dump(), body), body, caller, session)
         known = _operator_prices(session, now)
         kept = _opened(row, deps) if body.secrets is None else body.secrets
         _check(spec, kept, deps, known)
@@ -140,11 +141,13 @@ def _spec(before: Mapping[str, Any], body: HandlerPatch) -> HandlerSpec:
         raise InvalidSpec("; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in err.errors())) from None
 
 
-def _mounting(spec: HandlerSpec, body: HandlerPatch, org_id: str, session: Session) -> HandlerSpec:
-    """With the mounts the body asks for, if it says anything of them."""
+def _mounting(spec: HandlerSpec, body: HandlerPatch, caller: Principal, session: Session) -> HandlerSpec:
+    """With the mounts the body asks for, if it says anything of them; whoever asks has to be able to read them."""
     if body.mounts is None:
         return spec
-    return spec.model_copy(update={"mounts": tuple(mounts.pinned(session, org_id, wanted_mounts(body.mounts)))})
+    if body.mounts:
+        check(Permission.STORAGE_READ, caller)
+    return spec.model_copy(update={"mounts": tuple(mounts.pinned(session, caller.org_id, wanted_mounts(body.mounts)))})
 
 
 def _check(spec: HandlerSpec, secrets: Mapping[str, str], deps: Deps, known: Mapping[str, Decimal]) -> None:

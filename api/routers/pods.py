@@ -12,12 +12,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query
 from sqlmodel import Session
 
+from api.access import check
 from api.deps import CallerArg, Deps, DepsArg
 from api.schemas.mounts import wanted_mounts
 from api.schemas.pods import PodAvailability, PodCreate, PodPage, PodTypes, PodTypeView, PodView, pod_view
 from engine.billing import meter
 from engine.identity.grants import require_still
-from engine.model.access import Principal
+from engine.model.access import Permission, Principal
 from engine.model.errors import Conflict, InsufficientCredit, InvalidSpec, NoCapacity
 from engine.model.ledger import Scopes
 from engine.model.pod import WORKSPACE, Place, PodPhase, PodSpec, Taken, Target
@@ -82,7 +83,7 @@ def create_pod(
         if row is None:
             require_still(session, caller, now)
             known = _operator_prices(session, now)
-            spec = _mounting(spec, body, session, caller.org_id)
+            spec = _mounting(spec, body, caller, session)
             row = _new_row(deps, new_id, caller, spec, body.env, digest, _price(pod_type, known), now)
             _require_room(session, market, spec, None, known)
             _precharge(session, row, row.precharged, now)
@@ -232,8 +233,11 @@ def _new_row(
     )  # fmt: skip
 
 
-def _mounting(spec: PodSpec, body: PodCreate, session: Session, org_id: str) -> PodSpec:
-    mounted = mounts.pinned(session, org_id, wanted_mounts(body.mounts))
+def _mounting(spec: PodSpec, body: PodCreate, caller: Principal, session: Session) -> PodSpec:
+    """With the mounts the body asks for; whoever asks has to be able to read them."""
+    if body.mounts:
+        check(Permission.STORAGE_READ, caller)
+    mounted = mounts.pinned(session, caller.org_id, wanted_mounts(body.mounts))
     if any(mount.path == WORKSPACE for mount in mounted):
         raise InvalidSpec(f"a mount's path is {WORKSPACE}, where the volume is: choose another", field="mounts")
     return spec.model_copy(update={"mounts": tuple(mounted)})

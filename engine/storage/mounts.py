@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from sqlmodel import Session
 
-from engine.model.errors import InvalidSpec, NotFound
+from engine.model.errors import InvalidSpec, NotFound, Unavailable
 from engine.model.storage import Mount, MountedObject, Phase
 from engine.storage.objects import LONGEST_WORKER_TTL, Storage
 from engine.store import storage_objects
@@ -82,10 +82,13 @@ def fetch(storage: Storage, rows: Sequence[StoredObjectRow]) -> None:
     """See to it that the `source` of each is a file of this machine. Blocks; hold no session meanwhile.
 
     Raises:
-        Unavailable: where they lie does not answer, or has something else than was committed.
+        Unavailable: where they lie does not answer or has something else than was committed, or the disk is full.
     """
     for row in rows:
-        storage.of(row).fetch(row)
+        try:
+            storage.of(row).fetch(row)
+        except OSError as err:
+            raise Unavailable(f"the stored object {row.id} could not be fetched to be mounted: {err.strerror}") from err
 
 
 def _mounted(storage: Storage, row: StoredObjectRow, path: str, ttl: timedelta) -> MountedObject:

@@ -300,3 +300,15 @@ def test_names_that_early_versions_kept_and_never_mounted_read_as_none(api: Any)
         row = session.get_one(HandlerRow, made["id"])
         row.spec = {**row.spec, "mounts": ["anything"]}
     assert call(api, "GET", "/echo").json()["mounts"] == []
+
+
+def test_who_may_not_read_storage_mounts_nothing(api: Any) -> None:
+    found = stored(api.database, 5, api.clock.now(), filename="base")
+    with api.database.write() as session:
+        key, secret = issue_key(session, api.hasher, key_id="key_w", org_id="org_1", name="k", now=api.clock.now())
+        key.scopes = ["deployment:write", "deployment:read"]
+    headers = {"Authorization": f"Bearer {secret}"}
+    refused = call(api, "POST", json=CREATE | {"mounts": [found]}, headers=headers)
+    assert refused.status_code == 403 and "storage:read" in refused.text
+    assert call(api, "POST", json=CREATE | {"mounts": []}, headers=headers).status_code == 201
+    assert call(api, "PATCH", "/echo", json={"mounts": [found]}, headers=headers).status_code == 403
