@@ -56,7 +56,7 @@ def circumstances(session: Session, mode: UpdateMode) -> Mapping[str, str]:
     for flag, texts in arguments.flags.items():
         is_switch = texts[-1] in _TEXT_SWITCHES and flag not in _TEXTS
         facts[f"pulumi.flag.{flag}"] = texts[-1] if is_switch else "set"
-    if mode is UpdateMode.UP:
+    if mode is UpdateMode.UP and arguments.verb != ("import",):
         facts |= _client() if arguments.text("client") else _python(session.project.path)
     return dict(sorted(facts.items()))
 

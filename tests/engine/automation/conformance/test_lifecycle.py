@@ -503,9 +503,9 @@ def destroy(step: int) -> None:
     known=("^import .*(provider|/output|same/)", "^up 1 .*provider", "^destroy .*provider"),
 )
 def import_command(step: int) -> None:
-    Cell("a", text="x")
+    a = Cell("a", text="x")
     if step:
-        Cell("mine", text="x")
+        Cell("mine", ResourceOptions(depends_on=[a]), text="x")  # both are one cell: at destroy one finds it gone
 
 
 @scenario(
