@@ -130,6 +130,7 @@ class Dispatcher:
             if not card.is_ending and card.seat is worker:
                 card.task = self.spawn(self._run(card))
             return Accepted(card.id, JobState.QUEUED)
+        entry = self.roster.get(card.handler_id)  # it may have been read anew meanwhile
         if worker is None and entry is not None and self.is_leading and not card.is_over:
             entry.cards[card.id] = card
             self._queue(entry, card)

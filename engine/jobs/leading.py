@@ -95,6 +95,7 @@ class Leader:
     _forgot_at: float = float("-inf")
     _forgotten: set[tuple[str, int]] = field(default_factory=set)
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     # the lease
 
@@ -217,8 +218,12 @@ class Leader:
         await future
 
     async def _poll(self) -> None:
+        async with self._reading:  # of two looks at once the older one, applied last, would forget what is new
+            await self._look()
+
+    async def _look(self) -> None:
         if self.clock.monotonic() - self._loaded_at > RELOAD_SECONDS:
-            return await self.load()
+            return await self._load_all()
         found = await asyncio.to_thread(self._read_changes)
         if found is None:
             return await self._load()
@@ -246,6 +251,10 @@ class Leader:
 
     async def load(self) -> None:
         """Know prices and deployments, before anything else."""
+        async with self._reading:
+            await self._load_all()
+
+    async def _load_all(self) -> None:
         await asyncio.to_thread(self._load_prices)
         await self._load()
 

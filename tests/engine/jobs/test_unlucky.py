@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Sequence
 from http.client import HTTPConnection
@@ -11,7 +12,9 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from engine.jobs import leading
+from engine.jobs.service import JobService
 from engine.jobs.writer import End, Operation
+from engine.model import ids
 from engine.model.errors import Unavailable
 from engine.model.handler import WorkerPhase
 from engine.model.worker_token import worker_token
@@ -150,3 +153,27 @@ def test_open_jobs_that_nobody_here_knows_are_found_again(
     assert {name: (row.state, row.attempts) for name, row in ended.items()} == {
         "job_waits": ("succeeded", 1), "job_runs": ("succeeded", 2), "job_gone": ("cancelled", 1),
     }  # fmt: skip
+
+
+async def test_a_deployment_made_while_all_are_read_is_not_forgotten(empty_yard: Yard) -> None:
+    """The older look at the store came back last, when the lease was taken: it knew nothing of the deployment."""
+    service = JobService(empty_yard.database, empty_yard.sealer, empty_yard.clock, ids.new_id, "jobs_1")
+    leader, read = service.leader, threading.Event()
+    known, look = threading.Event(), service.leader._read_all
+
+    def slowly() -> Any:
+        found = look()
+        read.set()
+        assert known.wait(SECONDS)
+        return found
+
+    await leader.load()
+    leader._read_all = slowly  # type: ignore[method-assign]
+    taking = asyncio.create_task(leader.load())
+    assert await asyncio.to_thread(read.wait, SECONDS)
+    handler_id = empty_yard.add_handler()
+    polling = asyncio.create_task(leader._poll())
+    await asyncio.wait({polling}, timeout=0.2)
+    known.set()
+    await asyncio.gather(taking, polling)
+    assert service.dispatcher.roster.get(handler_id) is not None
