@@ -80,6 +80,8 @@ def stacks(
                 Path(folder) / "peer", loop, clock, os.environ, resources=resources, with_peer=_has_official()
             )
             figures |= bench_engine.many_processes(worker_driver, Path(folder), cloud, clock, size)
+            thousand_s = figures["thousand_create_s"].value
+            figures |= bench_engine.large_stack(Path(folder), loop, clock, size, thousand_s)
         finally:
             loop.close()
     if as_json:

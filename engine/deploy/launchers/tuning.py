@@ -13,7 +13,7 @@ from typing import Any
 import pulumi.log
 import pulumi.runtime.stack
 
-_YOUNG, _MIDDLE, _OLD = 50_000, 20, 50
+_YOUNG, _MIDDLE, _OLD = 10_000, 10, 5
 """Allocations before a collection, and collections before an older generation is looked at. Python's 700 look at
 everything a program has registered so far some hundreds of times a second."""
 

@@ -62,4 +62,4 @@ def test_local_program_is_tuned_too(folder: Folder) -> None:
     folder.write(PROGRAM)
     folder.run("stack", "init", "dev")
     folder.up()
-    assert json.loads(folder.outputs()) == {"debug": "_drop", "waits": True, "young": 50_000}
+    assert json.loads(folder.outputs()) == {"debug": "_drop", "waits": True, "young": 10_000}
