@@ -130,6 +130,83 @@ def test_unmodified_runpod_image_asks_for_its_jobs_from_its_container(yard: Yard
     yard.delete("runpod")
 
 
+SEVERAL = """
+import asyncio
+import runpod
+
+at_once = most = 0
+
+async def handler(job):
+    global at_once, most
+    at_once += 1
+    most = max(most, at_once)
+    try:
+        what = job["input"]["what"]
+        if what == "error":
+            return {"error": "no such model"}
+        if what == "raise":
+            raise ValueError("bad weights")
+        if what == "progress":
+            runpod.serverless.progress_update(job, {"step": 1})
+        await asyncio.sleep(1.5)
+        return {"what": what, "most": most}
+    finally:
+        at_once -= 1
+
+runpod.serverless.start({"handler": handler, "concurrency_modifier": lambda now: 4})
+"""
+
+WORDS = """
+import runpod
+
+def handler(job):
+    for word in job["input"]["words"]:
+        yield {"word": word}
+
+runpod.serverless.start({"handler": handler, "return_aggregate_stream": True})
+"""
+
+
+def test_async_handler_in_its_container_does_several_jobs_fails_some_and_tells_its_progress(yard: Yard) -> None:
+    if yard.docker is None:
+        pytest.skip("no Docker daemon can run here")
+    image = runpod_image(yard.docker, SEVERAL)
+    yard.create("several", image, "CPU", env={"RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true"}, workersMax=1, concurrency=4)
+    asked = ("progress", "wait", "error", "raise")
+    jobs = {w: yard.client.post("/v2/several/run", json={"input": {"what": w}}).json()["id"] for w in asked}
+
+    def status(what: str) -> dict[str, Any]:
+        found: dict[str, Any] = yard.client.get(f"/v2/several/status/{jobs[what]}").json()
+        return found
+
+    await_until(
+        lambda: (s := status("progress"))["status"] == "IN_PROGRESS" and s.get("output") == {"step": 1},
+        seconds=LONG, what="a note of progress",
+    )  # fmt: skip
+    ended = {
+        w: await_until(
+            lambda w=w: (s := status(w))["status"] not in ("IN_QUEUE", "IN_PROGRESS") and s, seconds=LONG, what=w
+        )
+        for w in asked
+    }
+    assert [ended[w]["status"] for w in asked] == ["COMPLETED", "COMPLETED", "FAILED", "FAILED"], ended
+    assert max(ended[w]["output"]["most"] for w in ("progress", "wait")) >= 2, ended
+    assert ended["error"]["error"] == "no such model" and "bad weights" in ended["raise"]["error"]
+    yard.delete("several")
+
+
+def test_generator_in_its_container_streams(yard: Yard) -> None:
+    if yard.docker is None:
+        pytest.skip("no Docker daemon can run here")
+    image = runpod_image(yard.docker, WORDS)
+    yard.create("words", image, "CPU", env={"RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true"})
+    ended = yard.run("words", {"words": ["one", "two"]})
+    assert (ended["status"], ended["output"]) == ("succeeded", [{"word": "one"}, {"word": "two"}]), ended
+    streamed = yard.client.get(f"/v2/words/stream/{ended['job_id']}").json()["stream"]
+    assert [chunk["output"] for chunk in streamed] == [{"word": "one"}, {"word": "two"}]
+    yard.delete("words")
+
+
 def test_image_that_nobody_has_fails_in_words(yard: Yard) -> None:
     yard.create("none", "ghcr.io/you/none:v1", "ADA_80_PRO")
     yard.client.post("/v1/gpu/run/none", json={"input": 1})
