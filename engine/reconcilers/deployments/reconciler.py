@@ -1,33 +1,21 @@
-"""Looks at every deployment on a period and on hints, one look per deployment at a time. Knows no life cycle."""
+"""One look at a deployment: observe, decide, apply. When looks are made is `reconcilers/loop.py`."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from datetime import timedelta
-
-import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from engine.model import ids
 from engine.model.clock import Clock
-from engine.model.errors import StaleLease
 from engine.reconcilers.deployments.apply import Applier, Outcome
 from engine.reconcilers.deployments.decide import decide
 from engine.reconcilers.deployments.observe import Observation, observe
+from engine.reconcilers.loop import Looked, LookLoop
 from engine.store import changes, deployments
 from engine.store.database import Database
 
-FEED_POLL_SECONDS = 0.05
-"""How soon an accepted request is looked at; a poll is one index seek."""
-CONCURRENT_LOOKS = 32
-RETRY_AFTER_ERROR_SECONDS = 5.0
-
-_log = structlog.get_logger(__name__)
-
 
 class DeploymentReconciler:
-    """The loop around observe, decide, apply.
+    """Looks at deployments.
 
     Args:
         period_seconds: every living deployment is looked at this often, hint or not.
@@ -37,37 +25,16 @@ class DeploymentReconciler:
         self._database = database
         self._clock = clock
         self._applier = applier
-        self._period = period_seconds
-        self._due: dict[str, float] = {}
-        self._looking: dict[str, asyncio.Task[None]] = {}
-        self._hinted: set[str] = set()
-        self._seq = 0
+        looked = Looked(changes.DEPLOYMENT, deployments.living_ids, self.look)
+        self._loop = LookLoop(database, clock, applier.fence, looked, period_seconds=period_seconds)
 
     async def run(self) -> None:
         """Reconcile until cancelled, or until this process's lease is lost (StaleLease)."""
-        self._seq, living = await asyncio.to_thread(self._begin)
-        self._due = dict.fromkeys(living, 0.0)
-        try:
-            while True:
-                self._applier.fence.check()
-                try:
-                    for key in await asyncio.to_thread(self._follow):
-                        self.hint(key)
-                except SQLAlchemyError as err:
-                    _log.warning("the change feed could not be read", error=str(err))
-                    await self._clock.sleep(1.0)
-                self._start_due()
-                await self._clock.sleep(FEED_POLL_SECONDS)
-        finally:
-            for task in self._looking.values():
-                task.cancel()
-            await asyncio.gather(*self._looking.values(), return_exceptions=True)
+        await self._loop.run()
 
     def hint(self, deployment_id: str) -> None:
         """Look at a deployment as soon as possible."""
-        self._due[deployment_id] = 0.0
-        if deployment_id in self._looking:
-            self._hinted.add(deployment_id)
+        self._loop.hint(deployment_id)
 
     async def look(self, deployment_id: str) -> Outcome | None:
         """One observe, decide, apply; None when the deployment is gone."""
@@ -77,49 +44,6 @@ class DeploymentReconciler:
         new_ids = [ids.random_text(16) for _ in range(2 + seen.snapshot.spec.replicas)]
         actions = decide(seen.snapshot, now=self._clock.now(), new_ids=new_ids, policy=self._applier.policy)
         return await self._applier.apply(seen, actions)
-
-    def _start_due(self) -> None:
-        now = self._clock.monotonic()
-        ready = [key for key, due in self._due.items() if due <= now and key not in self._looking]
-        for key in ready[: max(0, CONCURRENT_LOOKS - len(self._looking))]:
-            self._looking[key] = asyncio.create_task(self._look_safely(key))
-
-    async def _look_safely(self, key: str) -> None:
-        after: float | None = RETRY_AFTER_ERROR_SECONDS
-        try:
-            outcome = await self.look(key)
-            after = None if outcome is None else self._seconds_until(outcome)
-        except StaleLease:
-            _log.warning("lease lost, a decision was dropped", deployment=key)  # `run` ends at its next check
-        except Exception:  # noqa: BLE001  the loop's edge: one deployment that cannot be read must not stop the others
-            _log.exception("a deployment could not be reconciled", deployment=key)
-        finally:
-            self._looking.pop(key, None)
-            if key in self._hinted:
-                self._hinted.discard(key)
-                after = 0.0
-            if after is None:
-                self._due.pop(key, None)
-            else:
-                self._due[key] = self._clock.monotonic() + after
-
-    def _seconds_until(self, outcome: Outcome) -> float:
-        if outcome.look_again:
-            return 0.0
-        if outcome.wait_until is None:
-            return self._period
-        return min(self._period, max(0.0, (outcome.wait_until - self._clock.now()) / timedelta(seconds=1)))
-
-    def _begin(self) -> tuple[int, Sequence[str]]:
-        with self._database.read() as session:
-            return changes.latest(session), deployments.living_ids(session)
-
-    def _follow(self) -> set[str]:
-        with self._database.read() as session:
-            rows = changes.since(session, self._seq)
-        if rows:
-            self._seq = rows[-1].seq or self._seq
-        return {row.key for row in rows if row.kind == changes.DEPLOYMENT}
 
     def _observe(self, deployment_id: str) -> Observation | None:
         with self._database.read() as session:
