@@ -53,16 +53,44 @@ class _Frozen(BaseModel):
 
 
 class Scaling(_Frozen):
-    """Bounds of the replica count. In this slice a change of bounds scales by hand; no autoscaler yet."""
+    """Bounds of the replica count, and what the autoscaler aims at between them.
+
+    Attributes:
+        scale_to_zero: without traffic for `idle_timeout_seconds` nothing runs and nothing is billed; zero wins over
+            `min_replicas` then.
+        target_queue_depth: waiting requests per replica above which one is added; None: the installation's default.
+        target_latency_ms: p95 of the time to the first token above which one is added; None: latency does not count.
+    """
 
     min_replicas: int = Field(1, ge=0, le=64)
     max_replicas: int = Field(1, ge=1, le=64)
     scale_to_zero: bool = False
     idle_timeout_seconds: int = Field(300, ge=5)
+    target_queue_depth: int | None = Field(None, ge=1, le=10_000)
+    target_latency_ms: int | None = Field(None, ge=1, le=3_600_000)
+
+
+class SlaTargets(_Frozen):
+    """What the owner expects of a deployment; None: nothing.
+
+    Attributes:
+        ttft_target_ms: p95 of the time to the first token, at most.
+        throughput_target_tps: tokens a second while there is work, at least.
+        concurrency_limit: requests at replicas at the same time; more wait in the gateway.
+    """
+
+    ttft_target_ms: int | None = Field(None, ge=1, le=3_600_000)
+    throughput_target_tps: float | None = Field(None, gt=0, le=10_000_000)
+    concurrency_limit: int | None = Field(None, ge=1, le=100_000)
 
 
 class DeploymentSpec(_Frozen):
-    """What the user asked for. An edit makes a new one and raises the row's `generation`."""
+    """What the user asked for. An edit makes a new one and raises the row's `generation`.
+
+    Attributes:
+        model_id: of the catalog, or `byom:NAME`: the organisation's own weights alone.
+        reserved_gib: GPU memory that the catalog's model leaves to own weights beside it.
+    """
 
     name: str
     model_id: str
@@ -70,6 +98,7 @@ class DeploymentSpec(_Frozen):
     region: str
     replicas: int = Field(1, ge=0, le=64)
     preset: str | None = None
+    reserved_gib: float = Field(0.0, ge=0)
     scaling: Scaling = Scaling()
 
 
@@ -79,6 +108,7 @@ class ReplicaPhase(StrEnum):
     BOOTING = "booting"
     READY = "ready"
     UNHEALTHY = "unhealthy"
+    DRAINING = "draining"  # about to go: gets no new requests, ends those it has
 
 
 class Replica(_Frozen):
@@ -92,6 +122,8 @@ class Replica(_Frozen):
         checked_at: when its health was last measured.
         failed_checks: how many measurements in a row failed.
         reason: why it is not ready, in the words of whoever said so.
+        in_flight: requests its agent had when it was last asked.
+        models: own weights (BYOM) it serves, by name, beside what it was made for.
     """
 
     id: str
@@ -103,6 +135,8 @@ class Replica(_Frozen):
     unhealthy_since: datetime | None = None
     failed_checks: int = 0
     reason: str = ""
+    in_flight: int = 0
+    models: tuple[str, ...] = ()
 
 
 class Condition(_Frozen):

@@ -11,12 +11,12 @@ from sqlalchemy import func, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, and_, col, or_, select
 
-from engine.model.deployment import DeploymentSpec, Phase
+from engine.model.deployment import DeploymentSpec, Phase, SlaTargets
 from engine.model.errors import NotFound
 from engine.store import changes
 from engine.store.tables import DeploymentRow
 
-REPLACING_FIELDS = ("model_id", "gpu_type", "region", "preset")
+REPLACING_FIELDS = ("model_id", "gpu_type", "region", "preset", "reserved_gib")
 """Edits of these need other machines: they raise `revision`, which is part of replica names."""
 
 
@@ -145,6 +145,55 @@ def update_spec(
     return session.get(DeploymentRow, deployment_id, populate_existing=True)
 
 
+def rescale(session: Session, deployment_id: str, replicas: int, *, generation: int, now: datetime) -> bool:
+    """Set how many replicas run, within the bounds its owner set; False when it was edited since, sleeps or leaves."""
+    row = session.get(DeploymentRow, deployment_id, populate_existing=True)
+    if row is None or row.suspended_at is not None or row.asleep_since is not None:
+        return False
+    edited = spec_of(row).model_copy(update={"replicas": replicas})
+    return update_spec(session, deployment_id, edited, generation=generation, now=now) is not None
+
+
+def put_to_sleep(session: Session, deployment_id: str, *, generation: int, now: datetime) -> bool:
+    """Let a deployment run nothing until `wake`; its spec stays. False when it was edited since, or does not run."""
+    guard = and_(
+        col(DeploymentRow.generation) == generation,
+        col(DeploymentRow.asleep_since).is_(None),
+        col(DeploymentRow.suspended_at).is_(None),
+        col(DeploymentRow.delete_requested_at).is_(None),
+    )
+    return _edit_running(session, deployment_id, guard, now, asleep_since=now, spec_changed_at=now)
+
+
+def wake(session: Session, deployment_id: str, now: datetime) -> bool:
+    """Let a sleeping deployment run again, with as many replicas as its bounds ask for at least, and never none.
+
+    Of a burst of requests one wakes it: False when it does not sleep (any more), is suspended or being deleted.
+    """
+    row = session.get(DeploymentRow, deployment_id, populate_existing=True)
+    if row is None or row.asleep_since is None:
+        return False
+    spec = spec_of(row)
+    woken = spec.model_copy(update={"replicas": max(1, spec.scaling.min_replicas)})
+    guard = and_(
+        col(DeploymentRow.asleep_since) == row.asleep_since,
+        col(DeploymentRow.suspended_at).is_(None),
+        col(DeploymentRow.delete_requested_at).is_(None),
+    )
+    values = {"asleep_since": None, "awake_since": now, "spec_changed_at": now, "spec": woken.model_dump(mode="json")}
+    return _edit_running(session, deployment_id, guard, now, **values)
+
+
+def set_sla(session: Session, deployment_id: str, targets: SlaTargets, now: datetime) -> DeploymentRow | None:
+    """Replace the targets, which touch no machine; None when it is gone or being deleted."""
+    guard = and_(col(DeploymentRow.id) == deployment_id, col(DeploymentRow.delete_requested_at).is_(None))
+    values = {"sla": targets.model_dump(mode="json"), "updated_at": now}
+    if session.connection().execute(update(DeploymentRow).where(guard).values(**values)).rowcount == 0:
+        return None
+    changes.record(session, changes.DEPLOYMENT, deployment_id, now)
+    return session.get(DeploymentRow, deployment_id, populate_existing=True)
+
+
 def suspend(
     session: Session, deployment_id: str, reason: str, now: datetime, *, billed_until: datetime | None = None
 ) -> bool:
@@ -158,17 +207,17 @@ def suspend(
     """
     is_running = and_(col(DeploymentRow.suspended_at).is_(None), col(DeploymentRow.delete_requested_at).is_(None))
     values = {"suspended_at": now, "suspended_reason": reason, "spec_changed_at": billed_until or now}
-    return _set_suspended(session, deployment_id, is_running, now, **values)
+    return _edit_running(session, deployment_id, is_running, now, **values)
 
 
 def resume(session: Session, deployment_id: str, now: datetime) -> bool:
     """Let a suspended deployment run again what its spec says; False when it was not suspended, or is being deleted."""
     is_suspended = and_(col(DeploymentRow.suspended_at).is_not(None), col(DeploymentRow.delete_requested_at).is_(None))
     values = {"suspended_at": None, "suspended_reason": "", "spec_changed_at": now}
-    return _set_suspended(session, deployment_id, is_suspended, now, **values)
+    return _edit_running(session, deployment_id, is_suspended, now, **values)
 
 
-def _set_suspended(session: Session, deployment_id: str, guard: Any, now: datetime, **values: Any) -> bool:
+def _edit_running(session: Session, deployment_id: str, guard: Any, now: datetime, **values: Any) -> bool:
     """An edit like any other: it raises the generation, and billing follows it."""
     values |= {"generation": col(DeploymentRow.generation) + 1, "updated_at": now}
     changed = update(DeploymentRow).where(col(DeploymentRow.id) == deployment_id, guard).values(**values)
@@ -247,15 +296,20 @@ def _without_measuring(replicas: Sequence[dict[str, Any]]) -> list[dict[str, Any
     return [{k: v for k, v in r.items() if k not in ("checked_at", "failed_checks")} for r in replicas]
 
 
+def sla_of(row: DeploymentRow) -> SlaTargets:
+    """The row's targets as their type."""
+    return SlaTargets.model_validate(row.sla)
+
+
 def spec_of(row: DeploymentRow) -> DeploymentSpec:
     """The row's spec as its type."""
     return DeploymentSpec.model_validate(row.spec)
 
 
 def running_spec_of(row: DeploymentRow) -> DeploymentSpec:
-    """What its stack is to be: the spec, with no replica while it is suspended."""
+    """What its stack is to be: the spec, with no replica while it is suspended or asleep."""
     spec = spec_of(row)
-    return spec.model_copy(update={"replicas": 0}) if row.suspended_at else spec
+    return spec.model_copy(update={"replicas": 0}) if row.suspended_at or row.asleep_since else spec
 
 
 def phase_of(row: DeploymentRow) -> Phase:

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Column, Index, Text, text
 from sqlmodel import Field, SQLModel
 
-from engine.store.tables import time_column
+from engine.store.tables import json_column, time_column
 
 _PENDING = text("state = 'pending'")
 
@@ -21,6 +21,24 @@ class WebhookSecretRow(SQLModel, table=True):
     previous_sealed: str = Field(default="", sa_column=Column(Text, nullable=False))
     previous_until: datetime | None = time_column()
     created_at: datetime = time_column(nullable=False)
+
+
+class SubscriptionRow(SQLModel, table=True):
+    """Who wants to hear what of one deployment. Its own secret signs; the former one beside it until `previous_until`."""
+
+    __tablename__ = "webhook_subscriptions"
+    id: str = Field(primary_key=True)  # whs_...
+    org_id: str = Field(foreign_key="orgs.id", index=True)
+    deployment_id: str = Field(index=True)
+    url_sealed: str = Field(sa_column=Column(Text, nullable=False))
+    url_shown: str
+    events: list[str] = json_column(list)  # `webhooks.events.Event`s
+    secret_sealed: str = Field(sa_column=Column(Text, nullable=False))
+    previous_sealed: str = Field(default="", sa_column=Column(Text, nullable=False))
+    previous_until: datetime | None = time_column()
+    created_by: str = ""
+    created_at: datetime = time_column(nullable=False)
+    deleted_at: datetime | None = time_column()
 
 
 class DeliveryRow(SQLModel, table=True):

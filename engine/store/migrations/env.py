@@ -12,6 +12,7 @@ from engine.store import (  # noqa: F401  (registers the tables)
     pod_tables,
     storage_tables,
     tables,
+    traffic_tables,
     webhook_tables,
 )
 

@@ -1,0 +1,110 @@
+"""Queries about traffic: written by gateways in batches, read by the autoscaler, the SLA monitor and the API."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete
+from sqlmodel import Session, col, select
+
+from engine.model.latency import merged
+from engine.store.traffic_tables import MinuteRow, TrafficRow
+
+STALE = timedelta(seconds=30)
+"""A gateway writes at least every ten seconds while it has requests; one silent for longer has none."""
+
+KEEP_MINUTES = timedelta(days=8)
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What all gateways together have of a deployment at this moment."""
+
+    in_flight: int = 0
+    waiting: int = 0
+    last_request_at: datetime | None = None
+    gateways: int = 0
+
+
+@dataclass(frozen=True)
+class Minute:
+    """What one gateway counted since it last wrote; the fields are those of `MinuteRow`."""
+
+    deployment_id: str
+    minute: datetime
+    requests: int = 0
+    errors: int = 0
+    refused: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    busy_ms: int = 0
+    in_flight_peak: int = 0
+    waiting_peak: int = 0
+    ttft: Mapping[str, int] | None = None
+    inter_token: Mapping[str, int] | None = None
+    duration: Mapping[str, int] | None = None
+
+
+_SUMMED = ("requests", "errors", "refused", "prompt_tokens", "completion_tokens", "busy_ms")
+_PEAKS = ("in_flight_peak", "waiting_peak")
+_HISTOGRAMS = ("ttft", "inter_token", "duration")
+
+
+def record_now(session: Session, rows: Sequence[TrafficRow]) -> None:
+    """Replace what gateways said last."""
+    for row in rows:
+        session.merge(row)
+    session.flush()
+
+
+def add_minutes(session: Session, minutes: Sequence[Minute]) -> None:
+    """Add what was counted to what is known of those minutes."""
+    for one in minutes:
+        key = (one.deployment_id, one.minute)
+        row = session.get(MinuteRow, key, with_for_update=True)
+        if row is None:
+            row = MinuteRow(deployment_id=one.deployment_id, minute=one.minute)
+            session.add(row)
+        for name in _SUMMED:
+            setattr(row, name, getattr(row, name) + getattr(one, name))
+        for name in _PEAKS:
+            setattr(row, name, max(getattr(row, name), getattr(one, name)))
+        for name in _HISTOGRAMS:
+            setattr(row, name, merged((getattr(row, name), getattr(one, name) or {})))
+    session.flush()
+
+
+def current(session: Session, now: datetime, only: Collection[str] | None = None) -> dict[str, Traffic]:
+    """Deployment -> its traffic; those nobody ever called are left out."""
+    query = select(TrafficRow)
+    if only is not None:
+        query = query.where(col(TrafficRow.deployment_id).in_(only))
+    found: dict[str, Traffic] = {}
+    for row in session.exec(query).all():
+        before = found.get(row.deployment_id, Traffic())
+        lives = row.updated_at > now - STALE
+        times = [t for t in (before.last_request_at, row.last_request_at) if t is not None]
+        found[row.deployment_id] = Traffic(
+            in_flight=before.in_flight + (row.in_flight if lives else 0),
+            waiting=before.waiting + (row.waiting if lives else 0),
+            last_request_at=max(times, default=None),
+            gateways=before.gateways + lives,
+        )
+    return found
+
+
+def window(session: Session, deployment_id: str, since: datetime, until: datetime) -> Sequence[MinuteRow]:
+    """Minutes that began in [since, until), oldest first; those without requests are left out."""
+    query = select(MinuteRow).where(
+        MinuteRow.deployment_id == deployment_id, col(MinuteRow.minute) >= since, col(MinuteRow.minute) < until
+    )
+    return session.exec(query.order_by(col(MinuteRow.minute))).all()
+
+
+def prune(session: Session, now: datetime) -> None:
+    """Forget old minutes, and gateways that are long gone."""
+    session.connection().execute(delete(MinuteRow).where(col(MinuteRow.minute) < now - KEEP_MINUTES))
+    gone = (col(TrafficRow.updated_at) < now - KEEP_MINUTES,)
+    session.connection().execute(delete(TrafficRow).where(*gone))
