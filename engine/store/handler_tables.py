@@ -26,6 +26,7 @@ class HandlerRow(SQLModel, table=True):
     name: str
     spec: dict[str, Any] = json_column(dict)  # a `model.handler.HandlerSpec`
     secrets_sealed: str = Field(default="", sa_column=Column(Text, nullable=False))  # JSON of secret environment
+    registry_auth_sealed: str = Field(default="", sa_column=Column(Text, nullable=False, server_default=""))
     generation: int = 1
     created_at: datetime = time_column(nullable=False)
     updated_at: datetime = time_column(nullable=False)
@@ -62,6 +63,7 @@ class WorkerActivityRow(SQLModel, table=True):
     handler_id: str = Field(primary_key=True)
     worker: str = Field(primary_key=True)
     protocol: str = ""  # a `model.handler.Protocol`; "" until it was found out
+    opened_at: datetime | None = time_column()  # when it first said anything: also that it is not ready yet, or a ping
     ready_at: datetime | None = time_column()  # when its handler first answered or asked
     idle_since: datetime | None = time_column()  # None while it has work, or was never ready
     last_seen_at: datetime | None = time_column()

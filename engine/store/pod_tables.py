@@ -20,6 +20,7 @@ class PodRow(SQLModel, table=True):
     name: str
     spec: dict[str, Any] = json_column(dict)  # a `model.pod.PodSpec`
     env_sealed: str = Field(default="", sa_column=Column(Text, nullable=False))  # JSON of the environment
+    registry_auth_sealed: str = Field(default="", sa_column=Column(Text, nullable=False, server_default=""))
     hourly_rate_usd: str  # of its GPUs together, frozen when it was made
     volume_rate_usd: str  # of its volume, an hour
     generation: int = 1

@@ -47,6 +47,7 @@ class DeliveryRow(SQLModel, table=True):
     __tablename__ = "webhook_deliveries"
     __table_args__ = (
         Index("deliveries_due", "next_attempt_at", sqlite_where=_PENDING, postgresql_where=_PENDING),
+        Index("deliveries_ended", "finished_at"),
         Index("deliveries_in_order", "ordering_key", "sequence", unique=True),
     )
     id: str = Field(primary_key=True)  # whd_…: the `webhook-id` header, the same in every attempt

@@ -10,6 +10,7 @@ from engine.store import (  # noqa: F401  (registers the tables)
     ledger_tables,
     org_tables,
     pod_tables,
+    registry_tables,
     storage_tables,
     tables,
     traffic_tables,
