@@ -10,6 +10,7 @@ from types import MappingProxyType
 from pydantic import BaseModel, ConfigDict, Field
 
 from engine.model.errors import IllegalTransition
+from engine.model.registries import ImagePull
 from engine.model.storage import Mount, MountedObject
 
 WORKSPACE = "/workspace"
@@ -188,6 +189,7 @@ class PodWorkload:
         is_running: whether it has a machine now; its volume and address it has either way.
         ports: published before, to be published at the same numbers again.
         mounts: stored objects that the container finds as files.
+        pull: as whom the image is fetched.
     """
 
     pod_id: str
@@ -202,3 +204,4 @@ class PodWorkload:
     installation_id: str
     ports: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
     mounts: tuple[MountedObject, ...] = field(default=(), repr=False)
+    pull: ImagePull = field(default_factory=ImagePull)

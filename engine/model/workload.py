@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from engine.model.deployment import DeploymentSpec
 from engine.model.handler import HandlerSpec, Worker
 from engine.model.hosts import DockerHost
+from engine.model.registries import ImagePull
 from engine.model.storage import MountedObject
 
 
@@ -62,6 +63,7 @@ class HandlerWorkload:
         secrets: environment that is secret.
         public_url: where containers reach the gateway.
         mounts: stored objects that every worker finds as files.
+        pull: as whom the image is fetched.
     """
 
     handler_id: str
@@ -77,3 +79,4 @@ class HandlerWorkload:
     pull_image: bool = True
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     mounts: tuple[MountedObject, ...] = field(default=(), repr=False)
+    pull: ImagePull = field(default_factory=ImagePull)

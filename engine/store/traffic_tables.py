@@ -1,4 +1,4 @@
-"""Tables of what deployments are asked and how they answer: traffic, minutes, measurements, SLA. Records, not behaviour."""
+"""Tables of what deployments are asked and how they answer: traffic, measurements, SLA. Records, not behaviour."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TrafficRow(SQLModel, table=True):
 
 
 class MinuteRow(SQLModel, table=True):
-    """What a deployment answered in one UTC minute, all gateways together. Histograms are `model.latency.Histogram`s."""
+    """What a deployment answered in one UTC minute, all gateways together; histograms as in `model.latency`."""
 
     __tablename__ = "deployment_minutes"
     __table_args__ = (Index("minutes_by_age", "minute"),)

@@ -24,7 +24,7 @@ class WebhookSecretRow(SQLModel, table=True):
 
 
 class SubscriptionRow(SQLModel, table=True):
-    """Who wants to hear what of one deployment. Its own secret signs; the former one beside it until `previous_until`."""
+    """Who wants to hear what of one deployment. Its own secret signs; the former one too until `previous_until`."""
 
     __tablename__ = "webhook_subscriptions"
     id: str = Field(primary_key=True)  # whs_...

@@ -48,9 +48,9 @@ def publish(
         if event.value not in row.events and event is not Event.PING:
             continue
         deliveries.enqueue(
-            session, sealer, org_id=org_id, event=event.value, subject_id=deployment_id, url=sealer.open(row.url_sealed),
-            payload=payload, schedule=Schedule.EVENT, idempotency_key=f"{row.id}:{deployment_id}:{key}", now=now,
-            ordering_key=row.id, secret_sealed=row.secret_sealed, subscription_id=row.id,
+            session, sealer, org_id=org_id, event=event.value, subject_id=deployment_id, payload=payload,
+            url=sealer.open(row.url_sealed), schedule=Schedule.EVENT, now=now, ordering_key=row.id,
+            idempotency_key=f"{row.id}:{deployment_id}:{key}", secret_sealed=row.secret_sealed, subscription_id=row.id,
         )  # fmt: skip
         told += 1
     return told

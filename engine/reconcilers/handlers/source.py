@@ -12,13 +12,14 @@ from sqlmodel import Session
 from engine.model.errors import NotFound
 from engine.model.handler import Refusal, StartFailures, is_in_stack
 from engine.model.hosts import DockerHost
+from engine.model.registries import ImagePull, LocalImages
 from engine.model.stack import StackRequest
 from engine.model.storage import MountedObject
 from engine.model.workload import HandlerWorkload, WorkerIdentity
 from engine.reconcilers.operations import Wanted
 from engine.storage import mounts
 from engine.storage.objects import Storage
-from engine.store import handlers, orgs
+from engine.store import handlers, orgs, registries
 from engine.store.handler_tables import HandlerRow
 from engine.store.sealing import Sealer
 
@@ -29,6 +30,7 @@ class HandlerSource:
 
     Attributes:
         public_url: where containers reach the gateway.
+        local_images: who may use what a Docker host has without asking a registry.
         build_request: from a workload to its stack; passed in, because the engine knows no stack program.
     """
 
@@ -37,6 +39,7 @@ class HandlerSource:
     public_url: str
     build_request: Callable[[HandlerWorkload], StackRequest]
     storage: Storage
+    local_images: LocalImages = LocalImages.TRUSTED
 
     def wanted(self, session: Session, owner_id: str) -> Wanted | None:
         """See `StackSource.wanted`."""
@@ -50,11 +53,19 @@ class HandlerSource:
         mounted, stored = mounts.of_workers(
             self.storage, session, row.org_id, () if is_leaving else handlers.spec_of(row).mounts
         )
-        workload = self._workload(row, installation.id, tuple(mounted))
+        workload = self._workload(row, installation.id, tuple(mounted), self._pull(session, row))
         sent = stored if any(worker.host for worker in workload.workers) else []  # machines fetch for themselves
         return Wanted(self.build_request(workload), is_leaving, partial(mounts.fetch, self.storage, sent))
 
-    def _workload(self, row: HandlerRow, installation_id: str, mounted: tuple[MountedObject, ...]) -> HandlerWorkload:
+    def _pull(self, session: Session, row: HandlerRow) -> ImagePull:
+        return registries.pull_of(
+            session, self.sealer, org_id=row.org_id, image=handlers.spec_of(row).image,
+            auth_sealed=row.registry_auth_sealed, local_images=self.local_images,
+        )  # fmt: skip
+
+    def _workload(
+        self, row: HandlerRow, installation_id: str, mounted: tuple[MountedObject, ...], pull: ImagePull
+    ) -> HandlerWorkload:
         """Without the workers that are to go. A host that the operator took away is left out, with what is on it."""
         hosts = tuple(host for host in self.hosts if host.name in row.prepared_hosts)
         names = {"", *(host.name for host in hosts)}
@@ -80,4 +91,5 @@ class HandlerSource:
             pull_image=not (failures and failures.is_final and failures.generation == row.generation),
             secrets=json.loads(self.sealer.open(row.secrets_sealed)) if row.secrets_sealed else {},
             mounts=mounted,
+            pull=pull,
         )

@@ -11,13 +11,14 @@ from sqlmodel import Session
 
 from engine.model.errors import NotFound
 from engine.model.pod import PodWorkload
+from engine.model.registries import ImagePull, LocalImages
 from engine.model.stack import StackRequest
 from engine.model.storage import MountedObject
 from engine.reconcilers.operations import Wanted
 from engine.reconcilers.pods.observe import ports_of
 from engine.storage import mounts
 from engine.storage.objects import Storage
-from engine.store import orgs, pods
+from engine.store import orgs, pods, registries
 from engine.store.pod_tables import PodRow
 from engine.store.sealing import Sealer
 
@@ -27,12 +28,14 @@ class PodSource:
     """`StackSource` of pods.
 
     Attributes:
+        local_images: who may use what a Docker host has without asking a registry.
         build_request: from a pod to its stack; passed in, because the engine knows no stack program.
     """
 
     sealer: Sealer
     build_request: Callable[[PodWorkload], StackRequest]
     storage: Storage
+    local_images: LocalImages = LocalImages.TRUSTED
 
     def wanted(self, session: Session, owner_id: str) -> Wanted | None:
         """See `StackSource.wanted`."""
@@ -45,11 +48,19 @@ class PodSource:
         is_leaving = row.delete_requested_at is not None
         wanted = () if is_leaving else pods.spec_of(row).mounts
         mounted, stored = mounts.of_workers(self.storage, session, row.org_id, wanted)
-        workload = self._workload(row, installation.id, tuple(mounted))
+        workload = self._workload(row, installation.id, tuple(mounted), self._pull(session, row))
         sent = stored if workload.is_running and workload.place.host else []  # machines fetch for themselves
         return Wanted(self.build_request(workload), is_leaving, partial(mounts.fetch, self.storage, sent))
 
-    def _workload(self, row: PodRow, installation_id: str, mounted: tuple[MountedObject, ...]) -> PodWorkload:
+    def _pull(self, session: Session, row: PodRow) -> ImagePull:
+        return registries.pull_of(
+            session, self.sealer, org_id=row.org_id, image=pods.spec_of(row).image,
+            auth_sealed=row.registry_auth_sealed, local_images=self.local_images,
+        )  # fmt: skip
+
+    def _workload(
+        self, row: PodRow, installation_id: str, mounted: tuple[MountedObject, ...], pull: ImagePull
+    ) -> PodWorkload:
         """Without capacity it has no machine, whatever is wished: an older operation may read a newer row."""
         place = pods.place_of(row)
         if place is None:
@@ -67,4 +78,5 @@ class PodSource:
             installation_id=installation_id,
             ports=ports_of(row),
             mounts=mounted,
+            pull=pull,
         )
