@@ -116,6 +116,11 @@ ACCESS: Mapping[str, Access] = MappingProxyType(
         "start_pod": Permission.POD_WRITE,
         "restart_pod": Permission.POD_WRITE,
         "delete_pod": Permission.POD_WRITE,
+        # image registries
+        "put_registry": _WRITE,
+        "list_registries": _READ,
+        "get_registry": _READ,
+        "delete_registry": _WRITE,
         # keys
         "create_key": _ADMIN_OR_OWN,
         "list_keys": _ADMIN_OR_OWN,
@@ -156,6 +161,15 @@ ACCESS: Mapping[str, Access] = MappingProxyType(
         "replay_delivery": _WRITE,
         "get_webhook_secret": _ADMIN,
         "rotate_webhook_secret": _ADMIN,
+        # webhooks of deployments
+        "create_subscription": _WRITE,
+        "list_subscriptions": _READ,
+        "get_subscription": _READ,
+        "patch_subscription": _WRITE,
+        "delete_subscription": _WRITE,
+        "test_subscription": _WRITE,
+        "rotate_subscription_secret": _WRITE,
+        "list_subscription_deliveries": _READ,
         # storage
         "begin_upload": Permission.STORAGE_WRITE,
         "commit_upload": Permission.STORAGE_WRITE,

@@ -26,8 +26,10 @@ from api.routers import (
     orgs,
     permissions,
     pods,
+    registries,
     scaling,
     storage,
+    subscriptions,
     webhooks,
 )
 from api.schemas.errors import ErrorAnswer
@@ -65,13 +67,14 @@ def create_app(deps: Deps) -> FastAPI:
         inference.org_router,
         keys.router,
         permissions.router,
+        subscriptions.router,
         orgs.router,
         audit.router,
         billing.router,
         billing.tiers_router,
     ):
         app.include_router(router, prefix=PUBLIC)
-    for router in (handlers.router, job_admission.router, pods.router, webhooks.router):
+    for router in (handlers.router, job_admission.router, pods.router, registries.router, webhooks.router):
         app.include_router(router, prefix=V1)
     app.include_router(auth.router)
     app.include_router(orgs.pages_router)

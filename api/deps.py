@@ -28,6 +28,7 @@ from engine.store import handlers, keys, memberships, orgs
 from engine.store.database import Database
 from engine.store.sealing import Sealer
 from engine.store.tables import DeploymentRow
+from engine.webhooks.address import AddressRule
 
 
 class WorkerLogs(Protocol):
@@ -78,7 +79,9 @@ class Deps:
     identity: Identity
     storage: Storage
     docker_hosts: tuple[DockerHost, ...] = ()
+    image_registries: tuple[str, ...] = ()
     droplet_sizes: DropletSizes | None = None
+    webhook_rule: AddressRule = AddressRule()
 
 
 def deps_of(request: Request) -> Deps:

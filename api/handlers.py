@@ -36,6 +36,7 @@ def handler_source(settings: Settings, sealer: Sealer, shared: StackSettings, st
         settings.resolved_worker_public_url,
         lambda workload: build_handler_request(workload, shared),
         storage,
+        settings.local_images,
     )
 
 

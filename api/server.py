@@ -49,7 +49,9 @@ def build(settings: Settings, database: Database) -> Deps:
         identity=build_identity(settings, database, hasher, sealer, clock),
         storage=build_storage(settings, database, clock, secret),
         docker_hosts=settings.hosts,
+        image_registries=settings.allowed_registries,
         droplet_sizes=DropletSizes(cloud, clock),
+        webhook_rule=settings.webhook_rule,
     )
 
 

@@ -13,6 +13,7 @@ from engine.identity.mail import SmtpServer
 from engine.identity.oidc_client import CALLBACK, OidcClient
 from engine.model.errors import InvalidSpec
 from engine.model.hosts import DockerHost, parse_hosts
+from engine.model.registries import LocalImages, parse_allowed
 from engine.storage.s3_urls import S3Place
 from engine.webhooks.address import AddressRule
 
@@ -53,6 +54,14 @@ class Settings(BaseSettings):
         "",
         description='Docker hosts that run handlers and pods, a JSON list: [{"name":"local","host":"unix:///var/run/'
         'docker.sock","address":"127.0.0.1","pools":{"CPU":8}}]',
+    )
+    image_registries: str = Field(
+        "", description="registries or beginnings of names that images may come from; comma-separated; empty: all"
+    )
+    local_images: LocalImages = Field(
+        LocalImages.TRUSTED,
+        description="whose images may be taken as a Docker host has them, without asking a registry: trusted "
+        "(organisations without a credit limit), all, none",
     )
     worker_public_url: str = Field("", description="how handlers' containers reach the gateway; empty: the public URL")
 
@@ -120,6 +129,10 @@ class Settings(BaseSettings):
             _ = self.hosts
         except InvalidSpec as err:
             raise ValueError(f"STACKYARD_DOCKER_HOSTS: {err.message}") from err
+        try:
+            _ = self.allowed_registries
+        except InvalidSpec as err:
+            raise ValueError(f"STACKYARD_IMAGE_REGISTRIES: {err.message}") from err
         return self
 
     @property
@@ -147,6 +160,11 @@ class Settings(BaseSettings):
     def hosts(self) -> tuple[DockerHost, ...]:
         """The Docker hosts of `docker_hosts`."""
         return parse_hosts(self.docker_hosts)
+
+    @property
+    def allowed_registries(self) -> tuple[str, ...]:
+        """What `image_registries` allows; empty: everything."""
+        return parse_allowed(self.image_registries)
 
     @property
     def resolved_worker_public_url(self) -> str:

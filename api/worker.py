@@ -145,7 +145,9 @@ class _Worker:
         sources: dict[str, StackSource] = {
             changes.DEPLOYMENT: DeploymentSource(sealer, lambda workload: build_request(workload, shared)),
             changes.HANDLER: handler_source(self._settings, sealer, shared, storage),
-            changes.POD: PodSource(sealer, lambda workload: build_pod_request(workload, rented), storage),
+            changes.POD: PodSource(
+                sealer, lambda workload: build_pod_request(workload, rented), storage, self._settings.local_images
+            ),
         }
         operations = StackUpdates(self._database, self._clock, driver, sources, executor_id=self._executor_id)
         controller = Controller(

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from engine.model.worker import AGENT_PATH, EXITS_PATH, HANDLER, SPEC_PATH, WorkerSpec
 from stacks.fetched_files import FetchedFile, bindings, fetching
+from stacks.image_pull import fetching_image, login_file
 
 MAX_USER_DATA_BYTES = 64 * 1024
 """DigitalOcean refuses more (OpenAPI document, `user_data`)."""
@@ -75,12 +76,15 @@ WantedBy=multi-user.target
 """
 
 
-def user_data(spec: WorkerSpec, vendor: str, agent_archive: bytes, files: Sequence[FetchedFile] = ()) -> str:
+def user_data(
+    spec: WorkerSpec, vendor: str, agent_archive: bytes, files: Sequence[FetchedFile] = (), registry_login: str = "{}"
+) -> str:
     """The whole user-data of one replica.
 
     Args:
         vendor: `nvidia` or `amd`, of the machine's GPUs.
         files: stored objects that a handler's container finds at their paths.
+        registry_login: as whom a handler's image is fetched: JSON of username and password, `{}` for nobody.
 
     Raises:
         ValueError: more than DigitalOcean accepts.
@@ -92,7 +96,8 @@ def user_data(spec: WorkerSpec, vendor: str, agent_archive: bytes, files: Sequen
                 _file(SPEC_PATH, spec.to_json(), "0600"),
                 {"path": AGENT_PATH, "permissions": "0644", "encoding": "b64", "content": archive},
                 _file(SETUP_PATH, _SETUP, "0755"),
-                _file(SERVE_PATH, _serve_script(spec, vendor, files), "0700"),
+                _file(SERVE_PATH, _serve_script(spec, vendor, files, registry_login), "0700"),
+                *login_file(registry_login),
                 _file("/etc/systemd/system/stackyard-worker.service",
                       _WORKER_UNIT.format(serve=SERVE_PATH, log=spec.log_path), "0644"),
                 _file("/etc/systemd/system/stackyard-agent.service",
@@ -121,7 +126,7 @@ def written(content: str) -> dict[str, str]:
     return {"encoding": "b64", "content": base64.b64encode(content.encode()).decode("ascii")}
 
 
-def _serve_script(spec: WorkerSpec, vendor: str, files: Sequence[FetchedFile]) -> str:
+def _serve_script(spec: WorkerSpec, vendor: str, files: Sequence[FetchedFile], registry_login: str) -> str:
     is_handler = spec.engine == HANDLER
     environment = [part for key, value in sorted(spec.env.items()) for part in ("--env", f"{key}={value}")]
     command = [
@@ -136,5 +141,6 @@ def _serve_script(spec: WorkerSpec, vendor: str, files: Sequence[FetchedFile]) -
     if not is_handler:
         return f"#!/bin/sh\nexec {shlex.join(command)}\n"
     # The agent tells a crash loop by these lines. `docker run` passes SIGTERM on while this shell waits for it.
-    start = f"{fetching(files, EXITS_PATH)}{shlex.join(command)}"
+    fetched = fetching_image(spec.image, registry_login, EXITS_PATH) + fetching(files, EXITS_PATH)
+    start = f"{fetched}{shlex.join(command)}"
     return f"#!/bin/sh\n{start}\ncode=$?\necho $code >> {EXITS_PATH}\nexit $code\n"

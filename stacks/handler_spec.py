@@ -10,6 +10,7 @@ from engine.model.stack import PROJECT, ConfigText, StackRequest, stack_name
 from engine.model.worker_token import worker_token
 from engine.model.workload import HandlerWorkload
 from stacks.fetched_files import described
+from stacks.image_pull import pull_configuration
 from stacks.registry import run_program
 from stacks.spec import DEFAULT_API_ENDPOINT, StackSettings
 
@@ -43,6 +44,8 @@ def build_handler_request(workload: HandlerWorkload, settings: StackSettings) ->
         "workerPrivateKey": identity.private_key_pem,
         "mountUrls": json.dumps([m.url for m in workload.mounts]),
     }
+    pull, login = pull_configuration(spec.image, workload.pull)
+    plain, secret = plain | pull, secret | login
     config: dict[str, ConfigText] = {f"{PROJECT}:{k}": ConfigText(v) for k, v in plain.items()}
     config |= {f"{PROJECT}:{k}": ConfigText(v, secret=True) for k, v in secret.items()}
     if settings.digitalocean_api_endpoint != DEFAULT_API_ENDPOINT:

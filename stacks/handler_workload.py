@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pulumi
 
 from stacks.fetched_files import MountPlace
+from stacks.image_pull import PullPlan, read_pull
 
 DOCKER, DIGITALOCEAN = "docker", "digitalocean"
 
@@ -72,6 +73,7 @@ class HandlerConfig:
     worker_tokens: pulumi.Output[str]
     worker_private_key: pulumi.Output[str]
     mount_urls: pulumi.Output[str]
+    pull: PullPlan
 
     def token_of(self, worker: WorkerPlace) -> pulumi.Output[str]:
         """What one worker presents, and demands."""
@@ -136,4 +138,5 @@ def read_handler(config: pulumi.Config) -> HandlerConfig:
         worker_private_key=config.require_secret("workerPrivateKey"),
         mounts=tuple(MountPlace(**mount) for mount in config.require_object("mounts")),
         mount_urls=config.require_secret("mountUrls"),
+        pull=read_pull(config),
     )

@@ -11,6 +11,7 @@ import shlex
 from engine.model.pod import SSH_PORT, WORKSPACE
 from stacks.cloudinit import MAX_USER_DATA_BYTES, written
 from stacks.fetched_files import bindings, fetching, files_of
+from stacks.image_pull import fetching_image, login_file
 from stacks.pod_types import AMD, NVIDIA
 from stacks.pod_workload import PodConfig
 
@@ -63,24 +64,27 @@ WantedBy=multi-user.target
 """
 
 
-def pod_user_data(pod: PodConfig, vendor: str, environment: str, mount_urls: str) -> str:
+def pod_user_data(pod: PodConfig, vendor: str, environment: str, mount_urls: str, registry_login: str = "{}") -> str:
     """The whole user-data of a pod's machine.
 
     Args:
         environment: the pod's, as JSON.
         mount_urls: where its mounts are fetched from, as JSON.
+        registry_login: as whom its image is fetched, as JSON.
 
     Raises:
         ValueError: more than DigitalOcean accepts: the environment is too large.
     """
     setup = _SETUP.format(device=f"/dev/disk/by-id/scsi-0DO_Volume_{pod.stack}", workspace=WORKSPACE)
+    run = _run_script(pod, vendor, environment, mount_urls, registry_login)
     config: dict[str, object] = {
         "disable_root": False,
         "ssh_pwauth": False,
         "chpasswd": {"expire": False},
         "write_files": [
             {"path": SETUP_PATH, "permissions": "0755", "content": setup},
-            {"path": RUN_PATH, "permissions": "0700", **written(_run_script(pod, vendor, environment, mount_urls))},
+            {"path": RUN_PATH, "permissions": "0700", **written(run)},
+            *login_file(registry_login),
             {"path": _UNIT_PATH, "permissions": "0644", "content": _UNIT.format(run=RUN_PATH, workspace=WORKSPACE)},
         ],
         "runcmd": [[SETUP_PATH]],
@@ -95,7 +99,7 @@ def pod_user_data(pod: PodConfig, vendor: str, environment: str, mount_urls: str
     return text
 
 
-def _run_script(pod: PodConfig, vendor: str, environment: str, mount_urls: str) -> str:
+def _run_script(pod: PodConfig, vendor: str, environment: str, mount_urls: str, registry_login: str) -> str:
     files = files_of(pod.mounts, mount_urls)
     values = sorted(pod.environment_of(environment).items())
     published = [port for port in sorted(pod.ports) if port != SSH_PORT]
@@ -107,4 +111,5 @@ def _run_script(pod: PodConfig, vendor: str, environment: str, mount_urls: str) 
         *(part for key, value in values for part in ("--env", f"{key}={value}")),
         pod.image,
     ]  # fmt: skip
-    return f"#!/bin/sh\n{fetching(files, folder=MOUNTS_FOLDER)}exec {shlex.join(command)}\n"
+    fetched = fetching_image(pod.image, registry_login) + fetching(files, folder=MOUNTS_FOLDER)
+    return f"#!/bin/sh\n{fetched}exec {shlex.join(command)}\n"

@@ -11,6 +11,7 @@ from engine.model.hosts import DockerHost, host_named
 from engine.model.pod import PodWorkload, Target
 from engine.model.stack import PROJECT, ConfigText, StackRequest, stack_name
 from stacks.fetched_files import described
+from stacks.image_pull import pull_configuration
 from stacks.registry import run_program
 from stacks.spec import DEFAULT_API_ENDPOINT
 
@@ -57,9 +58,14 @@ def build_pod_request(workload: PodWorkload, settings: PodSettings) -> StackRequ
     }
     if place.target is Target.DOCKER:
         plain |= _docker(settings.hosts, place.host, workload.devices)
-    config: dict[str, ConfigText] = {f"{PROJECT}:{k}": ConfigText(v) for k, v in plain.items()}
-    config[f"{PROJECT}:environment"] = ConfigText(json.dumps(dict(workload.env), sort_keys=True), secret=True)
-    config[f"{PROJECT}:mountUrls"] = ConfigText(json.dumps([m.url for m in workload.mounts]), secret=True)
+    pull, login = pull_configuration(spec.image, workload.pull)
+    secret = {
+        "environment": json.dumps(dict(workload.env), sort_keys=True),
+        "mountUrls": json.dumps([m.url for m in workload.mounts]),
+        **login,
+    }
+    config: dict[str, ConfigText] = {f"{PROJECT}:{k}": ConfigText(v) for k, v in (plain | pull).items()}
+    config |= {f"{PROJECT}:{k}": ConfigText(v, secret=True) for k, v in secret.items()}
     if settings.digitalocean_api_endpoint != DEFAULT_API_ENDPOINT:
         config["digitalocean:apiEndpoint"] = ConfigText(settings.digitalocean_api_endpoint)
     return StackRequest(stack_name(workload.pod_id), run_program, config)

@@ -11,6 +11,7 @@ import pulumi
 from engine.model.pod import SSH_PORT, Target
 from engine.model.stack import installation_tag, owner_tag, stack_name
 from stacks.fetched_files import MountPlace
+from stacks.image_pull import PullPlan, read_pull
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class PodConfig:
     environment: pulumi.Output[str]
     mounts: tuple[MountPlace, ...]
     mount_urls: pulumi.Output[str]
+    pull: PullPlan
 
     @property
     def stack(self) -> str:
@@ -95,4 +97,5 @@ def read_pod(config: pulumi.Config) -> PodConfig:
         environment=config.require_secret("environment"),
         mounts=tuple(MountPlace(**mount) for mount in config.require_object("mounts")),
         mount_urls=config.require_secret("mountUrls"),
+        pull=read_pull(config),
     )

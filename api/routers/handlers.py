@@ -25,6 +25,7 @@ from api.schemas.handlers import (
     spec_values,
 )
 from api.schemas.mounts import wanted_mounts
+from api.schemas.registries import login_of
 from engine.billing import spend
 from engine.identity.grants import require_still
 from engine.identity.worker_identity import new_worker_identity
@@ -32,8 +33,9 @@ from engine.model.access import Permission, Principal
 from engine.model.errors import Conflict, InvalidSpec
 from engine.model.handler import HandlerSpec
 from engine.model.ledger import Scopes
+from engine.model.registries import check_allowed
 from engine.storage import mounts
-from engine.store import handlers, orgs, prices
+from engine.store import handlers, orgs, prices, registries
 from engine.store.handler_tables import HandlerRow
 from engine.store.handlers import owned
 from stacks import pools
@@ -62,7 +64,7 @@ def create_handler(
         known = _operator_prices(session, now)
         spec = _mounting(spec, body, caller, session)
     _check(spec, body.secrets or {}, deps, known)
-    row = _new_row(deps, new_id, caller, spec, body.secrets or {}, digest, now)
+    row = _new_row(deps, new_id, caller, spec, body, digest, now)
     with deps.database.write() as session:
         orgs.locked(session, caller.org_id)  # of two requests with one key the second has to see the first's row
         if handlers.get(session, new_id) is None:  # a repeated request starts nothing new
@@ -114,11 +116,13 @@ def patch_handler(handler: str, body: HandlerPatch, caller: CallerArg, deps: Dep
         known = _operator_prices(session, now)
         kept = _opened(row, deps) if body.secrets is None else body.secrets
         _check(spec, kept, deps, known)
-        if spec != before or body.secrets is not None:
+        auth = _sealed_auth(body, spec, deps) if "registry_auth" in body.model_fields_set else None
+        if spec != before or body.secrets is not None or auth is not None:
             sealed = None if body.secrets is None else _seal(body.secrets, deps)
             edited = handlers.update_spec(
-                session, row.id, spec, generation=row.generation, now=now, secrets_sealed=sealed
-            )
+                session, row.id, spec, generation=row.generation, now=now, secrets_sealed=sealed,
+                registry_auth_sealed=auth,
+            )  # fmt: skip
             if edited is None:
                 raise Conflict(f"deployment {handler} was changed at the same moment: read it and try again")
             row = edited
@@ -153,6 +157,7 @@ def _mounting(spec: HandlerSpec, body: HandlerPatch, caller: Principal, session:
 def _check(spec: HandlerSpec, secrets: Mapping[str, str], deps: Deps, known: Mapping[str, Decimal]) -> None:
     """Refuse what could never run."""
     pools.check_image(spec.image)
+    check_allowed(spec.image, deps.image_registries)
     pools.check_pools(spec.pools, deps.docker_hosts, known)
     if spec.workers_min > spec.workers_max:
         raise InvalidSpec(
@@ -165,13 +170,14 @@ def _check(spec: HandlerSpec, secrets: Mapping[str, str], deps: Deps, known: Map
 
 
 def _new_row(
-    deps: Deps, handler_id: str, caller: Principal, spec: HandlerSpec, secrets: Mapping[str, str],
-    digest: str | None, now: datetime,
+    deps: Deps, handler_id: str, caller: Principal, spec: HandlerSpec, body: HandlerCreate, digest: str | None,
+    now: datetime,
 ) -> HandlerRow:  # fmt: skip
     identity = new_worker_identity(handler_id, now)
     return HandlerRow(
         id=handler_id, org_id=caller.org_id, slug=spec.slug, name=spec.name, spec=spec.model_dump(mode="json"),
-        secrets_sealed=_seal(secrets, deps), created_at=now, updated_at=now, request_digest=digest,
+        secrets_sealed=_seal(body.secrets or {}, deps), registry_auth_sealed=_sealed_auth(body, spec, deps),
+        created_at=now, updated_at=now, request_digest=digest,
         created_by=caller.user_id, created_with=caller.key_lineage or caller.key_id,
         worker_token_sealed=deps.sealer.seal(identity.token),
         worker_key_sealed=deps.sealer.seal(identity.private_key_pem),
@@ -181,8 +187,9 @@ def _new_row(
 
 def _view(session: Session, row: HandlerRow, deps: Deps, known: Mapping[str, Decimal]) -> HandlerView:
     return handler_view(
-        row, deps.public_url, secret_names=list(_opened(row, deps)), activity=handlers.activity(session, row.id),
-        prices=known,
+        row, deps.public_url, secret_names=list(_opened(row, deps)),
+        login=registries.opened_login(deps.sealer, row.registry_auth_sealed),
+        activity=handlers.activity(session, row.id), prices=known,
     )  # fmt: skip
 
 
@@ -194,6 +201,13 @@ def _operator_prices(session: Session, now: datetime) -> dict[str, Decimal]:
 
 def _seal(secrets: Mapping[str, str], deps: Deps) -> str:
     return deps.sealer.seal(json.dumps(dict(secrets), sort_keys=True)) if secrets else ""
+
+
+def _sealed_auth(body: HandlerPatch, spec: HandlerSpec, deps: Deps) -> str:
+    """Credentials as a row keeps them; "" for none."""
+    return registries.sealed_login(
+        deps.sealer, login_of(body.registry_auth, spec.image) if body.registry_auth else None
+    )
 
 
 def _opened(row: HandlerRow, deps: Deps) -> dict[str, str]:
@@ -212,7 +226,9 @@ def _digest(body: HandlerCreate, deps: Deps) -> str:
 
     Of secrets a keyed digest counts: the stored one must not let anybody try values.
     """
-    asked = body.model_dump(mode="json", exclude_defaults=True, exclude={"secrets"})
+    asked = body.model_dump(mode="json", exclude_defaults=True, exclude={"secrets", "registry_auth"})
     secrets = json.dumps(body.secrets or {}, sort_keys=True)
     asked["secrets"] = deps.hasher.hash(secrets)
+    if body.registry_auth is not None:
+        asked["registry_auth"] = deps.hasher.hash(body.registry_auth.model_dump_json())
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

@@ -16,15 +16,17 @@ from api.access import check
 from api.deps import CallerArg, Deps, DepsArg
 from api.schemas.mounts import wanted_mounts
 from api.schemas.pods import PodAvailability, PodCreate, PodPage, PodTypes, PodTypeView, PodView, pod_view
+from api.schemas.registries import login_of
 from engine.billing import meter
 from engine.identity.grants import require_still
 from engine.model.access import Permission, Principal
 from engine.model.errors import Conflict, InsufficientCredit, InvalidSpec, NoCapacity
 from engine.model.ledger import Scopes
 from engine.model.pod import WORKSPACE, Place, PodPhase, PodSpec, Taken, Target
+from engine.model.registries import check_allowed
 from engine.reconcilers.pods.observe import taken, taken_soon
 from engine.storage import mounts
-from engine.store import audit, orgs, pods, prices
+from engine.store import audit, orgs, pods, prices, registries
 from engine.store.pod_tables import PodRow
 from stacks.pod_types import SKU_PREFIX, PodMarket, PodType, hourly_usd, sku, volume_hourly_usd
 from stacks.pools import check_image
@@ -70,6 +72,8 @@ def create_pod(
     pod_type = market.type_named(body.gpu_type_id)
     market.check_region(body.region)
     check_image(body.docker_image)
+    check_allowed(body.docker_image, deps.image_registries)
+    login = login_of(body.registry_auth, body.docker_image) if body.registry_auth else None
     spec = PodSpec(
         name=body.name, gpu_type=pod_type.id, image=body.docker_image, gpu_count=body.gpu_count,
         container_disk_gb=body.container_disk_gb, volume_gb=body.volume_gb, ports=tuple(dict.fromkeys(body.ports)),
@@ -85,6 +89,7 @@ def create_pod(
             known = _operator_prices(session, now)
             spec = _mounting(spec, body, caller, session)
             row = _new_row(deps, new_id, caller, spec, body.env, digest, _price(pod_type, known), now)
+            row.registry_auth_sealed = registries.sealed_login(deps.sealer, login)
             _require_room(session, market, spec, None, known)
             _precharge(session, row, row.precharged, now)
             row = pods.insert_once(session, row)
@@ -281,7 +286,10 @@ def _type_view(pod_type: PodType, market: PodMarket, now_taken: Taken, known: di
 
 def _view(session: Session, row: PodRow, deps: Deps) -> PodView:
     names = list(json.loads(deps.sealer.open(row.env_sealed))) if row.env_sealed else []
-    return pod_view(row, env=names, cost_usd=meter.deployment_cost(session, row.id, deps.clock.now()))
+    return pod_view(
+        row, env=names, login=registries.opened_login(deps.sealer, row.registry_auth_sealed),
+        cost_usd=meter.deployment_cost(session, row.id, deps.clock.now()),
+    )  # fmt: skip
 
 
 def _operator_prices(session: Session, now: datetime) -> dict[str, Decimal]:
@@ -304,6 +312,8 @@ def _id_for(idempotency_key: str, org_id: str) -> str:
 
 def _digest(body: PodCreate, deps: Deps) -> str:
     """What was asked for, in few letters; of the environment a keyed digest, so that nobody can try values."""
-    asked = body.model_dump(mode="json", exclude_defaults=True, exclude={"env"})
+    asked = body.model_dump(mode="json", exclude_defaults=True, exclude={"env", "registry_auth"})
+    if body.registry_auth is not None:
+        asked["registry_auth"] = deps.hasher.hash(body.registry_auth.model_dump_json())
     asked["env"] = deps.hasher.hash(json.dumps(body.env, sort_keys=True))
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

@@ -12,9 +12,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 
+from api.schemas import registries
 from api.schemas.mounts import DESCRIPTION, MOST_MOUNTS, MountView, Wish
 from engine.model.deployment import Condition
 from engine.model.handler import ColdStart, HandlerPhase, HandlerSpec, WorkerPhase
+from engine.model.registries import RegistryLogin
 from engine.store import handlers
 from engine.store.handler_tables import HandlerRow, WorkerActivityRow
 from stacks import pools
@@ -92,6 +94,9 @@ class HandlerPatch(_Wire):
     concurrency: int | None = Field(None, ge=1, le=1000)
     queue_delay_seconds: float | None = Field(None, ge=0, le=3600)
     mounts: list[Wish] | None = Field(None, max_length=MOST_MOUNTS, description=DESCRIPTION)
+    registry_auth: registries.RegistryAuth | None = Field(
+        None, description=f"{registries.DESCRIPTION}; null forgets what was given before"
+    )
 
     @field_validator("env", "secrets")
     @classmethod
@@ -111,9 +116,9 @@ class HandlerCreate(HandlerPatch):
 def spec_values(body: HandlerPatch) -> dict[str, Any]:
     """What the body says of a `HandlerSpec`, by its field names; what was left out is absent.
 
-    So are mounts: they name objects that are to be found first.
+    So are mounts, which name objects that are to be found first, and credentials, which are no part of it.
     """
-    given = body.model_dump(exclude={"secrets", "mounts"}, exclude_none=True)
+    given = body.model_dump(exclude={"secrets", "mounts", "registry_auth"}, exclude_none=True)
     renamed = {"docker_image": "image", "gpu_types": "pools"}
     return {renamed.get(name, name): value for name, value in given.items()}
 
@@ -169,6 +174,7 @@ class HandlerView(_Wire):
     concurrency: int
     queue_delay_seconds: float
     mounts: list[MountView]
+    registry_auth: registries.RegistryAuthView | None
     workers: list[WorkerView]
     workers_ready: int
     cold_starts: list[ColdStartView]
@@ -203,12 +209,14 @@ def handler_view(
     public_url: str,
     *,
     secret_names: list[str],
+    login: RegistryLogin | None,
     activity: Mapping[str, WorkerActivityRow],
     prices: Mapping[str, Decimal],
 ) -> HandlerView:
     """A row as its owner sees it.
 
     Args:
+        login: as whom its own image is pulled.
         activity: worker → what the dispatcher recorded; {} in lists.
         prices: sku → the operator's price.
     """
@@ -226,6 +234,7 @@ def handler_view(
         docker_image=spec.image,
         gpu_types=list(spec.pools),
         secrets=sorted(secret_names),
+        registry_auth=registries.auth_view(login),
         workers=[
             WorkerView(
                 name=w.name, status=w.phase, gpu_type=w.pool, target=w.target, host=w.host, generation=w.generation,

@@ -13,9 +13,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from api.schemas import registries
 from api.schemas.mounts import DESCRIPTION, MOST_MOUNTS, MountView, Wish
 from engine.model.deployment import Condition
 from engine.model.pod import SSH_PORT, WORKSPACE, PodPhase
+from engine.model.registries import RegistryLogin
 from engine.store import pods
 from engine.store.pod_tables import PodRow
 
@@ -89,6 +91,7 @@ class PodCreate(_Wire):
     ssh_public_key: Annotated[str, Field(max_length=16_384), AfterValidator(_public_key)] = ""
     region: str = Field("", description="where it has to be; empty: anywhere")
     mounts: list[Wish] = Field(default_factory=list, max_length=MOST_MOUNTS, description=DESCRIPTION)
+    registry_auth: registries.RegistryAuth | None = Field(None, description=registries.DESCRIPTION)
 
 
 class PodAvailability(_Wire):
@@ -135,6 +138,7 @@ class PodView(_Wire):
     env: list[str]
     ports: list[int]
     mounts: list[MountView]
+    registry_auth: registries.RegistryAuthView | None
     region: str | None
     target: str | None
     public_ip: str | None
@@ -171,11 +175,12 @@ def status_of(row: PodRow) -> PodPhase:
     return phase
 
 
-def pod_view(row: PodRow, *, env: list[str], cost_usd: Decimal) -> PodView:
+def pod_view(row: PodRow, *, env: list[str], login: RegistryLogin | None, cost_usd: Decimal) -> PodView:
     """A row as its owner sees it.
 
     Args:
         env: names of its environment's variables.
+        login: as whom its own image is pulled.
         cost_usd: what it cost so far.
     """
     spec, ports = pods.spec_of(row), {inside: outside for inside, outside in row.ports.items()}
@@ -195,6 +200,7 @@ def pod_view(row: PodRow, *, env: list[str], cost_usd: Decimal) -> PodView:
         env=env,
         ports=list(spec.ports),
         mounts=[MountView(object=mount.object, path=mount.path) for mount in spec.mounts],
+        registry_auth=registries.auth_view(login),
         region=row.region or spec.region or None,
         target=row.target or None,
         public_ip=row.address or None,

@@ -127,8 +127,9 @@ def update_spec(
     generation: int,
     now: datetime,
     secrets_sealed: str | None = None,
+    registry_auth_sealed: str | None = None,
 ) -> HandlerRow | None:
-    """Replace the spec (and the secrets, where given), if nobody edited it since `generation` was read.
+    """Replace the spec (and the secrets and credentials, where given), if nobody edited it since `generation` was read.
 
     Returns:
         The row with its raised generation; None when it was edited meanwhile or is being deleted: read it again.
@@ -142,6 +143,8 @@ def update_spec(
     }  # fmt: skip
     if secrets_sealed is not None:
         values["secrets_sealed"] = secrets_sealed
+    if registry_auth_sealed is not None:
+        values["registry_auth_sealed"] = registry_auth_sealed
     guard = and_(
         col(HandlerRow.id) == handler_id,
         col(HandlerRow.generation) == generation,

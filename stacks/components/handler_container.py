@@ -28,12 +28,11 @@ What must replace workers (an edit of the spec) gives new ones new names."""
 class HandlerHost(pulumi.ComponentResource):
     """What a handler deployment keeps on one Docker host: an isolated network, and its image.
 
-    Args:
-        pull: whether to fetch the image; an image that cannot be had must not keep workers of others from changing.
+    An image that is known not to be had is not fetched: it must not keep workers of others from changing.
     """
 
     def __init__(
-        self, name: str, *, stack: str, host: HostPlace, image: str, pull: bool, tags: Mapping[str, str]
+        self, name: str, *, stack: str, host: HostPlace, config: HandlerConfig, tags: Mapping[str, str]
     ) -> None:
         super().__init__("stackyard:index:HandlerHost", name)
         self.place = host
@@ -41,6 +40,7 @@ class HandlerHost(pulumi.ComponentResource):
             f"{name}-docker",
             host=host.host,
             cert_path=host.cert_path or None,
+            registry_auth=config.pull.registry_auth,
             opts=pulumi.ResourceOptions(parent=self),
         )
         child = pulumi.ResourceOptions(parent=self, provider=self.provider)
@@ -53,9 +53,11 @@ class HandlerHost(pulumi.ComponentResource):
             labels=[docker.NetworkLabelArgs(label=key, value=value) for key, value in tags.items()],
             opts=child,
         )
-        self.image: pulumi.Input[str] = image
-        if pull:
-            self.image = docker.RemoteImage(f"{name}-image", name=image, keep_locally=True, opts=child).image_id
+        self.image: pulumi.Input[str] = config.image
+        if config.pull_image:
+            self.image = docker.RemoteImage(
+                f"{name}-image", name=config.image, keep_locally=True, pull_triggers=config.pull.triggers, opts=child
+            ).image_id
         self.register_outputs({})
 
 

@@ -29,6 +29,7 @@ class PodContainer(pulumi.ComponentResource):
             "host",
             host=pod.docker_host,
             cert_path=pod.docker_cert_path or None,
+            registry_auth=pod.pull.registry_auth,
             opts=pulumi.ResourceOptions(parent=self),
         )
         there = pulumi.ResourceOptions(parent=self, provider=host)
@@ -47,7 +48,9 @@ class PodContainer(pulumi.ComponentResource):
             labels=[docker.NetworkLabelArgs(label=k, value=v) for k, v in sorted(labels_of(pod).items())],
             opts=there,
         )
-        image = docker.RemoteImage("image", name=pod.image, keep_locally=True, opts=there)
+        image = docker.RemoteImage(
+            "image", name=pod.image, keep_locally=True, pull_triggers=pod.pull.triggers, opts=there
+        )
         # By name a restart is another container, and two cannot be published at the same ports. A specification never
         # changes, so uploads can only differ in where the control plane keeps them: that replaces nobody's machine.
         replacing = pulumi.ResourceOptions.merge(

@@ -53,7 +53,7 @@ class PodDroplet(pulumi.ComponentResource):
             size=option.size,
             region=pod.region,
             tags=[tag.name, pod.tags[1]],
-            user_data=pulumi.Output.all(pod.environment, pod.mount_urls).apply(
+            user_data=pulumi.Output.all(pod.environment, pod.mount_urls, pod.pull.login).apply(
                 lambda texts: pod_user_data(pod, pod_type.vendor, *texts)
             ),
             monitoring=True,

@@ -41,8 +41,7 @@ def _containers(wanted: HandlerConfig) -> dict[str, Made]:
     stack = stack_name(wanted.deployment_id)
     tags = {"stackyard.owner": stack, "stackyard.installation": wanted.installation_id}
     hosts = {
-        host.name: HandlerHost(host.name, stack=stack, host=host, image=wanted.image, pull=wanted.pull_image, tags=tags)
-        for host in wanted.hosts
+        host.name: HandlerHost(host.name, stack=stack, host=host, config=wanted, tags=tags) for host in wanted.hosts
     }
     made: dict[str, Made] = {}
     for worker in (w for w in wanted.workers if w.target == DOCKER):
@@ -105,11 +104,13 @@ def _worker_user_data(wanted: HandlerConfig, worker: WorkerPlace, archive: bytes
             agent_port=AGENT_PORT,
         )
         fetched = files_of(wanted.mounts, secrets["mount_urls"])
-        return user_data(spec, "amd" if "-mi3" in worker.size else "nvidia", archive, fetched)
+        vendor = "amd" if "-mi3" in worker.size else "nvidia"
+        return user_data(spec, vendor, archive, fetched, secrets["registry_login"])
 
     return pulumi.Output.all(
         token=wanted.token_of(worker),
         private_key=wanted.worker_private_key,
         environment=wanted.environment_of(worker).apply(json.dumps),
         mount_urls=wanted.mount_urls,
+        registry_login=wanted.pull.login,
     ).apply(render)

@@ -14,6 +14,7 @@ from engine.identity.worker_identity import new_worker_identity
 from engine.model.handler import HandlerSpec, WorkerPhase
 from engine.model.hosts import DockerHost
 from engine.model.job import JobState
+from engine.model.registries import LocalImages
 from engine.model.workload import HandlerWorkload
 from engine.reconcilers.handlers.apply import HandlerApplier
 from engine.reconcilers.handlers.processes import WorkerHost
@@ -58,6 +59,7 @@ class HandlerRig:
     connections: Mapping[str, Connection] = field(default_factory=dict)
     id: str = "hdl_1"
     stored: Path = Path("/nonexistent")
+    local_images: LocalImages = LocalImages.TRUSTED
     policy: HandlerPolicy = field(default_factory=HandlerPolicy)
     queue: list[tuple[str, str]] = field(default_factory=list)
     workloads: list[HandlerWorkload] = field(default_factory=list)
@@ -70,7 +72,7 @@ class HandlerRig:
             orgs.ensure_installation(session, new_id="inst_1", now=self.clock.now())
         self.fence = Held(lease)
         self.storage = disk_storage(self.database, self.clock, self.stored).service
-        source = HandlerSource(SEALER, self.hosts, "http://yard.test", self._build, self.storage)
+        source = HandlerSource(SEALER, self.hosts, "http://yard.test", self._build, self.storage, self.local_images)
         self.operations = StackUpdates(
             self.database, self.clock, self.stacks, {changes.HANDLER: source}, executor_id="w1"
         )

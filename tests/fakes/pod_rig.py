@@ -14,6 +14,7 @@ from engine.billing import credit, meter, settling
 from engine.model.fence import NoFence
 from engine.model.ledger import Scopes
 from engine.model.pod import ContainerState, FindRoom, Offer, Place, PodSpec, PodWorkload, Room, Taken, Target
+from engine.model.registries import LocalImages
 from engine.model.stack import ConfigText, StackRequest, stack_name
 from engine.reconcilers.inventory import Resource
 from engine.reconcilers.operations import StackOperations, StackUpdates
@@ -93,6 +94,7 @@ class PodRig:
     find_room: FindRoom | None = None
     build: Callable[[PodWorkload], StackRequest] | None = None
     stored: Path = Path("/nonexistent")
+    local_images: LocalImages = LocalImages.ALL
     queue: list[tuple[str, str]] = field(default_factory=list)
     workloads: list[PodWorkload] = field(default_factory=list)
 
@@ -110,7 +112,7 @@ class PodRig:
             credit.deposit(session, "org_1", 10_000_000, key="d1", actor="operator:ann", now=self.clock.now())
         self.fence = Held(lease)
         storage = disk_storage(self.database, self.clock, self.stored).service
-        sources = {changes.POD: PodSource(SEALER, self._build, storage)}
+        sources = {changes.POD: PodSource(SEALER, self._build, storage, self.local_images)}
         self.operations = StackUpdates(
             self.database, self.clock, self.operations_by or self.stacks, sources, executor_id="w1"
         )

@@ -96,7 +96,7 @@ def config(**fields: Any) -> PodConfig:
         "gpu_type": H100, "gpu_count": 1, "image": "runpod/pytorch:2.4.0", "volume_gb": 20,
         "ssh_public_key": "ssh-ed25519 AAAA a@b", "ssh_cidrs": (), "ports": {22: 22, 8888: 8888}, "revision": 1,
         "generation": 1, "is_running": True, "docker_host": "", "docker_cert_path": "", "docker_address": "",
-        "devices": (), "environment": None, "mounts": (), "mount_urls": None,
+        "devices": (), "environment": None, "mounts": (), "mount_urls": None, "pull": None,
     }  # fmt: skip
     return PodConfig(**(values | fields))
 

@@ -15,7 +15,7 @@ from engine.reconcilers.handlers.snapshot import HandlerPolicy, Snapshot
 _NO_IMAGE = (
     "manifest unknown", "manifest for", "pull access denied", "repository does not exist", "not found: manifest",
     "name unknown", "no such image", "unable to find image", "requested access to the resource is denied",
-    "unauthorized: authentication required", "no matching manifest",
+    "unauthorized:", "no basic auth credentials", "no matching manifest",
 )  # fmt: skip
 _REFUSED = (
     "capacity", "not available in", "unavailable in", "out of stock", "sold out", "droplet limit",

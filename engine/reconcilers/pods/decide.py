@@ -43,7 +43,8 @@ from engine.reconcilers.pods.snapshot import (
 _HOPELESS_WORDS = (
     "capacity", "not available in", "unavailable in", "out of stock", "sold out", "droplet limit",  # nowhere to be
     "manifest unknown", "not found: manifest", "pull access denied", "repository does not exist", "no such image",
-    "invalid reference format", "name unknown", "requested access to the resource is denied",  # no such image
+    "invalid reference format", "name unknown", "requested access to the resource is denied",
+    "unauthorized:", "no basic auth credentials",  # no such image, or not for us
 )  # fmt: skip
 """A failure that says one of these is the same a minute later; whoever waits in front of it is told at once."""
 
