@@ -123,6 +123,20 @@ def send_again(session: Session, delivery_id: str, now: datetime) -> None:
     session.connection().execute(update(DeliveryRow).where(col(DeliveryRow.id) == delivery_id).values(**values))
 
 
+def redirect(session: Session, subscription_id: str, url_sealed: str, url_shown: str) -> None:
+    """Send what is still to be sent to a subscription to its new address."""
+    waiting = and_(col(DeliveryRow.subscription_id) == subscription_id, col(DeliveryRow.state) == _PENDING)
+    values = {"url_sealed": url_sealed, "url_shown": url_shown}
+    session.connection().execute(update(DeliveryRow).where(waiting).values(**values))
+
+
+def give_up(session: Session, subscription_id: str, state: str, why: str, now: datetime) -> int:
+    """End what is still to be sent to a subscription; returns how many. An attempt that is under way may yet arrive."""
+    waiting = and_(col(DeliveryRow.subscription_id) == subscription_id, col(DeliveryRow.state) == _PENDING)
+    values = {"state": state, "next_attempt_at": None, "finished_at": now, "last_error": why}
+    return session.connection().execute(update(DeliveryRow).where(waiting).values(**values)).rowcount
+
+
 def get(session: Session, delivery_id: str, *, org_id: str) -> DeliveryRow | None:
     """One delivery of an organisation; another's looks like none."""
     row = session.get(DeliveryRow, delivery_id, populate_existing=True)
@@ -135,11 +149,21 @@ def attempts_of(session: Session, delivery_id: str) -> Sequence[DeliveryAttemptR
     return session.exec(query.order_by(col(DeliveryAttemptRow.number))).all()
 
 
+def attempts_of_all(session: Session, delivery_ids: Sequence[str]) -> dict[str, list[DeliveryAttemptRow]]:
+    """Delivery → what came of each attempt, oldest first."""
+    query = select(DeliveryAttemptRow).where(col(DeliveryAttemptRow.delivery_id).in_(delivery_ids))
+    found: dict[str, list[DeliveryAttemptRow]] = {delivery_id: [] for delivery_id in delivery_ids}
+    for row in session.exec(query.order_by(col(DeliveryAttemptRow.number))).all():
+        found[row.delivery_id].append(row)
+    return found
+
+
 def page(
     session: Session,
     org_id: str,
     *,
     subject_id: str | None = None,
+    subscription_id: str | None = None,
     state: str | None = None,
     after: str | None = None,
     limit: int = 50,
@@ -148,6 +172,8 @@ def page(
     query = select(DeliveryRow).options(_WITHOUT_PAYLOAD).where(DeliveryRow.org_id == org_id)
     if subject_id is not None:
         query = query.where(DeliveryRow.subject_id == subject_id)
+    if subscription_id is not None:
+        query = query.where(DeliveryRow.subscription_id == subscription_id)
     if state is not None:
         query = query.where(DeliveryRow.state == state)
     if after and (last := get(session, after, org_id=org_id)):

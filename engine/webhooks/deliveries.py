@@ -19,8 +19,8 @@ from sqlmodel import Session
 
 from engine.model import ids
 from engine.model.clock import Clock
-from engine.model.errors import Conflict
-from engine.store import webhooks
+from engine.model.errors import Conflict, NotFound
+from engine.store import subscriptions, webhooks
 from engine.store.database import Database
 from engine.store.sealing import CannotOpen, Sealer
 from engine.store.webhook_tables import DeliveryAttemptRow, DeliveryRow
@@ -36,6 +36,8 @@ HOLD = timedelta(seconds=60)
 MOST_AT_ONCE = 64
 MOST_PER_HOST = 8
 """A slow receiver keeps this many attempts busy, not all of them."""
+
+UNSUBSCRIBED = "its subscription was deleted"
 
 MOST_PER_ORG = 16
 """Nor do the slow receivers of one organisation, by however many names."""
@@ -65,7 +67,8 @@ def enqueue(
         payload: the message, or its JSON text.
         idempotency_key: names the news forever: told twice, it is sent once (`job:job_x:succeeded`).
         ordering_key: messages with the same one arrive in this order, each after the one before it ended.
-        secret_sealed: signs this one instead of the organisation's secret (a subscription's own).
+        secret_sealed: signs this one instead of the organisation's secret.
+        subscription_id: whose secrets sign it, those of the moment it is sent.
     """
     body = payload if isinstance(payload, bytes) else encode(payload)
     row = DeliveryRow(
@@ -78,14 +81,19 @@ def enqueue(
 
 
 def replay(session: Session, delivery: DeliveryRow, now: datetime) -> None:
-    """Send a delivery once more, with its id, so that receivers know it again.
+    """Send a delivery once more, with its id, so that receivers know it again; a subscription's to where it is now.
 
     Raises:
-        Conflict: it is still being sent.
+        Conflict: it is still being sent, or its subscription was deleted.
     """
     if delivery.state == DeliveryState.PENDING:
         raise Conflict(f"delivery {delivery.id} is still being sent; its next attempt stands in `next_attempt_at`")
     webhooks.send_again(session, delivery.id, now)
+    if delivery.subscription_id is not None:
+        row = subscriptions.by_id(session, delivery.subscription_id, lock=True)
+        if row is None:
+            raise Conflict(f"delivery {delivery.id} cannot be sent again: {UNSUBSCRIBED}")
+        webhooks.redirect(session, row.id, row.url_sealed, row.url_shown)
 
 
 @dataclass
@@ -154,7 +162,7 @@ class DeliveryLoop:
         at = self.clock.now()
         try:
             message = await asyncio.to_thread(self._claim, row, at)
-        except CannotOpen as err:
+        except (CannotOpen, NotFound) as err:
             message, outcome = None, Outcome(None, err.message, is_final=True)
         else:
             if message is None:
@@ -172,22 +180,29 @@ class DeliveryLoop:
 
         Raises:
             CannotOpen: it was sealed with another key; the attempt is counted all the same.
+            NotFound: its subscription was deleted at this moment.
         """
         with self.database.write() as session:
             if not webhooks.claim(session, row.id, row.attempts, now, HOLD):
                 return None
         with self.database.write() as session:
             payload = webhooks.payload_of(session, row.id)
-            keys = (
-                [self.sealer.open(row.secret_sealed)]
-                if row.secret_sealed
-                else signing.keys_of(session, self.sealer, row.org_id, now)
-            )
+            keys = self._keys(session, row, now)
         body = self.sealer.open(payload).encode()
         url = self.sealer.open(row.url_sealed)
         if row.schedule == Schedule.JOB:
             url = signature.with_secret(url, keys[0], row.subject_id)
         return Message(url, body, signature.headers(keys, row.id, now, body))
+
+    def _keys(self, session: Session, row: DeliveryRow, now: datetime) -> list[str]:
+        if row.subscription_id is not None:
+            subscription = subscriptions.by_id(session, row.subscription_id)
+            if subscription is None:
+                raise NotFound(UNSUBSCRIBED)
+            return signing.held_by(subscription, self.sealer, now)
+        if row.secret_sealed:
+            return [self.sealer.open(row.secret_sealed)]
+        return signing.keys_of(session, self.sealer, row.org_id, now)
 
     def _finish(self, row: DeliveryRow, attempt: DeliveryAttemptRow, outcome: Outcome) -> None:
         now = self.clock.now()

@@ -30,27 +30,33 @@ class Event(StrEnum):
     PING = "ping"  # sent on request only
 
 
+SUBSCRIBABLE = tuple(event for event in Event if event is not Event.PING)
+
+
 def publish(
     session: Session, sealer: Sealer, *, org_id: str, deployment_id: str, event: Event, data: Mapping[str, Any],
     key: str, now: datetime,
 ) -> int:  # fmt: skip
     """Tell all who subscribed, in the caller's transaction; returns to how many it is sent.
 
-    Call it while the deployment's row is written in the same transaction: its lock keeps the messages in order.
+    Whoever calls it for one deployment at the same time waits here, until the other's transaction ends: messages to a
+    subscription arrive in the order of the commits. Call it late in the transaction.
 
     Args:
         data: JSON of what happened; `deployment_id` is added.
         key: names the news forever within the deployment: told twice, it is sent once (`g7:active`).
     """
-    payload = {"type": event.value, "timestamp": now.isoformat(), "deployment_id": deployment_id, "data": dict(data)}
-    told = 0
-    for row in subscriptions.of_deployment(session, deployment_id):
-        if event.value not in row.events and event is not Event.PING:
-            continue
+    told = [row for row in subscriptions.locked(session, deployment_id) if event.value in row.events]
+    for row in told:
         deliveries.enqueue(
-            session, sealer, org_id=org_id, event=event.value, subject_id=deployment_id, payload=payload,
-            url=sealer.open(row.url_sealed), schedule=Schedule.EVENT, now=now, ordering_key=row.id,
-            idempotency_key=f"{row.id}:{deployment_id}:{key}", secret_sealed=row.secret_sealed, subscription_id=row.id,
+            session, sealer, org_id=org_id, event=event.value, subject_id=deployment_id,
+            payload=message(event, deployment_id, data, now), url=sealer.open(row.url_sealed),
+            schedule=Schedule.EVENT, now=now, ordering_key=row.id, idempotency_key=f"{row.id}:{deployment_id}:{key}",
+            subscription_id=row.id,
         )  # fmt: skip
-        told += 1
-    return told
+    return len(told)
+
+
+def message(event: Event, deployment_id: str, data: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+    """The body, in the form Standard Webhooks recommends."""
+    return {"type": event.value, "timestamp": now.isoformat(), "deployment_id": deployment_id, "data": dict(data)}

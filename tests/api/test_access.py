@@ -273,8 +273,8 @@ NEEDS = {
         "revoke_session send_phone_code verify_phone create_org accept_invitation admit_to_jobs admit_to_reading_jobs"
     ),
     "deployment:write": (
-        "create_deployment delete_deployment patch_scaling create_handler patch_handler delete_handler replay_delivery create_subscription patch_subscription "
-        "delete_subscription test_subscription rotate_subscription_secret "
+        "create_deployment delete_deployment patch_scaling create_handler patch_handler delete_handler replay_delivery "
+        "create_subscription patch_subscription delete_subscription test_subscription rotate_subscription_secret "
         "put_registry delete_registry"
     ),
     "deployment:read filtered": ("list_deployments list_handlers"),

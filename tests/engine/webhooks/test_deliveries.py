@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -27,68 +24,9 @@ from engine.webhooks.schedule import Schedule
 from engine.webhooks.sender import WebhookSender
 from tests.fakes.clock import FakeClock
 from tests.fakes.rows import org_row
+from tests.fakes.webhook_receiver import Receiver, receiving
 
 SEALER = Sealer(b"0123456789abcdef0123456789abcdef")
-LOOPBACK = AddressRule.of("127.0.0.0/8")
-
-
-@dataclass
-class Receiver:
-    """An HTTP server that remembers what it got; `answers` are given first, then 200."""
-
-    url: str = ""
-    got: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
-    answers: list[Callable[[], web.StreamResponse]] = field(default_factory=list)
-    got_one: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def take(self, request: web.Request) -> web.StreamResponse:
-        self.got.append(
-            (str(request.rel_url), {k.lower(): v for k, v in request.headers.items()}, await request.read())
-        )
-        self.got_one.set()
-        return self.answers.pop(0)() if self.answers else web.Response(text="thanks")
-
-
-@asynccontextmanager
-async def receiving() -> AsyncIterator[Receiver]:
-    receiver = Receiver()
-    app = web.Application()
-    app.router.add_route("*", "/{rest:.*}", receiver.take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    assert site._server is not None
-    port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
-    receiver.url = f"http://127.0.0.1:{port}/hook"
-    try:
-        yield receiver
-    finally:
-        await runner.cleanup()
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as made:
-        yield made
-
-
-@pytest.fixture
-def database(store: Database, clock: FakeClock) -> Database:
-    with store.write() as session:
-        orgs.insert(session, org_row(clock.now()))
-    return store
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def loop(database: Database, clock: FakeClock) -> AsyncIterator[DeliveryLoop]:
-    async with WebhookSender(LOOPBACK, clock) as sender:
-        yield DeliveryLoop(database, SEALER, sender, clock)
 
 
 def enqueue(database: Database, clock: FakeClock, url: str, key: str = "job:1", **given: Any) -> str:
