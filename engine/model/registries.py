@@ -122,7 +122,7 @@ def parse_allowed(text: str) -> tuple[str, ...]:
         InvalidSpec: one of them is none.
     """
     found = []
-    for part in (p.strip().strip("/") for p in text.split(",")):
+    for part in (p.strip().strip("/").lower() for p in text.split(",")):
         if part:
             host, slash, path = part.partition("/")
             found.append(f"{checked_registry(host)}{slash}{path}")

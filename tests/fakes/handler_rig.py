@@ -14,7 +14,6 @@ from engine.identity.worker_identity import new_worker_identity
 from engine.model.handler import HandlerSpec, WorkerPhase
 from engine.model.hosts import DockerHost
 from engine.model.job import JobState
-from engine.model.registries import LocalImages
 from engine.model.workload import HandlerWorkload
 from engine.reconcilers.handlers.apply import HandlerApplier
 from engine.reconcilers.handlers.processes import WorkerHost
@@ -23,10 +22,11 @@ from engine.reconcilers.handlers.snapshot import HandlerPolicy, Place
 from engine.reconcilers.handlers.source import HandlerSource
 from engine.reconcilers.handlers.targets import HandlerTargets
 from engine.reconcilers.operations import StackOperations, StackUpdates
-from engine.store import changes, handlers, leases, orgs
+from engine.store import changes, handlers, leases, orgs, registries
 from engine.store.database import Database
 from engine.store.handler_tables import HandlerRow, WorkerActivityRow
 from engine.store.job_tables import JobRow
+from engine.store.registry_tables import RegistryCredentialRow
 from engine.store.sealing import Sealer
 from stacks.handler_spec import build_handler_request
 from stacks.spec import StackSettings
@@ -59,7 +59,6 @@ class HandlerRig:
     connections: Mapping[str, Connection] = field(default_factory=dict)
     id: str = "hdl_1"
     stored: Path = Path("/nonexistent")
-    local_images: LocalImages = LocalImages.TRUSTED
     policy: HandlerPolicy = field(default_factory=HandlerPolicy)
     queue: list[tuple[str, str]] = field(default_factory=list)
     workloads: list[HandlerWorkload] = field(default_factory=list)
@@ -72,7 +71,7 @@ class HandlerRig:
             orgs.ensure_installation(session, new_id="inst_1", now=self.clock.now())
         self.fence = Held(lease)
         self.storage = disk_storage(self.database, self.clock, self.stored).service
-        source = HandlerSource(SEALER, self.hosts, "http://yard.test", self._build, self.storage, self.local_images)
+        source = HandlerSource(SEALER, self.hosts, "http://yard.test", self._build, self.storage)
         self.operations = StackUpdates(
             self.database, self.clock, self.stacks, {changes.HANDLER: source}, executor_id="w1"
         )
@@ -93,6 +92,16 @@ class HandlerRig:
         )  # fmt: skip
         with self.database.write() as session:
             handlers.insert_once(session, row)
+
+    def store_login(self, registry: str, username: str, password: str) -> None:
+        """Its organisation's credentials for a registry, as the API stores them."""
+        now = self.clock.now()
+        row = RegistryCredentialRow(
+            org_id="org_1", host=registry, username=username, password_sealed=SEALER.seal(password), created_by="ann",
+            created_at=now, updated_at=now,
+        )  # fmt: skip
+        with self.database.write() as session:
+            registries.put(session, row)
 
     def edit(self, **changed: Any) -> None:
         row = self.row()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from engine.storage.blobs import BlobFolder
 from engine.store import handlers
 from engine.store.database import Database
 from engine.store.storage_tables import StoredObjectRow
+from engine.store.tables import OrgRow
 from tests.fakes.clock import FakeClock
 from tests.fakes.docker_registry import DockerRegistry
 from tests.fakes.dockerd import DockerDaemon, DockerMissing
@@ -42,12 +45,15 @@ pytestmark = pytest.mark.integration
 TRIES = 600  # of 50 ms each, beside the work itself: machines that are loaded must not fail
 
 
+@dataclass
 class OnlyDocker:
+    home: Path
+
     def provides(self, package: str, type_: str) -> bool:
         return package == "docker"
 
     async def load(self, package: str, version: str) -> Provider:
-        return DockerProvider(environment={}, clock=SystemClock())
+        return DockerProvider(environment={"HOME": str(self.home)}, clock=SystemClock())
 
 
 @pytest.fixture
@@ -58,7 +64,7 @@ def driver(tmp_path: Path, command_loop: EngineLoop, salt: str) -> StackDriver:
         project="stackyard", backend_url=f"file://{tmp_path}/backend", passphrase="x", passphrase_salt=salt,
         work_dir=tmp_path / "work", environment={},
         command_for=lambda fence: EmbeddedPulumi(
-            providers=OnlyDocker(), clock=SystemClock(), fence=fence, environment={"HOME": str(tmp_path / "home")},
+            providers=OnlyDocker(tmp_path / "home"), clock=SystemClock(), fence=fence, environment={"HOME": str(tmp_path / "home")},
             passphrase_salt=salt, loop=command_loop,
         ),
     )  # fmt: skip
@@ -185,3 +191,34 @@ async def test_image_that_is_not_there_fails_with_the_registrys_words(rig: Handl
     row = rig.row()
     assert "the image cannot be used" in row.phase_reason and "not found" in row.phase_reason, row.phase_reason
     assert row.prepared_hosts == [] and row.workers_made == 0
+
+
+async def test_private_image_is_pulled_by_who_may_and_by_nobody_else(
+    rig: HandlerRig, dockerd: DockerDaemon, tmp_path: Path
+) -> None:
+    """The registry is asked although the host has the image; the machine's own login, which would do, is not used."""
+    client, login = dockerd.client(), {"username": "ann", "password": "s3cret pull"}
+    try:
+        with DockerRegistry(**login) as registry:
+            image = f"{registry.address}/you/handler:v1"
+            client.images.get(handler_image(dockerd)).tag(image)
+            client.images.push(image, auth_config=login)
+            known = base64.b64encode(b"ann:s3cret pull").decode()
+            config = {"auths": {registry.address: {"auth": known}}}
+            (tmp_path / "home" / ".docker").mkdir()
+            (tmp_path / "home" / ".docker" / "config.json").write_text(json.dumps(config))
+            with rig.database.write() as session:
+                session.get_one(OrgRow, "org_1").credit_limit_microdollars = 0  # no more one of the operators' own
+            rig.create(spec(image))
+            await until(rig, "the refusal", lambda row: row.phase == "failed")
+            assert "no basic auth credentials" in rig.row().phase_reason, rig.row().phase_reason
+            rig.store_login(registry.address, "ann", "wrong")
+            rig.edit(name="Again")
+            await until(rig, "another refusal", lambda row: "unauthorized" in row.phase_reason)
+            rig.store_login(registry.address, **login)
+            rig.edit(name="At last")
+            await until(rig, "the image", lambda row: row.phase == "asleep")
+            state = next((tmp_path / "backend").rglob(f"{stack_name(rig.id)}.json")).read_text()
+            assert registry.address in state and "s3cret" not in state, "credentials are sealed in the stack's state"
+    except DockerMissing as err:
+        pytest.skip(str(err))
