@@ -18,6 +18,7 @@ from engine.gateway.job_front import JobFront
 from engine.gateway.metrics import GatewayMetrics
 from engine.gateway.routes import RouteTable
 from engine.gateway.storage_door import DiskSource, S3Source, StorageDoor
+from engine.gateway.traffic import Traffic
 from engine.identity import installation_secret
 from engine.identity.keys import KeyHasher
 from engine.jobs.leading import Retention
@@ -44,7 +45,8 @@ def build(settings: Settings, database: Database) -> FrontDoor:
     secret = installation_secret.load_or_create(settings.data_dir, settings.secret_key)
     clock, metrics, table, hasher = SystemClock(), GatewayMetrics(), RouteTable(), KeyHasher(secret)
     feed = RouteFeed(database, table, Sealer(secret), clock)
-    inference = Inference(table, feed.fresh, hasher, clock, metrics, max_body_bytes=settings.max_body_bytes)
+    traffic = Traffic(database, clock, process_name())
+    inference = Inference(table, feed.fresh, hasher, clock, metrics, traffic, max_body_bytes=settings.max_body_bytes)
     proxy = ApiProxy(settings.api_socket, max_body_bytes=settings.max_body_bytes)
     storage = build_door(settings, database, clock, secret)
     jobs = JobFront(build_jobs(settings, database, clock, secret), table, hasher, clock, feed.fresh,

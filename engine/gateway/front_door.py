@@ -60,7 +60,9 @@ class FrontDoor:
         await self._api.open()
         await self._inference.open()
         await asyncio.to_thread(self._feed.load)
-        loops = [asyncio.create_task(self._feed.run()), asyncio.create_task(self._feed.note_uses())]
+        loops = [
+            asyncio.create_task(loop) for loop in (self._feed.run(), self._feed.note_uses(), self._inference.run())
+        ]
         if self._storage is not None:
             loops.append(asyncio.create_task(self._storage.run()))
         if self._jobs is not None:

@@ -19,6 +19,7 @@ from engine.gateway.asgi import Headers, Receive, Scope, Send
 from engine.gateway.balance import Balancer
 from engine.gateway.metrics import GatewayMetrics
 from engine.gateway.routes import Route, RouteTable, Upstream
+from engine.gateway.traffic import Traffic, Visit
 from engine.identity.keys import KeyHasher, bearer_secret
 from engine.model.access import Principal
 from engine.model.clock import Clock
@@ -41,6 +42,9 @@ _NOT_PASSED_ON = frozenset(
      b"stackyard-org")
 )  # fmt: skip
 _AGENT_ERROR = "X-Stackyard-Agent-Error"
+_ASKS_NO_MODEL = frozenset(("models",))
+"""Calls that say nothing about how the model performs."""
+
 _GO_ELSEWHERE = ("draining", "worker_unreachable")
 _FORM = b"application/x-www-form-urlencoded"
 
@@ -73,6 +77,13 @@ class ReplicaFailed(Exception):
         self.may_retry_here = may_retry_here
 
 
+class _Outcome:
+    """What became of a call: the status its client got (499: it left), and whether the replicas failed."""
+
+    status = 499
+    failed = False
+
+
 class BadGateway(StackyardError):
     """The deployment's replicas did not answer properly."""
 
@@ -94,6 +105,7 @@ class Inference:
         hasher: KeyHasher,
         clock: Clock,
         metrics: GatewayMetrics,
+        traffic: Traffic,
         *,
         max_body_bytes: int,
     ) -> None:
@@ -102,6 +114,7 @@ class Inference:
         self._hasher = hasher
         self._clock = clock
         self._metrics = metrics
+        self._traffic = traffic
         self._max_body_bytes = max_body_bytes
         self._balancer = Balancer(clock)
         self._pins: dict[str, aiohttp.Fingerprint] = {}
@@ -122,9 +135,15 @@ class Inference:
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         )
 
+    async def run(self) -> None:
+        """Write traffic down until cancelled."""
+        await self._traffic.run()
+
     async def close(self) -> None:
+        """Close connections and write down what is not written yet; no request runs any more."""
         if self._session:
             await self._session.close()
+        await self._traffic.write()
 
     async def answer(
         self, call: Call, scope: Scope, receive: Receive, send: Send, request_id: str, caller: Principal | None = None
@@ -139,9 +158,17 @@ class Inference:
             ClientGone: the client left; the replica's work was cancelled.
         """
         await self.admit(call, scope, caller)
-        body = await asgi.read_body(scope, receive, self._max_body_bytes)
-        headers = _upstream_headers(scope, request_id)
-        await asgi.while_connected(receive, self._forward(call, scope, headers, body, send))
+        visit = self._traffic.visit(call.deployment_id, generates=call.call not in _ASKS_NO_MODEL)
+        outcome = _Outcome()
+        try:
+            body = await asgi.read_body(scope, receive, self._max_body_bytes)
+            headers = _upstream_headers(scope, request_id)
+            await asgi.while_connected(receive, self._forward(call, scope, headers, body, send, visit, outcome))
+        except (BadGateway, Unavailable):
+            outcome.failed = True
+            raise
+        finally:
+            visit.ends(outcome.status, failed=outcome.failed)
 
     async def admit(self, call: Call, scope: Scope, caller: Principal | None = None) -> Route:
         """The route this caller may use now; the store's newest state is awaited before saying no."""
@@ -157,11 +184,14 @@ class Inference:
         org_id = call.org_id or (asgi.header(scope, b"stackyard-org") or b"").decode("latin-1") or None
         return self._table.principal(key_hash, self._clock.now(), org_id)
 
-    async def _forward(self, call: Call, scope: Scope, headers: Headers, body: bytes, send: Send) -> None:
+    async def _forward(
+        self, call: Call, scope: Scope, headers: Headers, body: bytes, send: Send, visit: Visit, outcome: _Outcome
+    ) -> None:
         """Try replicas until one begins to answer, then pass its answer on."""
         tried: set[str] = set()
         failure: ReplicaFailed | None = None
         broke_off = False
+        visit.runs()
         for attempt in range(MAX_ATTEMPTS):
             route = self._table.route(call.deployment_id)  # again each time: replicas come and go while we try
             upstream = self._balancer.choose(route.upstreams, tried) if route else None
@@ -187,7 +217,8 @@ class Inference:
                     ):  # draining, or its model server is gone: it never saw the request
                         tried.add(upstream.endpoint)
                         continue
-                    await self._pass_on(answer, send)
+                    outcome.status = answer.status
+                    await self._pass_on(answer, send, visit, outcome)
                 return
         if failure is None:
             raise Unavailable("the deployment's replicas went away; try again in a few seconds", retry_after_seconds=2)
@@ -232,14 +263,17 @@ class Inference:
             raise ReplicaFailed("broke_off", f"{upstream.replica}'s model server broke off", may_retry_here=True)
         return answer
 
-    async def _pass_on(self, answer: aiohttp.ClientResponse, send: Send) -> None:
+    async def _pass_on(self, answer: aiohttp.ClientResponse, send: Send, visit: Visit, outcome: _Outcome) -> None:
         """Pass an answer on, each part as it comes. A replica that breaks off half-way is shown, not hidden."""
         headers = asgi.end_to_end(answer.raw_headers, without=frozenset((b"server", b"date")))
+        visit.begins(answer.status, answer.content_type.encode())
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         try:
             async for chunk in answer.content.iter_any():
+                visit.passes(chunk)
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except aiohttp.ClientError as err:
+            outcome.failed = True
             self._metrics.replica_failures.labels("broke_off_midway").inc()
             if answer.content_type == "text/event-stream":  # in band, where clients of event streams look for errors
                 event = asgi.error_body(

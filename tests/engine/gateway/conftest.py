@@ -17,6 +17,7 @@ from engine.gateway.front_door import FrontDoor
 from engine.gateway.inference import Inference
 from engine.gateway.metrics import GatewayMetrics
 from engine.gateway.routes import RouteTable
+from engine.gateway.traffic import Traffic
 from engine.identity.keys import KeyHasher
 from engine.identity.worker_identity import new_worker_identity
 from engine.model import ids
@@ -56,6 +57,8 @@ class Yard:
     key: str = ""
     key_id: str = ""
     clock: SystemClock = field(default_factory=SystemClock)
+    stop: Callable[[], None] = lambda: None
+    """Ends the gateway, which then has written everything down."""
 
     @property
     def headers(self) -> dict[str, str]:
@@ -129,7 +132,8 @@ def yard(new_sqlite_url: Callable[[], str], tmp_path: Path, new_worker: Callable
             RouteTable(),
         )
         feed = RouteFeed(database, table, sealer, clock)
-        inference = Inference(table, feed.fresh, hasher, clock, metrics, max_body_bytes=LIMIT)
+        traffic = Traffic(database, clock, "gateway:test")
+        inference = Inference(table, feed.fresh, hasher, clock, metrics, traffic, max_body_bytes=LIMIT)
         proxy = ApiProxy(tmp_path / "api.sock", max_body_bytes=LIMIT)
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         config = {"loop": "uvloop", "http": "httptools", "lifespan": "on", "access_log": False, "proxy_headers": False}
@@ -155,10 +159,15 @@ def yard(new_sqlite_url: Callable[[], str], tmp_path: Path, new_worker: Callable
         while not server.started:
             assert thread.is_alive()
             thread.join(0.005)
+
+        def stop() -> None:
+            server.should_exit = True
+            thread.join(60)
+            assert not thread.is_alive()
+
+        built.stop = stop
         yield built
-        server.should_exit = True
-        thread.join(60)
-        assert not thread.is_alive()
+        stop()
 
 
 @pytest.fixture
