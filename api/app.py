@@ -28,6 +28,7 @@ from api.routers import (
     pods,
     registries,
     scaling,
+    sla,
     storage,
     subscriptions,
     webhooks,
@@ -62,6 +63,7 @@ def create_app(deps: Deps) -> FastAPI:
     for router in (
         deployments.router,
         scaling.router,
+        sla.router,
         insight.router,
         inference.router,
         inference.org_router,

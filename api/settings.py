@@ -74,6 +74,7 @@ class Settings(BaseSettings):
     reconcile_period_seconds: float = Field(5.0, gt=0, description="every deployment is looked at this often")
     health_period_seconds: float = Field(5.0, gt=0, description="how often a ready replica's health is asked")
     sweep_period_seconds: float = Field(60.0, gt=0, description="how often the cloud's inventory is settled")
+    sla_period_seconds: float = Field(60.0, gt=0, description="how often deployments are measured against their SLA")
     accounting_period_seconds: float = Field(
         60.0, gt=0, description="how often usage is posted and limits are enforced"
     )

@@ -20,6 +20,7 @@ from api.object_storage import build_storage, build_upkeep
 from api.outbox import build_outbox
 from api.pods import PodLeading, pod_settings
 from api.settings import Settings
+from api.sla import SlaLeading
 from api.stack_driver import build_driver, ensure_installation, passphrase, stack_settings
 from engine.billing.warnings import MailWarnings
 from engine.controller.controller import Controller, ControllerSettings
@@ -194,7 +195,7 @@ class _Worker:
             ),
             reconcile_period_seconds=self._settings.reconcile_period_seconds,
             sweep_period_seconds=self._settings.sweep_period_seconds,
-            kinds=(pods, handlers),
+            kinds=(pods, handlers, SlaLeading(self._settings, self._database, self._clock, sealer)),
             account=self._accounting(cloud, tag, sealer),
             accounting_period_seconds=self._settings.accounting_period_seconds,
         )

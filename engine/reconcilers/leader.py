@@ -25,7 +25,7 @@ from engine.reconcilers.deployments.reconciler import DeploymentReconciler
 from engine.reconcilers.deployments.snapshot import Policy
 from engine.reconcilers.inventory import Inventory
 from engine.reconcilers.sweep.sweeper import Sweeper
-from engine.store import changes, leases, updates, webhooks
+from engine.store import changes, leases, sla, updates, webhooks
 from engine.store.database import Database
 from engine.store.leases import LeaseFence
 from engine.store.sealing import Sealer
@@ -37,6 +37,7 @@ KEEP_CHANGES = timedelta(days=1)
 KEEP_FAILURES = timedelta(days=30)
 KEEP_EXECUTORS = timedelta(days=90)
 KEEP_DELIVERIES = timedelta(days=7)
+KEEP_BREACHES = timedelta(days=30)
 LONGEST_GRACE = timedelta(seconds=60)
 Guard = Callable[[Session], None]
 """Called inside a transaction that writes; raises `StaleLease` when another process leads."""
@@ -193,3 +194,4 @@ def prune(database: Database, now: datetime) -> None:
         leases.prune_executors(session, now - KEEP_EXECUTORS)
         forgetting.prune(session, now)
         webhooks.prune(session, now - KEEP_DELIVERIES)
+        sla.prune(session, now - KEEP_BREACHES)

@@ -273,12 +273,14 @@ NEEDS = {
         "revoke_session send_phone_code verify_phone create_org accept_invitation admit_to_jobs admit_to_reading_jobs"
     ),
     "deployment:write": (
+        "patch_sla "
         "create_deployment delete_deployment patch_scaling create_handler patch_handler delete_handler replay_delivery "
         "create_subscription patch_subscription delete_subscription test_subscription rotate_subscription_secret "
         "put_registry delete_registry"
     ),
     "deployment:read filtered": ("list_deployments list_handlers"),
     "deployment:read": (
+        "get_sla list_sla_breaches "
         "get_deployment get_handler get_scaling get_logs get_stack get_cost list_deliveries get_delivery "
         "list_subscriptions get_subscription list_subscription_deliveries "
         "list_registries get_registry"
