@@ -30,6 +30,7 @@ from engine.proof import (
     bench_cold,
     bench_containers,
     bench_engine,
+    bench_gateway,
     bench_jobs,
     bench_ledger,
     bench_peer,
@@ -140,6 +141,26 @@ def jobs(
     if upload_bytes:
         figures |= _measured("upload_rss_mib", "MiB", partial(_upload, upload_bytes, clock))
     shown = bench_jobs.to_json(figures)
+    if as_json:
+        print(json.dumps(shown, indent=1))
+    else:
+        _show_held(shown)
+
+
+@app.command()
+def gateway(
+    as_json: Annotated[bool, typer.Option("--json", help="one object: name → value, unit, limit, peer")] = False,
+    litellm_python: Annotated[str, typer.Option(help="a Python of its own that has litellm[proxy]")] = "",
+    rounds: Annotated[int, typer.Option(help="measurements per figure; the median counts")] = 3,
+) -> None:
+    """Requests a second, added latency and memory of the gateway, beside LiteLLM, nginx and a bare proxy."""
+    try:
+        size = bench_gateway.Size(rounds=rounds)
+        figures = bench_gateway.run(SystemClock(), size, litellm_python=litellm_python)
+    except (StackyardError, InstallationError) as err:
+        Console(stderr=True).print(str(err))
+        raise typer.Exit(1) from err
+    shown = bench_gateway.to_json(figures)
     if as_json:
         print(json.dumps(shown, indent=1))
     else:

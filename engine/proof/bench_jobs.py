@@ -102,7 +102,7 @@ def run(clock: Clock, size: Size, *, database_url: str = "", celery_python: str 
     """All figures of this module; a new SQLite database unless one is named."""
     with tempfile.TemporaryDirectory(prefix="stackyard-bench-jobs-") as folder:
         url = database_url or f"sqlite:///{folder}/jobs.db"
-        ports = _free_ports(size.workers + 1)
+        ports = free_ports(size.workers + 1)
         yard = _prepare(url, clock, ports[1:])
         with _processes(yard, url, ports):
             _wait_ready(yard, ports[0], clock)
@@ -262,7 +262,8 @@ def _require_ok(answers: Sequence[Answered]) -> None:
             raise Unavailable(f"a request was answered {answer.status}: {answer.body}")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody has at this moment."""
     held = [socket.socket() for _ in range(count)]
     for one in held:
         one.bind(("127.0.0.1", 0))

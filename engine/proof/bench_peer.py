@@ -43,7 +43,7 @@ def same_program(
 ) -> dict[str, Figure]:
     """Three and a thousand stashes on our engine and, with a peer, on the official one."""
     found = {
-        mode: _measured(_driver(folder / mode, loop, clock, environment, mode), clock, resources)
+        mode: _measured(driver(folder / mode, loop, clock, environment, mode), clock, resources)
         for mode in ("embedded", *(("cli",) if with_peer else ()))
     }
     peers = found.get("cli", {})
@@ -52,9 +52,9 @@ def same_program(
     }
 
 
-def _measured(driver: StackDriver, clock: Clock, resources: int) -> dict[str, float]:
+def _measured(stack_driver: StackDriver, clock: Clock, resources: int) -> dict[str, float]:
     def seconds(request: StackRequest) -> float:
-        return seconds_of(clock, partial(driver.up, request, fence=NoFence()))
+        return seconds_of(clock, partial(stack_driver.up, request, fence=NoFence()))
 
     few, many = StackRequest("stash-few", stashes(3)), StackRequest("stash-many", stashes(resources))
     seconds(few)
@@ -65,7 +65,8 @@ def _measured(driver: StackDriver, clock: Clock, resources: int) -> dict[str, fl
     }
 
 
-def _driver(folder: Path, loop: EngineLoop, clock: Clock, environment: Mapping[str, str], mode: str) -> StackDriver:
+def driver(folder: Path, loop: EngineLoop, clock: Clock, environment: Mapping[str, str], mode: str) -> StackDriver:
+    """A file backend in `folder`, and the embedded engine or the official one below."""
     for name in ("state", "stacks"):
         (folder / name).mkdir(parents=True)
     salt = new_salt("bench", loop.keys)
