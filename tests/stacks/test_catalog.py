@@ -5,7 +5,8 @@ from decimal import Decimal
 import pytest
 
 from engine.model.errors import InvalidSpec
-from stacks.catalog import GPU_TYPES, MODELS, choose, gpu_model_configs, hourly_usd
+from stacks.catalog import GPU_TYPES, MODELS, PRESETS, REGIONS, choose, gpu_model_configs, hourly_usd
+from stacks.vllm_options import check_for_catalog, value_of
 
 
 def test_fp8_is_chosen_when_16_bits_do_not_fit_one_h100() -> None:
@@ -32,7 +33,7 @@ def test_eight_gpus_are_all_used() -> None:
         ({"preset": "turbo"}, "balanced"),
         ({"model_id": "llama-3.1-405b-instruct"}, "mi325x_8"),
         ({"gpu_type": "mi300x", "preset": "latency"}, "h100"),
-        ({"preset": "speed"}, "mi300x"),
+        ({"preset": "speed", "model_id": "qwen2.5-72b-instruct"}, "mi300x"),
     ],
 )
 def test_refusal_names_the_valid_ones(change: dict[str, str], names: str) -> None:
@@ -53,3 +54,61 @@ def test_every_listed_configuration_can_be_chosen() -> None:
     assert {c["model_id"] for c in listed} == set(MODELS)
     for config in listed:
         assert choose(config["model_id"], config["gpu_type"], "tor1").checkpoint.dtype == config["dtype"]
+
+
+def test_presets_are_the_documented_ones() -> None:
+    """16 bits and a big batch, drafts and a small one, 8 bits, 16 bits and vLLM's own batch; on AINative's GPUs."""
+    small = {slug: choose("llama-3.1-8b-instruct", p.gpu_type, "nyc2", slug) for slug, p in PRESETS.items()}
+    assert {slug: p.gpu.slug for slug, p in small.items()} == {
+        "speed": "h100", "latency": "h100", "cost": "mi300x", "balanced": "mi300x",
+    }  # fmt: skip
+    assert {slug: p.checkpoint.dtype for slug, p in small.items()} == {
+        "speed": "fp16", "latency": "fp16", "cost": "int8", "balanced": "fp16",
+    }  # fmt: skip
+    args = {slug: p.vllm_args for slug, p in small.items()}
+    assert value_of(args["speed"][2:], "--dtype") == value_of(args["balanced"][2:], "--dtype") == "float16"
+    assert value_of(args["speed"][2:], "--max-num-seqs") == "512"
+    assert value_of(args["latency"][2:], "--max-num-seqs") == "8" and "--speculative-config" in args["latency"]
+    assert value_of(args["cost"][2:], "--quantization") == "compressed-tensors"
+    assert value_of(args["balanced"][2:], "--max-num-seqs") is None
+    assert [slug for slug, p in PRESETS.items() if p.scale_to_zero] == ["cost"]
+
+
+def test_preset_takes_what_fits_and_says_so() -> None:
+    """The document applies `speed` (16 bits, one H100) to a model that has 132 GiB in 16 bits."""
+    placement = choose("llama-3.3-70b-instruct", "h100", "nyc2", "speed")
+    assert placement.checkpoint.dtype == "fp8" and "it runs as fp8" in placement.note
+    assert value_of(placement.vllm_args[2:], "--dtype") == "auto"
+    assert choose("llama-3.1-8b-instruct", "h100", "nyc2", "speed").note == ""
+
+
+def test_every_placement_is_started_with_options_vllm_has() -> None:
+    for gpu in GPU_TYPES:
+        for model in MODELS:
+            for preset in (None, *(slug for slug, p in PRESETS.items() if p.gpu_type == gpu)):
+                try:
+                    args = choose(model, gpu, "nyc2", preset).vllm_args
+                except InvalidSpec as err:
+                    assert "does not fit" in err.message
+                else:
+                    assert check_for_catalog(args) == args
+
+
+def test_memory_for_own_weights_shrinks_the_models_share() -> None:
+    alone, beside = (choose("llama-3.1-8b-instruct", "h100", "nyc2", reserved_gib=r) for r in (0.0, 55.0))
+    assert value_of(alone.vllm_args[2:], "--gpu-memory-utilization") == "0.92"
+    assert value_of(beside.vllm_args[2:], "--gpu-memory-utilization") == "0.232"
+    assert beside.max_context_tokens < alone.max_context_tokens
+    with pytest.raises(InvalidSpec, match="beside 30 GiB for own weights") as refused:
+        choose("llama-3.3-70b-instruct", "h100", "nyc2", reserved_gib=30)
+    assert "mi300x" in refused.value.details["valid"] and "nyc2" in REGIONS
+
+
+def test_users_options_take_the_place_of_the_presets() -> None:
+    args = choose(
+        "llama-3.1-8b-instruct", "h100", "nyc2", "speed", vllm_args=["--max_num_seqs=64", "--no-enable-prefix-caching"]
+    ).vllm_args
+    assert args.count("--max-num-seqs") == 1 and args[-3:] == ("--max-num-seqs", "64", "--no-enable-prefix-caching")
+    with pytest.raises(InvalidSpec, match="room for 12288 tokens") as refused:
+        choose("llama-3.3-70b-instruct", "h100", "nyc2", vllm_args=["--max-model-len", "128k"])
+    assert (refused.value.details["limit"], refused.value.details["asked"]) == (12288, 128_000)
