@@ -57,15 +57,12 @@ def decide(watched: Watched) -> Action:
     """Judge what traffic showed; ask a replica for the first token when traffic did not show it."""
     traffic = None if watched.counted is None else _of_traffic(watched.counted, watched.window)
     asks_ttft = watched.targets.ttft_target_ms is not None
-    if asks_ttft and (traffic is None or traffic.ttft_ms is None):
-        if watched.is_busy and traffic is None:
-            return Rest("requests run; their minute is looked at when it is over")
-        if watched.ready:
+    if asks_ttft and watched.ready and (traffic is None or traffic.ttft_ms is None):
+        has_ended = watched.counted is not None and watched.counted.requests > 0
+        if has_ended or not watched.is_busy:  # else its requests run, and will tell when their minute is over
             return Probe(_in_turn(watched.ready, watched.window), _limit_seconds(watched.targets), traffic)
-    if traffic is None:
-        return Rest("no replica is ready" if asks_ttft else "no traffic: only that shows throughput")
-    if traffic.ttft_ms is None and traffic.throughput_tps is None:
-        return Rest("too little traffic to tell")
+    if traffic is None or (traffic.ttft_ms is None and traffic.throughput_tps is None):
+        return Rest()
     return Judge(traffic)
 
 
@@ -95,11 +92,15 @@ def judge(targets: SlaTargets, measured: Measured) -> list[Breach]:
     return found
 
 
-def throughput_of(completion_tokens: int, busy_ms: int) -> float | None:
-    """Tokens per busy second; None when traffic was not sustained, or made no tokens (embeddings)."""
-    if busy_ms < SUSTAINED_MS or not completion_tokens:
+def throughput_of(counted: Counted) -> float | None:
+    """Tokens per busy second; None when traffic was not sustained, or made no tokens (embeddings).
+
+    Tokens are known when a request ends; of streams that run beyond the window their parts are known as they pass.
+    """
+    tokens = max(counted.completion_tokens, counted.pieces)
+    if counted.busy_ms < SUSTAINED_MS or not tokens:
         return None
-    return round(completion_tokens * 1000 / busy_ms, 3)
+    return round(tokens * 1000 / counted.busy_ms, 3)
 
 
 def _in_turn(ready: Sequence[Replica], window: Window) -> tuple[Replica, ...]:
@@ -109,10 +110,7 @@ def _in_turn(ready: Sequence[Replica], window: Window) -> tuple[Replica, ...]:
 
 
 def _of_traffic(counted: Counted, window: Window) -> Measured:
-    return Measured(
-        Source.TRAFFIC, window, quantile(counted.ttft, JUDGED_SHARE),
-        throughput_of(counted.completion_tokens, counted.busy_ms),
-    )  # fmt: skip
+    return Measured(Source.TRAFFIC, window, quantile(counted.ttft, JUDGED_SHARE), throughput_of(counted))
 
 
 def _breach(metric: Metric, target: float, value: float, measured: Measured, source: Source) -> Breach:

@@ -20,6 +20,9 @@ from engine.store.traffic_tables import MinuteRow
 JUDGED = ("ttft_target_ms", "throughput_target_tps")
 """Targets that are measured; the concurrency limit is held in the gateway."""
 
+MINUTE_MS = 60_000
+"""Gateways count their busy time apart: together they may come to more than there was."""
+
 _IDS_PER_QUERY = 1000
 
 
@@ -51,24 +54,26 @@ def _rows_with_targets(session: Session) -> Iterator[DeploymentRow]:
 
 
 def _counted(session: Session, windows: Mapping[str, Window]) -> dict[str, Counted]:
-    """What was counted in each one's window; those without requests are left out."""
+    """What was counted in each one's window; those without are left out."""
     since, until = min(w.since for w in windows.values()), max(w.until for w in windows.values())
     query = select_columns(
         col(MinuteRow.deployment_id), col(MinuteRow.minute), col(MinuteRow.requests),
-        col(MinuteRow.completion_tokens), col(MinuteRow.busy_ms), col(MinuteRow.ttft),
+        col(MinuteRow.completion_tokens), col(MinuteRow.busy_ms), col(MinuteRow.ttft), col(MinuteRow.inter_token),
     ).where(col(MinuteRow.minute) >= since, col(MinuteRow.minute) < until)  # fmt: skip
     found: dict[str, list[Counted]] = {}
-    for deployment_id, minute, requests, tokens, busy_ms, ttft in session.connection().execute(query).all():
+    for deployment_id, minute, requests, tokens, busy_ms, ttft, between in session.connection().execute(query).all():
         window = windows.get(deployment_id)
-        if window is not None and requests and window.since <= minute < window.until:
-            found.setdefault(deployment_id, []).append(Counted(requests, tokens, min(busy_ms, 60_000), ttft))
+        if window is not None and (requests or busy_ms) and window.since <= minute < window.until:
+            pieces = sum(ttft.values()) + sum(between.values())
+            counted = Counted(requests, tokens, pieces, min(busy_ms, MINUTE_MS), ttft)
+            found.setdefault(deployment_id, []).append(counted)
     return {deployment_id: _sum(minutes) for deployment_id, minutes in found.items()}
 
 
 def _sum(minutes: Sequence[Counted]) -> Counted:
     return Counted(
-        sum(m.requests for m in minutes), sum(m.completion_tokens for m in minutes), sum(m.busy_ms for m in minutes),
-        merged(m.ttft for m in minutes),
+        sum(m.requests for m in minutes), sum(m.completion_tokens for m in minutes), sum(m.pieces for m in minutes),
+        sum(m.busy_ms for m in minutes), merged(m.ttft for m in minutes),
     )  # fmt: skip
 
 

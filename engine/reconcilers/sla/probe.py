@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from engine.model.clock import Clock
 from engine.model.deployment import Replica
@@ -21,6 +22,9 @@ MOST_REPLICAS = 2
 MAX_TOKENS = 16
 MAX_ANSWER_BYTES = 256 * 1024
 CONNECT_SECONDS = 5.0
+SHORTEST_STREAM_SECONDS = 0.01
+"""Tokens that came in one packet say nothing about their speed."""
+
 _PROMPT = "Count from one to ten."
 _NOT_FOR_CHAT = frozenset({400, 404, 405, 422, 501})
 """What servers of other kinds of models (embeddings, rerankers) answer to a chat."""
@@ -66,7 +70,7 @@ class ChatProbe:
                     reasons.append(f"{replica.name} gives no answer within {limit_seconds:g} s")
                 except aiohttp.ClientConnectorError:
                     reasons.append(f"{replica.name} accepts no connections")
-                except (aiohttp.ClientError, OSError, ValueError) as err:  # ValueError: a line without an end
+                except (aiohttp.ClientError, HttpProcessingError, OSError) as err:
                     reasons.append(f"{replica.name} breaks off ({type(err).__name__})")
         return Unanswered("; ".join(reasons))
 
@@ -106,7 +110,7 @@ class ChatProbe:
                 pieces += 1
         if not pieces:
             raise _Failed("answers without a token")
-        speed = (pieces - 1) / (last - first) if last > first else None
+        speed = (pieces - 1) / (last - first) if last - first >= SHORTEST_STREAM_SECONDS else None
         return Answered(round((first - begun) * 1000, 3), None if speed is None else round(speed, 3))
 
 

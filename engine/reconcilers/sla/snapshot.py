@@ -34,15 +34,17 @@ class Window:
 
 @dataclass(frozen=True)
 class Counted:
-    """What the gateways counted in the window, all minutes together; `requests` ended in it.
+    """What the gateways counted in the window, all minutes together; `requests` ended in it, more may run.
 
     Attributes:
+        completion_tokens: of the requests that ended; pieces: parts of streams that passed, also of those that run.
         busy_ms: with a request in flight, at most the window's own length.
         ttft: histogram as in `engine.model.latency`.
     """
 
     requests: int
     completion_tokens: int
+    pieces: int
     busy_ms: int
     ttft: Mapping[str, int]
 
@@ -53,7 +55,7 @@ class Watched:
 
     Attributes:
         model: how its servers name what they serve.
-        counted: None when no request ended in the window.
+        counted: None when no request ran or ended in the window.
         is_busy: requests run or wait, or came after the window: traffic will tell at the next look.
         ready: replicas whose last health check was good.
     """
@@ -148,9 +150,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Rest:
-    """There is nothing to measure now."""
-
-    reason: str
+    """Nothing can be measured now: too little traffic, and no replica to ask."""
 
 
 Action = Judge | Probe | Rest

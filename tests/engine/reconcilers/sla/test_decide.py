@@ -32,10 +32,12 @@ WINDOW = Window(NOON, NOON + timedelta(minutes=1))
 BOTH = SlaTargets(ttft_target_ms=500, throughput_target_tps=100)
 ONLY_TTFT, ONLY_SPEED = SlaTargets(ttft_target_ms=500), SlaTargets(throughput_target_tps=100)
 ANSWERS = {str(bucket_of(300)): 19, str(bucket_of(2000)): 1}
-LONG = Counted(20, 9000, 60_000, ANSWERS)
-SHORT = Counted(20, 9000, 4999, ANSWERS)
-NO_FIRST = Counted(20, 9000, 60_000, {})
-SHORT_NO_FIRST = Counted(20, 0, 100, {})
+LONG = Counted(20, 9000, 20, 60_000, ANSWERS)
+SHORT = Counted(20, 9000, 20, 4999, ANSWERS)
+NO_FIRST = Counted(20, 9000, 0, 60_000, {})
+SHORT_NO_FIRST = Counted(20, 0, 0, 100, {})
+RUNNING = Counted(0, 0, 3000, 60_000, {})
+SHORT_RUNNING = Counted(0, 0, 3, 900, {})
 
 
 def replica(name: str) -> Replica:
@@ -59,6 +61,8 @@ def watched(targets: SlaTargets, counted: Counted | None = None, **changed: Any)
         (watched(BOTH, NO_FIRST), Probe),  # and throughput is judged with what the probe says
         (watched(BOTH, NO_FIRST, is_busy=True), Probe),
         (watched(BOTH, NO_FIRST, ready=()), Judge),
+        (watched(BOTH, RUNNING, is_busy=True), Judge),  # throughput alone: a stream of many minutes
+        (watched(ONLY_TTFT, SHORT_RUNNING, is_busy=True), Rest),
         (watched(BOTH), Probe),
         (watched(BOTH, is_busy=True), Rest),  # its minute is not over
         (watched(BOTH, ready=()), Rest),  # loading, or all dead
@@ -78,7 +82,20 @@ def test_traffic_gives_p95_and_throughput_when_it_was_sustained() -> None:
     assert judged.measured.ttft_ms == quantile(ANSWERS, 0.95) == pytest.approx(300, rel=0.075)
     short = decide(watched(BOTH, SHORT))
     assert isinstance(short, Judge) and short.measured.throughput_tps is None
-    assert throughput_of(0, 60_000) is None, "embeddings make no tokens"
+
+
+@pytest.mark.parametrize(
+    ("counted", "tps"),
+    [
+        (Counted(9, 9000, 20, 60_000, {}), 150.0),
+        (Counted(1, 20, 6000, 60_000, {}), 100.0),  # streams that run on: their tokens are not told yet
+        (Counted(9, 600, 0, 5000, {}), 120.0),
+        (Counted(9, 600, 0, 4999, {}), None),
+        (Counted(9, 0, 0, 60_000, {}), None),  # embeddings make no tokens
+    ],
+)
+def test_throughput_is_tokens_per_busy_second(counted: Counted, tps: float | None) -> None:
+    assert throughput_of(counted) == tps
 
 
 def test_a_probe_asks_another_replica_every_minute_and_waits_twice_the_target() -> None:
