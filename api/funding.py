@@ -9,11 +9,12 @@ from decimal import Decimal
 from sqlmodel import Session
 
 from engine.billing import spend
+from engine.billing.meter import scopes_of
 from engine.model.access import Principal
+from engine.model.errors import BudgetExceeded, InsufficientCredit
 from engine.model.ledger import Scopes
 from engine.model.money import to_microdollars
-from engine.store import deployments, orgs
-from engine.store.tables import DeploymentRow
+from engine.store import budgets, deployments, orgs
 from stacks import catalog
 
 
@@ -35,13 +36,38 @@ def require_an_hour(
     if replicas <= 0:
         return
     orgs.locked(session, caller.org_id)
-    hourly = catalog.hourly_usd(gpu_type) * replicas + _committed(deployments.living_of_org(session, caller.org_id))
+    hourly = catalog.hourly_usd(gpu_type) * replicas + _committed(session, caller.org_id)
     scopes = Scopes(caller.org_id, caller.user_id, caller.key_lineage or caller.key_id, deployment_id)
     spend.require_funds(session, caller.org_id, to_microdollars(hourly), scopes=scopes, now=now)
 
 
-def _committed(rows: Sequence[DeploymentRow]) -> Decimal:
+def refusals_to_grow(session: Session, org_id: str, deployment_ids: Sequence[str], now: datetime) -> dict[str, str]:
+    """Which of an organisation's deployments cannot pay a replica more for an hour, and why; the others can together.
+
+    Nobody calls here: the budgets are those of who asked for each. In a writing transaction.
+    """
+    orgs.locked(session, org_id)
+    hourly, refused = _committed(session, org_id), dict[str, str]()
+    for row in deployments.list_for_org(session, org_id, only=deployment_ids, limit=len(deployment_ids)):
+        more = catalog.hourly_usd(row.spec["gpu_type"])
+        try:
+            spend.require_funds(session, org_id, to_microdollars(hourly + more))
+            _require_budgets(session, scopes_of(row), to_microdollars(more), now)
+        except (InsufficientCredit, BudgetExceeded) as err:
+            refused[row.id] = err.message
+        else:
+            hourly += more
+    return refused
+
+
+def _require_budgets(session: Session, scopes: Scopes, microdollars: int, now: datetime) -> None:
+    for budget in budgets.applying(session, scopes):
+        used = budgets.usage(session, budget, now)
+        if used.spent + used.reserved + microdollars > budget.limit_microdollars:
+            raise budgets.refusal(session, budget, microdollars, now)
+
+
+def _committed(session: Session, org_id: str) -> Decimal:
     """What the organisation's deployments cost an hour, once all their replicas run."""
-    running = [row for row in rows if row.delete_requested_at is None and row.suspended_at is None]
-    specs = [deployments.spec_of(row) for row in running]
-    return sum((catalog.hourly_usd(s.gpu_type) * s.replicas for s in specs), Decimal(0))
+    asked = deployments.replicas_asked_for(session, org_id)
+    return sum((catalog.hourly_usd(gpu_type) * count for gpu_type, count in asked.items()), Decimal(0))

@@ -84,6 +84,18 @@ class Settings(BaseSettings):
     boot_timeout_seconds: float = Field(
         1200.0, gt=0, description="a replica not ready by then makes the deployment fail"
     )
+    autoscale_period_seconds: float = Field(
+        30.0, gt=0, le=60, description="how often every deployment's load is checked; three checks in a row scale it"
+    )
+    autoscale_cooldown_seconds: float = Field(
+        60.0, ge=0, description="no replica is added for so long after the last change is ready"
+    )
+    autoscale_down_cooldown_seconds: float = Field(
+        300.0, ge=0, description="no replica is removed for so long after the last change is ready"
+    )
+    autoscale_queue_depth: int = Field(
+        4, ge=1, description="waiting requests per replica above which one is added, where a deployment sets no target"
+    )
     sign_up: Literal["open", "invited", "closed"] = Field("open", description="who may make an account")
     session_idle_hours: int = Field(168, ge=1, description="a browser session unused for this long is over")
     session_days: int = Field(30, ge=1, description="a browser session lasts this long at most")

@@ -13,6 +13,7 @@ from datetime import timedelta
 import structlog
 
 from api.accounting import Accounting
+from api.autoscaling import ScalingLeading
 from api.cloud_account import cloud_api, shared_budget
 from api.droplet_sizes import DropletSizes
 from api.handlers import HandlerLeading, handler_source
@@ -195,7 +196,12 @@ class _Worker:
             ),
             reconcile_period_seconds=self._settings.reconcile_period_seconds,
             sweep_period_seconds=self._settings.sweep_period_seconds,
-            kinds=(pods, handlers, SlaLeading(self._settings, self._database, self._clock, sealer)),
+            kinds=(
+                pods,
+                handlers,
+                ScalingLeading(self._settings, self._database, self._clock, sealer),
+                SlaLeading(self._settings, self._database, self._clock, sealer),
+            ),
             account=self._accounting(cloud, tag, sealer),
             accounting_period_seconds=self._settings.accounting_period_seconds,
         )

@@ -25,7 +25,7 @@ from engine.reconcilers.deployments.reconciler import DeploymentReconciler
 from engine.reconcilers.deployments.snapshot import Policy
 from engine.reconcilers.inventory import Inventory
 from engine.reconcilers.sweep.sweeper import Sweeper
-from engine.store import changes, leases, sla, updates, webhooks
+from engine.store import autoscaling, changes, leases, sla, traffic, updates, webhooks
 from engine.store.database import Database
 from engine.store.leases import LeaseFence
 from engine.store.sealing import Sealer
@@ -194,4 +194,6 @@ def prune(database: Database, now: datetime) -> None:
         leases.prune_executors(session, now - KEEP_EXECUTORS)
         forgetting.prune(session, now)
         webhooks.prune(session, now - KEEP_DELIVERIES)
+        traffic.prune(session, now)
+        autoscaling.prune(session)
         sla.prune(session, now - KEEP_BREACHES)

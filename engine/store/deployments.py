@@ -147,11 +147,17 @@ def update_spec(
 
 def rescale(session: Session, deployment_id: str, replicas: int, *, generation: int, now: datetime) -> bool:
     """Set how many replicas run, within the bounds its owner set; False when it was edited since, sleeps or leaves."""
-    row = session.get(DeploymentRow, deployment_id, populate_existing=True)
-    if row is None or row.suspended_at is not None or row.asleep_since is not None:
+    guard = and_(
+        col(DeploymentRow.generation) == generation,
+        col(DeploymentRow.asleep_since).is_(None),
+        col(DeploymentRow.suspended_at).is_(None),
+        col(DeploymentRow.delete_requested_at).is_(None),
+    )
+    spec = session.exec(select(DeploymentRow.spec).where(DeploymentRow.id == deployment_id, guard)).one_or_none()
+    if spec is None:
         return False
-    edited = spec_of(row).model_copy(update={"replicas": replicas})
-    return update_spec(session, deployment_id, edited, generation=generation, now=now) is not None
+    edited = spec | {"replicas": replicas}
+    return _edit_running(session, deployment_id, guard, now, spec=edited, spec_changed_at=now)
 
 
 def put_to_sleep(session: Session, deployment_id: str, *, generation: int, now: datetime) -> bool:
@@ -232,6 +238,19 @@ def living_of_org(session: Session, org_id: str) -> Sequence[DeploymentRow]:
     """A tenant's deployments that are not gone, oldest first."""
     query = select(DeploymentRow).where(DeploymentRow.org_id == org_id, col(DeploymentRow.deleted_at).is_(None))
     return session.exec(query.order_by(col(DeploymentRow.created_at), col(DeploymentRow.id))).all()
+
+
+def replicas_asked_for(session: Session, org_id: str) -> dict[str, int]:
+    """GPU type -> how many replicas a tenant's deployments run, once all are there; what sleeps runs none."""
+    runs = [
+        col(DeploymentRow.deleted_at), col(DeploymentRow.delete_requested_at), col(DeploymentRow.suspended_at),
+        col(DeploymentRow.asleep_since),
+    ]  # fmt: skip
+    query = select(DeploymentRow.spec).where(DeploymentRow.org_id == org_id, *(column.is_(None) for column in runs))
+    asked: dict[str, int] = {}
+    for spec in session.exec(query):
+        asked[spec["gpu_type"]] = asked.get(spec["gpu_type"], 0) + spec["replicas"]
+    return asked
 
 
 def request_delete(session: Session, deployment_id: str, now: datetime) -> DeploymentRow | None:

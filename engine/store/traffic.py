@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete
+from sqlalchemy import select as sa_select
 from sqlmodel import Session, col, select
 
 from engine.model.latency import merged
@@ -48,6 +49,7 @@ class Minute:
 
 
 _SUMMED = ("requests", "errors", "refused", "prompt_tokens", "completion_tokens", "busy_ms")
+_NOW = ("deployment_id", "in_flight", "waiting", "last_request_at", "updated_at")
 _PEAKS = ("in_flight_peak", "waiting_peak")
 _HISTOGRAMS = ("ttft", "inter_token", "duration")
 
@@ -78,11 +80,11 @@ def add_minutes(session: Session, minutes: Sequence[Minute]) -> None:
 
 def current(session: Session, now: datetime, only: Collection[str] | None = None) -> dict[str, Traffic]:
     """Deployment -> its traffic; those nobody ever called are left out."""
-    query = select(TrafficRow)
+    query = sa_select(*(getattr(TrafficRow, name) for name in _NOW))  # of thousands, every few seconds: no objects
     if only is not None:
         query = query.where(col(TrafficRow.deployment_id).in_(only))
     found: dict[str, Traffic] = {}
-    for row in session.exec(query).all():
+    for row in session.connection().execute(query).all():
         before = found.get(row.deployment_id, Traffic())
         lives = row.updated_at > now - STALE
         times = [t for t in (before.last_request_at, row.last_request_at) if t is not None]
