@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
@@ -12,6 +13,7 @@ from engine.deploy.providers.docker.hosts import DockerHost, HostSettings
 from engine.model import hosts
 from engine.model.clock import Clock
 from engine.reconcilers.handlers.apply import HandlerApplier
+from engine.reconcilers.handlers.guard import HostGuards
 from engine.reconcilers.handlers.processes import AgentWorkers, DockerWorkers, EachTarget
 from engine.reconcilers.handlers.reconciler import HandlerReconciler
 from engine.reconcilers.handlers.snapshot import HandlerPolicy, Place
@@ -83,7 +85,16 @@ class HandlerLeading:
                     policy=HandlerPolicy(boot_timeout=timedelta(seconds=self._settings.boot_timeout_seconds)),
                 )
                 period = self._settings.reconcile_period_seconds
-                await HandlerReconciler(self._database, self._clock, applier, period_seconds=period).run()
+                reconciler = HandlerReconciler(self._database, self._clock, applier, period_seconds=period)
+                guards = HostGuards(
+                    self._settings.hosts, by_name, self._settings.resolved_worker_public_url, self._clock
+                )
+                guarding = asyncio.create_task(guards.run())
+                try:
+                    await reconciler.run()
+                finally:
+                    guarding.cancel()
+                    await asyncio.gather(guarding, return_exceptions=True)
 
     def _places_of(self, pools: Sequence[str]) -> list[Place]:
         return places_of(pools, self._settings.hosts, self._sizes.latest, is_sold=self._sizes.is_sold)

@@ -298,6 +298,15 @@ def _known(field: str, value: str, table: Mapping[str, T]) -> T:
     return table[value]
 
 
+def preset_named(slug: str) -> Preset:
+    """One of the presets.
+
+    Raises:
+        InvalidSpec: there is no such one; names those there are.
+    """
+    return _known("preset", slug, PRESETS)
+
+
 def hourly_usd(gpu_type: str) -> Decimal:
     """Price of one replica for an hour."""
     return GPU_TYPES[gpu_type].hourly_usd

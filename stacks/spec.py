@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from engine.model.deployment import Machine
 from engine.model.stack import PROJECT, ConfigText, StackRequest, stack_name
 from engine.model.workload import Workload
 from stacks.registry import run_program
@@ -37,12 +38,8 @@ def build_request(workload: Workload, settings: StackSettings) -> StackRequest:
         "deploymentId": workload.deployment_id,
         "installationId": workload.installation_id,
         "name": spec.name,
-        "modelId": spec.model_id,
-        "gpuType": spec.gpu_type,
-        "region": spec.region,
-        "preset": spec.preset or "",
-        "replicas": str(workload.replicas),
-        "revision": str(workload.revision),
+        "machines": json.dumps([_machine(m) for m in workload.machines]),
+        "placementRevision": str(workload.placement_revision),
         "generation": str(workload.generation),
         "controlPlaneCidrs": json.dumps(list(settings.control_plane_cidrs)),
         "sshKeys": json.dumps(list(settings.ssh_keys)),
@@ -56,6 +53,17 @@ def build_request(workload: Workload, settings: StackSettings) -> StackRequest:
     if settings.digitalocean_api_endpoint != DEFAULT_API_ENDPOINT:
         config["digitalocean:apiEndpoint"] = ConfigText(settings.digitalocean_api_endpoint)
     return StackRequest(stack_name(workload.deployment_id), run_program, config)
+
+
+def _machine(machine: Machine) -> dict[str, str | float]:
+    return {
+        "name": machine.name,
+        "modelId": machine.model_id,
+        "gpuType": machine.gpu_type,
+        "region": machine.region,
+        "preset": machine.preset or "",
+        "reservedGib": machine.reserved_gib,
+    }
 
 
 def describe(config: Mapping[str, ConfigText]) -> dict[str, str]:

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pulumi
+
+
+@dataclass(frozen=True)
+class DeclaredMachine:
+    """One machine the program declares, and what it is for."""
+
+    name: str
+    model_id: str
+    gpu_type: str
+    region: str
+    preset: str
+    reserved_gib: float
 
 
 @dataclass(frozen=True)
@@ -14,12 +28,8 @@ class WorkloadSpec:
     deployment_id: str
     installation_id: str
     name: str
-    model_id: str
-    gpu_type: str
-    region: str
-    preset: str
-    replicas: int
-    revision: int
+    machines: tuple[DeclaredMachine, ...]
+    placement_revision: int
     generation: int
     control_plane_cidrs: tuple[str, ...]
     ssh_keys: tuple[str, ...]
@@ -39,12 +49,8 @@ def read_workload(config: pulumi.Config) -> WorkloadSpec:
         deployment_id=config.require("deploymentId"),
         installation_id=config.require("installationId"),
         name=config.require("name"),
-        model_id=config.require("modelId"),
-        gpu_type=config.require("gpuType"),
-        region=config.require("region"),
-        preset=config.get("preset") or "",
-        replicas=config.require_int("replicas"),
-        revision=config.get_int("revision") or 1,
+        machines=tuple(_machine(m) for m in config.require_object("machines")),
+        placement_revision=config.get_int("placementRevision") or 0,
         generation=config.get_int("generation") or 0,
         control_plane_cidrs=tuple(config.require_object("controlPlaneCidrs")),
         ssh_keys=tuple(config.get_object("sshKeys") or ()),
@@ -52,4 +58,15 @@ def read_workload(config: pulumi.Config) -> WorkloadSpec:
         worker_token=config.require_secret("workerToken"),
         worker_private_key=config.require_secret("workerPrivateKey"),
         hugging_face_token=config.get_secret("huggingFaceToken"),
+    )
+
+
+def _machine(written: Mapping[str, Any]) -> DeclaredMachine:
+    return DeclaredMachine(
+        name=written["name"],
+        model_id=written["modelId"],
+        gpu_type=written["gpuType"],
+        region=written["region"],
+        preset=written["preset"],
+        reserved_gib=written["reservedGib"],
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -11,6 +13,9 @@ from engine.model.errors import InvalidSpec
 
 CPU_POOL = "CPU"
 """Workers without a GPU, for development: only hosts that declare it have it."""
+
+BRIDGES = "sy-+"
+"""The networks of tenants' containers on a host, as packet filters name interfaces that begin alike."""
 
 _SCHEMES = ("unix://", "tcp://", "ssh://", "http://")
 
@@ -26,7 +31,9 @@ class DockerHost(BaseModel):
         pools: pool id → how many workers or GPUs of it there are, or the ids of its GPUs as the driver names them.
             With counts, GPUs are numbered from 0 in the order of the pools.
         region: where the machine stands, as users name it.
-        worker_memory_mb, worker_cpus: what one worker gets at most; 0: all there is.
+        worker_memory_mb, worker_cpus: what one worker gets at most, and a pod for each of its GPUs; 0: all there is.
+        guard: rules of its packet filter keep containers from the host and from its cloud's metadata
+            (`reconcilers/handlers/guard.py`); null: where its address is not of the machine itself.
         disk_quota: its storage driver enforces the size of a container's disk (overlay2 on xfs with pquota, zfs).
     """
 
@@ -41,6 +48,7 @@ class DockerHost(BaseModel):
     worker_memory_mb: int = Field(0, ge=0)
     worker_cpus: float = Field(0, ge=0)
     disk_quota: bool = False
+    guard: bool | None = None
 
     @field_validator("host")
     @classmethod
@@ -56,6 +64,16 @@ class DockerHost(BaseModel):
         if not isinstance(self.pools.get(CPU_POOL, 1), int):
             raise ValueError(f"{CPU_POOL} has no GPUs to name: give a number")
         return self
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether its packet filter is ours to add to. A machine of one's own, reached at loopback, is left alone."""
+        if self.guard is not None:
+            return self.guard
+        try:
+            return not ip_address(self.address).is_loopback
+        except ValueError:
+            return self.address != "localhost"
 
     def capacity(self, pool: str) -> int:
         """How many GPUs (in the CPU pool: workers) of a pool it has; 0 for a pool it does not have."""
@@ -75,6 +93,11 @@ class DockerHost(BaseModel):
                 break
             first += had if isinstance(had, int) and other != CPU_POOL else 0
         return tuple(str(first + index) for index in range(named))
+
+
+def bridge_name(*owner: str) -> str:
+    """The interface of a network on a host: the same for the same owner, and one that `BRIDGES` means."""
+    return BRIDGES.rstrip("+") + hashlib.sha256("\0".join(owner).encode()).hexdigest()[:10]
 
 
 def parse_hosts(text: str) -> tuple[DockerHost, ...]:

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 import pulumi
 import pulumi_docker as docker
 
+from engine.model.hosts import bridge_name
 from stacks.fetched_files import MountPlace
 from stacks.handler_workload import HandlerConfig, HostPlace, WorkerPlace
 
@@ -49,9 +50,12 @@ class HandlerHost(pulumi.ComponentResource):
             name=stack,
             driver="bridge",
             # workers of one deployment have nothing to say to each other
-            options={"com.docker.network.bridge.enable_icc": "false"},
+            options={
+                "com.docker.network.bridge.enable_icc": "false",
+                "com.docker.network.bridge.name": bridge_name(config.installation_id, stack, host.host),
+            },
             labels=[docker.NetworkLabelArgs(label=key, value=value) for key, value in tags.items()],
-            opts=child,
+            opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(ignore_changes=["options"])),
         )
         self.image: pulumi.Input[str] = config.image
         if config.pull_image:
@@ -72,7 +76,7 @@ def worker_container(
         image=at.image,
         command=list(config.start_command) or None,
         envs=config.environment_of(worker).apply(lambda env: [f"{k}={v}" for k, v in sorted(env.items())]),
-        ports=[docker.ContainerPortArgs(internal=port, ip=_bound_to(host.address)) for port in config.ports],
+        ports=[docker.ContainerPortArgs(internal=port, ip=bound_to(host.address)) for port in config.ports],
         networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=at.network.name)],
         gpus=f"device={','.join(worker.devices)}" if worker.devices else None,
         memory=host.worker_memory_mb or None,
@@ -108,7 +112,7 @@ def endpoint(container: docker.Container, address: str) -> pulumi.Output[str]:
     return pulumi.Output.concat("http://", shown, ":", port)
 
 
-def _bound_to(address: str) -> str:
+def bound_to(address: str) -> str:
     """The host's address ports are published on; every one of its addresses where it is known by a name."""
     try:
         return str(ip_address(address))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pulumi
 import pulumi_docker as docker
 
+from engine.model.hosts import bridge_name
 from engine.model.pod import WORKSPACE
-from stacks.components.handler_container import mounted_files
+from stacks.components.handler_container import bound_to, mounted_files
 from stacks.pod_workload import PodConfig
 
 LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
@@ -45,8 +46,9 @@ class PodContainer(pulumi.ComponentResource):
             "network",
             name=pod.stack,
             driver="bridge",
+            options={"com.docker.network.bridge.name": bridge_name(pod.installation_id, pod.stack, pod.docker_host)},
             labels=[docker.NetworkLabelArgs(label=k, value=v) for k, v in sorted(labels_of(pod).items())],
-            opts=there,
+            opts=pulumi.ResourceOptions.merge(there, pulumi.ResourceOptions(ignore_changes=["options"])),
         )
         image = docker.RemoteImage(
             "image", name=pod.image, keep_locally=True, pull_triggers=pod.pull.triggers, opts=there
@@ -64,7 +66,10 @@ class PodContainer(pulumi.ComponentResource):
             envs=pod.environment.apply(
                 lambda text: [f"{key}={value}" for key, value in sorted(pod.environment_of(text).items())]
             ),
-            ports=[docker.ContainerPortArgs(internal=i, external=o) for i, o in sorted(pod.ports.items())],
+            ports=[
+                docker.ContainerPortArgs(internal=inside, external=outside, ip=bound_to(pod.docker_address))
+                for inside, outside in sorted(pod.ports.items())
+            ],
             networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=network.name)],
             volumes=[docker.ContainerVolumeArgs(container_path=WORKSPACE, volume_name=volume.name)],
             uploads=[*_authorized_keys(pod), *mounted_files(pod.mounts)] or None,

@@ -1,7 +1,8 @@
-"""The `dedicated` program: one model on N replicas, each on a GPU Droplet of its own, behind one firewall."""
+"""The `dedicated` program: one model on explicitly listed machines, GPU Droplets behind one firewall."""
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pulumi
@@ -14,7 +15,7 @@ from stacks.catalog import Placement, choose
 from stacks.cloudinit import user_data
 from stacks.components.firewall import worker_firewall
 from stacks.components.replica import DropletReplica
-from stacks.workload import WorkloadSpec, read_workload
+from stacks.workload import DeclaredMachine, WorkloadSpec, read_workload
 
 AGENT_PORT = 8443
 
@@ -22,37 +23,37 @@ AGENT_PORT = 8443
 def dedicated(config: pulumi.Config) -> None:
     """Declare the deployment's resources and export its outputs (`engine.model.stack.StackOutputs`)."""
     workload = read_workload(config)
-    placement = choose(workload.model_id, workload.gpu_type, workload.region, workload.preset or None)
     stack = stack_name(workload.deployment_id)
     tag = digitalocean.Tag("owner", name=owner_tag(workload.deployment_id))
     worker_firewall(stack, tag=tag.name, agent_port=AGENT_PORT, cidrs=workload.control_plane_cidrs)
     archive = build_agent_archive()
     tags: list[pulumi.Input[str]] = [tag.name, installation_tag(workload.installation_id)]
-    replicas = []
-    for index in range(workload.replicas):
-        name = f"r{workload.revision}-{index}"
+    replicas, hourly_usd = [], Decimal(0)
+    for machine in workload.machines:
+        placement = choose(machine.model_id, machine.gpu_type, machine.region, machine.preset or None)
         replica = DropletReplica(
-            name,
-            hostname=f"{stack}-{name}",
+            machine.name,
+            hostname=f"{stack}-{machine.name}",
             gpu=placement.gpu,
-            region=workload.region,
+            region=machine.region,
             tags=tags,
             ssh_keys=list(workload.ssh_keys),
-            user_data=_replica_user_data(workload, placement, name, archive),
+            user_data=_replica_user_data(workload, machine, placement, archive),
         )
-        replicas.append((name, replica))
-    _export(workload, placement, replicas)
+        replicas.append((machine.name, replica))
+        hourly_usd += placement.gpu.hourly_usd
+    _export(workload, replicas, hourly_usd)
 
 
 def _replica_user_data(
-    workload: WorkloadSpec, placement: Placement, replica: str, archive: bytes
+    workload: WorkloadSpec, machine: DeclaredMachine, placement: Placement, archive: bytes
 ) -> pulumi.Output[str]:
     def render(secrets: dict[str, Any]) -> str:
         hugging_face_token = secrets.get("hugging_face_token")
         spec = WorkerSpec(
             deployment_id=workload.deployment_id,
-            replica=replica,
-            model_id=workload.model_id,
+            replica=machine.name,
+            model_id=machine.model_id,
             engine="vllm",
             image=placement.gpu.container_image,
             args=placement.vllm_args,
@@ -71,7 +72,7 @@ def _replica_user_data(
     ).apply(render)
 
 
-def _export(workload: WorkloadSpec, placement: Placement, replicas: list[tuple[str, DropletReplica]]) -> None:
+def _export(workload: WorkloadSpec, replicas: list[tuple[str, DropletReplica]], hourly_usd: Decimal) -> None:
     pulumi.export("endpoints", [pulumi.Output.concat("https://", r.address, f":{AGENT_PORT}") for _, r in replicas])
     pulumi.export(
         "replicas",
@@ -79,5 +80,6 @@ def _export(workload: WorkloadSpec, placement: Placement, replicas: list[tuple[s
     )
     with_ssh = replicas if workload.ssh_keys else []
     pulumi.export("ssh", [pulumi.Output.concat("ssh root@", r.address) for _, r in with_ssh])
-    pulumi.export("hourly_cost_usd", str(placement.gpu.hourly_usd * workload.replicas))
+    pulumi.export("hourly_cost_usd", str(hourly_usd))
     pulumi.export("generation", workload.generation)
+    pulumi.export("placement_revision", workload.placement_revision)

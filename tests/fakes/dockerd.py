@@ -139,7 +139,7 @@ class DockerDaemon:
             self._process = subprocess.Popen(
                 [sys.executable, str(_TIED), program, *options], stdout=log, stderr=log, env=environment
             )
-        if not wait_for(lambda: self._ended() or _answers(self.host), _START_SECONDS) or self._ended():
+        if not wait_for(lambda: self._ended() or answers(self.host), _START_SECONDS) or self._ended():
             raise DockerMissing(f"no Docker daemon runs on this machine: {self.log().strip()[-600:]}")
         if not bridge.works():
             raise DockerMissing("this machine's kernel has no network bridges")
@@ -198,7 +198,8 @@ def wait_for(is_so: Callable[[], bool], seconds: float) -> bool:
     return False
 
 
-def _answers(host: str) -> bool:
+def answers(host: str) -> bool:
+    """Whether a daemon is ready for calls."""
     with socket.socket(socket.AF_UNIX) as probe:
         if probe.connect_ex(host.removeprefix("unix://")):
             return False

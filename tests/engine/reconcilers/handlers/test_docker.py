@@ -64,8 +64,8 @@ def driver(tmp_path: Path, command_loop: EngineLoop, salt: str) -> StackDriver:
         project="stackyard", backend_url=f"file://{tmp_path}/backend", passphrase="x", passphrase_salt=salt,
         work_dir=tmp_path / "work", environment={},
         command_for=lambda fence: EmbeddedPulumi(
-            providers=OnlyDocker(tmp_path / "home"), clock=SystemClock(), fence=fence, environment={"HOME": str(tmp_path / "home")},
-            passphrase_salt=salt, loop=command_loop,
+            providers=OnlyDocker(tmp_path / "home"), clock=SystemClock(), fence=fence,
+            environment={"HOME": str(tmp_path / "home")},            passphrase_salt=salt, loop=command_loop,
         ),
     )  # fmt: skip
 
