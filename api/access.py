@@ -164,7 +164,8 @@ ACCESS: Mapping[str, Access] = MappingProxyType(
         "replay_delivery": _WRITE,
         "get_webhook_secret": _ADMIN,
         "rotate_webhook_secret": _ADMIN,
-        # webhooks of deployments
+        # presets and webhooks of deployments
+        "patch_preset": _WRITE,
         "create_subscription": _WRITE,
         "list_subscriptions": _READ,
         "get_subscription": _READ,

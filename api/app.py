@@ -27,6 +27,7 @@ from api.routers import (
     permissions,
     pods,
     registries,
+    presets,
     scaling,
     sla,
     storage,
@@ -72,6 +73,7 @@ def create_app(deps: Deps) -> FastAPI:
         subscriptions.router,
         orgs.router,
         audit.router,
+        presets.router,
         billing.router,
         billing.tiers_router,
     ):

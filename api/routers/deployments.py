@@ -17,18 +17,20 @@ from api.schemas.deployments import (
     DeploymentView,
     GpuModelConfig,
     GpuModelConfigs,
+    ScalingBounds,
     deployment_view,
 )
 from engine.identity.grants import require_still
 from engine.identity.worker_identity import new_worker_identity
 from engine.model.access import Permission, Principal
 from engine.model.deployment import DeploymentSpec, Scaling
-from engine.model.errors import Conflict, NotFound
+from engine.model.errors import Conflict, InvalidSpec, NotFound
 from engine.model.tiers import Feature, Tier, require
 from engine.store import deployments, orgs
 from engine.store.deployments import owned
 from engine.store.tables import DeploymentRow
 from stacks import catalog
+from stacks.vllm_options import check_for_users
 
 router = APIRouter(tags=["deployments"])
 
@@ -42,17 +44,14 @@ def create_deployment(
     deps: DepsArg,
     idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
 ) -> DeploymentView:
-    """Accept a deployment. It serves once `status` is `active`.
+    """Accept a deployment. It serves once `status` is `active`. A `preset` brings its hardware.
 
     With an `Idempotency-Key` a repeated request answers with the deployment the first one made.
     """
     with deps.database.read() as session:
         require(Tier(orgs.one(session, caller.org_id).tier), Feature.DEDICATED_INSTANCES)
-    catalog.choose(body.model_id, body.gpu_type, body.region, body.preset)
-    spec = DeploymentSpec(
-        name=body.name, model_id=body.model_id, gpu_type=body.gpu_type, region=body.region, replicas=body.replicas,
-        preset=body.preset, scaling=Scaling(min_replicas=body.replicas, max_replicas=body.replicas),
-    )  # fmt: skip
+    body = body.model_copy(update={"gpu_type": gpu_type_of(body)})
+    spec = require_placeable(spec_asked_for(body))
     new_id = _id_for(idempotency_key, caller.org_id) if idempotency_key else deps.new_id("dep")
     digest = _digest(body) if idempotency_key else None
     row = _new_row(deps, new_id, caller, spec, digest)
@@ -65,6 +64,61 @@ def create_deployment(
     if row.request_digest != digest:
         raise Conflict("this Idempotency-Key was used for a different request", deployment_id=new_id)
     return deployment_view(row, deps.public_url)
+
+
+def gpu_type_of(body: DeploymentCreate) -> str:
+    """What was asked for, or what the preset runs on.
+
+    Raises:
+        InvalidSpec: neither was given, or there is no such preset.
+    """
+    if body.gpu_type is not None:
+        return body.gpu_type
+    if body.preset is None:
+        raise InvalidSpec(
+            f"gpu_type is missing: give one of {', '.join(catalog.GPU_TYPES)}, or a preset", field="gpu_type",
+            valid=list(catalog.GPU_TYPES),
+        )  # fmt: skip
+    return catalog.preset_named(body.preset).gpu_type
+
+
+def spec_asked_for(body: DeploymentCreate) -> DeploymentSpec:
+    """The specification of a new deployment; its hardware is known.
+
+    Raises:
+        InvalidSpec: the bounds contradict each other or the replicas.
+    """
+    bounds = body.scaling or ScalingBounds(min_replicas=body.replicas)
+    replicas = body.replicas if "replicas" in body.model_fields_set else max(1, bounds.min_replicas)
+    high = bounds.max_replicas or max(replicas, bounds.min_replicas)
+    if not bounds.min_replicas <= replicas <= high:
+        raise InvalidSpec(
+            f"replicas ({replicas}) is outside of min_replicas ({bounds.min_replicas}) to max_replicas ({high})",
+            field="replicas", min_replicas=bounds.min_replicas, max_replicas=high,
+        )  # fmt: skip
+    sleeps = bounds.scale_to_zero
+    if sleeps is None:
+        sleeps = body.preset is not None and catalog.preset_named(body.preset).scale_to_zero
+    edited = {"max_replicas": high, "scale_to_zero": sleeps}
+    return DeploymentSpec(
+        name=body.name, model_id=body.model_id, gpu_type=gpu_type_of(body), region=body.region, replicas=replicas,
+        preset=body.preset, vllm_args=check_for_users(body.vllm_args),
+        scaling=Scaling.model_validate(bounds.model_dump() | edited),
+    )  # fmt: skip
+
+
+def require_placeable(spec: DeploymentSpec) -> DeploymentSpec:
+    """The specification, if its model fits its hardware.
+
+    Raises:
+        InvalidSpec: the catalog knows no such model, hardware, region, preset or option, or it does not fit; names
+            what would.
+    """
+    catalog.choose(
+        spec.model_id, spec.gpu_type, spec.region, spec.preset, reserved_gib=spec.reserved_gib,
+        vllm_args=spec.vllm_args,
+    )  # fmt: skip
+    return spec
 
 
 @router.get("/deployments", summary="List your deployments, newest first")

@@ -7,16 +7,31 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.model.deployment import Condition, Phase, ReplicaPhase, Scaling
+from engine.model.deployment import Condition, DeploymentSpec, Phase, ReplicaPhase, Scaling
+from engine.model.errors import InvalidSpec
 from engine.store import deployments
 from engine.store.tables import DeploymentRow
 from stacks import catalog
+from stacks.vllm_options import MOST_ARGUMENTS
 
 MAX_REPLICAS = 64
+
+_VLLM_ARGS = "further options of `vllm serve`, in the place of the preset's; none that reach files, code or the network"
 
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+
+class ScalingBounds(_Request):
+    """`scaling` of `POST /deployments`."""
+
+    min_replicas: int = Field(1, ge=0, le=MAX_REPLICAS)
+    max_replicas: int | None = Field(None, ge=1, le=MAX_REPLICAS, description="left out, as many as there are to begin")
+    scale_to_zero: bool | None = Field(None, description="left out, what the preset says, or false")
+    idle_timeout_seconds: int = Field(300, ge=5)
+    target_queue_depth: int | None = Field(None, ge=1, le=10_000)
+    target_latency_ms: int | None = Field(None, ge=1, le=3_600_000)
 
 
 class DeploymentCreate(_Request):
@@ -24,27 +39,37 @@ class DeploymentCreate(_Request):
 
     name: str = Field(min_length=1, max_length=100, examples=["prod-llama-70b"])
     model_id: str = Field(examples=["llama-3.3-70b-instruct"], description="see GET /gpu-model-configs")
-    gpu_type: str = Field(examples=["h100"], description="see GET /gpu-model-configs")
+    gpu_type: str | None = Field(
+        None, examples=["h100"], description="see GET /gpu-model-configs; a preset brings its own"
+    )
     region: str = Field(examples=["nyc2"], description=f"one of {', '.join(catalog.REGIONS)}")
-    replicas: int = Field(1, ge=1, le=MAX_REPLICAS)
+    replicas: int = Field(1, ge=1, le=MAX_REPLICAS, description="left out, `scaling.min_replicas`, and 1 at least")
     preset: str | None = Field(None, description=f"one of {', '.join(catalog.PRESETS)}")
+    scaling: ScalingBounds | None = Field(None, description="left out, as many replicas as `replicas`, always")
+    vllm_args: list[str] = Field(
+        [], max_length=MOST_ARGUMENTS, description=_VLLM_ARGS, examples=[["--max-num-seqs=64"]]
+    )
 
 
-class ScalingChange(_Request):
-    """Body of `PATCH /deployments/{id}/scaling`; what is left out stays as it is."""
+class PresetChange(_Request):
+    """Body of `PATCH /deployments/{id}/preset`."""
 
-    min_replicas: int | None = Field(None, ge=0, le=MAX_REPLICAS)
-    max_replicas: int | None = Field(None, ge=1, le=MAX_REPLICAS)
-    scale_to_zero: bool | None = None
-    idle_timeout_seconds: int | None = Field(None, ge=5)
-    replicas: int | None = Field(None, ge=1, le=MAX_REPLICAS, description="how many to run now, within the bounds")
+    preset: str | None = Field(
+        description=f"one of {', '.join(catalog.PRESETS)}; null keeps the hardware and takes the preset's settings back"
+    )
+    vllm_args: list[str] | None = Field(
+        None, max_length=MOST_ARGUMENTS, description=f"{_VLLM_ARGS}; left out, they stay as they are"
+    )
 
 
-class ScalingView(Scaling):
-    """Answer of `GET` and `PATCH /deployments/{id}/scaling`."""
+class Serving(BaseModel):
+    """How a model of the catalog is served on this hardware; `note` says what is not as its preset prefers it."""
 
-    replicas: int
-    ready_replicas: int
+    checkpoint: str
+    dtype: str
+    max_context_tokens: int
+    vllm_args: list[str]
+    note: str
 
 
 class DeploymentView(BaseModel):
@@ -63,6 +88,8 @@ class DeploymentView(BaseModel):
     endpoint_url: str
     hourly_cost_usd: float
     preset: str | None
+    vllm_args: list[str] = Field(description="its owner's own options")
+    serving: Serving | None = Field(description="null for own weights, which vLLM does not serve")
     scaling: Scaling
     generation: int
     observed_generation: int
@@ -89,6 +116,7 @@ class GpuModelConfig(BaseModel):
     checkpoint: str
     max_context_tokens: int
     regions: list[str]
+    presets: list[str]
 
 
 class GpuModelConfigs(BaseModel):
@@ -183,7 +211,7 @@ def ready_replicas(row: DeploymentRow) -> int:
 def deployment_view(row: DeploymentRow, public_url: str) -> DeploymentView:
     """A row as its owner sees it."""
     spec = deployments.spec_of(row)
-    billed = 0 if row.delete_requested_at or row.suspended_at else spec.replicas
+    billed = deployments.running_spec_of(row).replicas if row.delete_requested_at is None else 0
     return DeploymentView(
         id=row.id,
         name=row.name,
@@ -198,9 +226,26 @@ def deployment_view(row: DeploymentRow, public_url: str) -> DeploymentView:
         endpoint_url=f"{public_url}/api/v1/public/deployments/{row.id}",
         hourly_cost_usd=float(catalog.hourly_usd(spec.gpu_type) * billed),
         preset=spec.preset,
+        vllm_args=list(spec.vllm_args),
+        serving=serving_of(spec),
         scaling=spec.scaling,
         generation=row.generation,
         observed_generation=row.observed_generation,
         created_at=row.created_at,
         updated_at=row.updated_at,
     )
+
+
+def serving_of(spec: DeploymentSpec) -> Serving | None:
+    """What the catalog makes of a specification; None for own weights, and for what it no longer knows."""
+    try:
+        placement = catalog.choose(
+            spec.model_id, spec.gpu_type, spec.region, spec.preset, reserved_gib=spec.reserved_gib,
+            vllm_args=spec.vllm_args,
+        )  # fmt: skip
+    except InvalidSpec:
+        return None
+    return Serving(
+        checkpoint=placement.checkpoint.source, dtype=placement.checkpoint.dtype,
+        max_context_tokens=placement.max_context_tokens, vllm_args=list(placement.vllm_args), note=placement.note,
+    )  # fmt: skip

@@ -94,6 +94,7 @@ class DeploymentSpec(_Frozen):
 
     name: str
     model_id: str
+        vllm_args: its owner's own options of the model server, checked.
     gpu_type: str
     region: str
     replicas: int = Field(1, ge=0, le=64)
@@ -103,6 +104,7 @@ class DeploymentSpec(_Frozen):
 
 
 class ReplicaPhase(StrEnum):
+    vllm_args: tuple[str, ...] = ()
     """Place of one replica in its life: declared by a stack output, then measured by health checks."""
 
     BOOTING = "booting"

@@ -23,9 +23,61 @@ def test_create_answers_with_the_whole_deployment(api: Any) -> None:
     assert (made["replicas"], made["ready_replicas"], made["preset"], made["conditions"]) == (2, 0, "speed", [])
     assert made["scaling"] == {
         "min_replicas": 2, "max_replicas": 2, "scale_to_zero": False, "idle_timeout_seconds": 300,
+        "target_queue_depth": None, "target_latency_ms": None,
     }  # fmt: skip
     assert made["created_at"] == made["updated_at"] == "2026-01-01T00:00:00Z"
     assert api.call("GET", f"/deployments/{made['id']}").json() == made
+
+
+def test_create_with_a_preset_brings_hardware_options_and_sleep(api: Any) -> None:
+    asked = {"gpu_type": None, "preset": "cost", "vllm_args": ["--max_num_seqs=64"]}
+    made = api.create(**asked)
+    assert (made["gpu_type"], made["hourly_cost_usd"], made["vllm_args"]) == ("mi300x", 2.59, ["--max-num-seqs", "64"])
+    assert made["scaling"]["scale_to_zero"] is True
+    assert made["serving"]["dtype"] == "int8" and made["serving"]["vllm_args"][-2:] == ["--max-num-seqs", "64"]
+    awake = api.create(**asked | {"scaling": {"scale_to_zero": False}})
+    assert awake["scaling"]["scale_to_zero"] is False
+
+
+@pytest.mark.parametrize(
+    ("asked", "replicas", "bounds"),
+    [
+        ({"scaling": {"min_replicas": 1, "max_replicas": 4, "scale_to_zero": True}}, 1, (1, 4)),
+        ({"scaling": {"min_replicas": 2}}, 2, (2, 2)),
+        ({"scaling": {"min_replicas": 0, "max_replicas": 3}}, 1, (0, 3)),
+        ({"replicas": 3, "scaling": {"max_replicas": 4}}, 3, (1, 4)),
+        ({"replicas": 3, "scaling": {}}, 3, (1, 3)),
+        ({"replicas": 3}, 3, (3, 3)),
+    ],
+)
+def test_create_with_bounds(api: Any, asked: Any, replicas: int, bounds: tuple[int, int]) -> None:
+    answer = api.call("POST", "/deployments", json={k: v for k, v in CREATE.items() if k != "replicas"} | asked)
+    made = answer.json()
+    assert answer.status_code == 201, answer.text
+    assert (made["replicas"], (made["scaling"]["min_replicas"], made["scaling"]["max_replicas"])) == (replicas, bounds)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"replicas": 1, "scaling": {"min_replicas": 2}},
+        {"replicas": 5, "scaling": {"max_replicas": 4}},
+        {"scaling": {"min_replicas": 3, "max_replicas": 2}},
+    ],
+)
+def test_create_refuses_bounds_that_contradict(api: Any, asked: Any) -> None:
+    answer = api.call("POST", "/deployments", json={k: v for k, v in CREATE.items() if k != "replicas"} | asked)
+    assert answer.status_code == 422 and answer.json()["error"]["details"]["field"] == "replicas"
+
+
+def test_an_idempotency_key_does_not_ask_how_the_hardware_was_named(api: Any) -> None:
+    headers = {**api.headers, "Idempotency-Key": "order-8"}
+    asked = {**CREATE, "preset": "speed"}
+    first = api.call("POST", "/deployments", json=asked, headers=headers).json()["id"]
+    del asked["gpu_type"]
+    assert api.call("POST", "/deployments", json=asked, headers=headers).json()["id"] == first
+    other = {**asked, "vllm_args": ["--enforce-eager"]}
+    assert api.call("POST", "/deployments", json=other, headers=headers).status_code == 409
 
 
 def test_create_stores_the_workers_identity_sealed(api: Any) -> None:
@@ -44,7 +96,9 @@ def test_create_stores_the_workers_identity_sealed(api: Any) -> None:
         ({"region": "sfo3"}, "region", "ric1"),
         ({"preset": "fast"}, "preset", "balanced"),
         ({"preset": "cost"}, "gpu_type", "mi300x"),
-        ({"preset": "speed"}, "gpu_type", "mi300x"),
+        ({"preset": "speed", "model_id": "qwen2.5-72b-instruct"}, "gpu_type", "mi300x"),
+        ({"vllm_args": ["--dtype", "int4"]}, "vllm_args", "bfloat16"),
+        ({"gpu_type": None}, "gpu_type", "mi325x"),
         ({"model_id": "llama-3.1-405b-instruct"}, "gpu_type", "mi300x_8"),
     ],
 )
