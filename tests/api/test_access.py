@@ -275,7 +275,8 @@ NEEDS = {
     "deployment:write": (
         "patch_sla "
         "create_deployment delete_deployment patch_scaling create_handler patch_handler delete_handler replay_delivery "
-        "patch_preset create_subscription patch_subscription delete_subscription test_subscription rotate_subscription_secret "
+        "patch_preset create_subscription patch_subscription delete_subscription test_subscription "
+        "rotate_subscription_secret "
         "put_registry delete_registry"
     ),
     "deployment:read filtered": ("list_deployments list_handlers"),
