@@ -90,21 +90,21 @@ class DeploymentSpec(_Frozen):
     Attributes:
         model_id: of the catalog, or `byom:NAME`: the organisation's own weights alone.
         reserved_gib: GPU memory that the catalog's model leaves to own weights beside it.
+        vllm_args: its owner's own options of the model server, checked.
     """
 
     name: str
     model_id: str
-        vllm_args: its owner's own options of the model server, checked.
     gpu_type: str
     region: str
     replicas: int = Field(1, ge=0, le=64)
     preset: str | None = None
     reserved_gib: float = Field(0.0, ge=0)
+    vllm_args: tuple[str, ...] = ()
     scaling: Scaling = Scaling()
 
 
 class ReplicaPhase(StrEnum):
-    vllm_args: tuple[str, ...] = ()
     """Place of one replica in its life: declared by a stack output, then measured by health checks."""
 
     BOOTING = "booting"
