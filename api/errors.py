@@ -71,7 +71,7 @@ async def _validation(request: Request, err: Exception) -> JSONResponse:
     if any(p["type"] == "json_invalid" for p in problems):
         reason = problems[0].get("ctx", {}).get("error", "it cannot be parsed")
         return error_response("invalid_json", f"the request body is not JSON: {reason}")
-    fields = [{"field": _field(p["loc"]), "message": p["msg"]} for p in problems]
+    fields = [{"field": _field(p["loc"]), "message": _said(p)} for p in problems]
     return error_response(
         "invalid_request", "; ".join(f"{f['field']}: {f['message']}" for f in fields), {"fields": fields}
     )
@@ -109,6 +109,12 @@ async def _raced(request: Request, err: Exception) -> JSONResponse:
 async def _unexpected(request: Request, err: Exception) -> JSONResponse:
     structlog.get_logger("api").error("a request failed", path=request.url.path, exc_info=err)
     return error_response("internal_error", "this is a fault of the server; its log has the reason")
+
+
+def _said(problem: Mapping[str, Any]) -> str:
+    """A limit with the number that passed it; other values stay with whoever sent them: they may be secrets."""
+    is_limit = problem["type"].startswith(("greater_than", "less_than"))
+    return f"{problem['msg']}, not {str(problem['input'])[:40]}" if is_limit else str(problem["msg"])
 
 
 def _field(location: Sequence[Any]) -> str:

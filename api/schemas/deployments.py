@@ -62,23 +62,6 @@ class PresetChange(_Request):
     )
 
 
-class ScalingChange(_Request):
-    """Body of `PATCH /deployments/{id}/scaling`; what is left out stays as it is."""
-
-    min_replicas: int | None = Field(None, ge=0, le=MAX_REPLICAS)
-    max_replicas: int | None = Field(None, ge=1, le=MAX_REPLICAS)
-    scale_to_zero: bool | None = None
-    idle_timeout_seconds: int | None = Field(None, ge=5)
-    replicas: int | None = Field(None, ge=1, le=MAX_REPLICAS, description="how many to run now, within the bounds")
-
-
-class ScalingView(Scaling):
-    """Answer of `GET` and `PATCH /deployments/{id}/scaling`."""
-
-    replicas: int
-    ready_replicas: int
-
-
 class Serving(BaseModel):
     """How a model of the catalog is served on this hardware; `note` says what is not as its preset prefers it."""
 
