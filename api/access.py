@@ -86,6 +86,7 @@ ACCESS: Mapping[str, Access] = MappingProxyType(
         "get_sla": _READ,
         "patch_sla": _WRITE,
         "list_sla_breaches": _READ,
+        "get_deployment_metrics": _READ,
         "get_logs": _READ,
         "get_stack": _READ,
         "get_cost": _READ,

@@ -281,7 +281,7 @@ NEEDS = {
     ),
     "deployment:read filtered": ("list_deployments list_handlers"),
     "deployment:read": (
-        "get_sla list_sla_breaches "
+        "get_sla list_sla_breaches get_deployment_metrics "
         "get_deployment get_handler get_scaling get_logs get_stack get_cost list_deliveries get_delivery "
         "list_subscriptions get_subscription list_subscription_deliveries "
         "list_registries get_registry"
