@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 
 from api.access import ACCESS, Level, check
+from engine.byom.models import MOST_BYTES
 from engine.identity.context import Identity
 from engine.identity.csrf import require_csrf
 from engine.identity.grants import owned_by, read_powers
@@ -81,6 +82,7 @@ class Deps:
     docker_hosts: tuple[DockerHost, ...] = ()
     image_registries: tuple[str, ...] = ()
     droplet_sizes: DropletSizes | None = None
+    own_weights_bytes: int = MOST_BYTES
     webhook_rule: AddressRule = AddressRule()
 
 

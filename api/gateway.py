@@ -9,6 +9,7 @@ from datetime import timedelta
 import uvicorn
 
 from api import process
+from api.own_weights import build_own_weights
 from api.settings import Settings
 from engine.gateway.api_proxy import ApiProxy
 from engine.gateway.feed import RouteFeed
@@ -16,6 +17,7 @@ from engine.gateway.front_door import FrontDoor
 from engine.gateway.inference import Inference
 from engine.gateway.job_front import JobFront
 from engine.gateway.metrics import GatewayMetrics
+from engine.gateway.model_upload import ModelUpload
 from engine.gateway.routes import RouteTable
 from engine.gateway.storage_door import DiskSource, S3Source, StorageDoor
 from engine.gateway.traffic import Traffic
@@ -51,7 +53,9 @@ def build(settings: Settings, database: Database) -> FrontDoor:
     storage = build_door(settings, database, clock, secret)
     jobs = JobFront(build_jobs(settings, database, clock, secret), table, hasher, clock, feed.fresh,
                     proxy.infrastructure_caller)  # fmt: skip
-    return FrontDoor(inference, proxy, feed, metrics, ids.new_id, storage, jobs)
+    models = ModelUpload(build_own_weights(settings, database, clock, secret), table, hasher, clock, feed.fresh,
+                         proxy.infrastructure_caller)  # fmt: skip
+    return FrontDoor(inference, proxy, feed, metrics, ids.new_id, storage, jobs, models)
 
 
 def build_jobs(settings: Settings, database: Database, clock: Clock, secret: bytes) -> JobService:

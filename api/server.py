@@ -51,6 +51,7 @@ def build(settings: Settings, database: Database) -> Deps:
         docker_hosts=settings.hosts,
         image_registries=settings.allowed_registries,
         droplet_sizes=DropletSizes(cloud, clock),
+        own_weights_bytes=settings.own_weights_bytes,
         webhook_rule=settings.webhook_rule,
     )
 

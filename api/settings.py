@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     storage_s3_secret_key: SecretStr = SecretStr("")
     storage_s3_bucket_prefix: str = Field("stackyard", description="buckets are named PREFIX-ORGANISATION")
     storage_dir: str = Field("", description="folder of the backend disk; empty: <data_dir>/storage")
+    own_weights_bytes: int = Field(20 * 10**9, ge=1, description="the largest GGUF file that may be uploaded")
     storage_quota_bytes: int = Field(0, ge=0, description="the most an organisation keeps; 0: no limit")
 
     digitalocean_api_endpoint: str = Field("https://api.digitalocean.com", description="or a sandbox's URL")

@@ -17,6 +17,7 @@ from engine.gateway.feed import RouteFeed
 from engine.gateway.inference import Call, Inference, parse_path
 from engine.gateway.job_front import JobFront
 from engine.gateway.metrics import GatewayMetrics
+from engine.gateway.model_upload import ModelUpload
 from engine.gateway.routes import NoRoute
 from engine.gateway.storage_door import StorageDoor
 from engine.jobs.web import Found
@@ -35,7 +36,7 @@ class FrontDoor:
 
     def __init__(
         self, inference: Inference, api: ApiProxy, feed: RouteFeed, metrics: GatewayMetrics, new_id: NewId,
-        storage: StorageDoor | None = None, jobs: JobFront | None = None,
+        storage: StorageDoor | None = None, jobs: JobFront | None = None, models: ModelUpload | None = None,
     ) -> None:  # fmt: skip
         self._inference = inference
         self._api = api
@@ -44,6 +45,7 @@ class FrontDoor:
         self._new_id = new_id
         self._storage = storage
         self._jobs = jobs
+        self._models = models
         self._log = structlog.get_logger("gateway")
         metrics.gauge("routes_age_seconds", "Since the routes last agreed with the store", lambda: feed.age_seconds)
 
@@ -77,6 +79,8 @@ class FrontDoor:
             await self._jobs.service.close()
         if self._storage is not None:
             await self._storage.close()
+        if self._models is not None:
+            self._models.close()
         await self._inference.close()
         await self._api.close()
         await send({"type": "lifespan.shutdown.complete"})
@@ -134,6 +138,8 @@ class FrontDoor:
             await send({"type": "http.response.body", "body": text})
         elif self._storage is not None and self._storage.serves(scope["path"]):
             await self._storage.answer(scope, receive, send)
+        elif self._models is not None and self._models.serves(scope):
+            await self._models.answer(scope, receive, self._once_known(send))
         elif scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._api.answer(scope, receive, send, request_id)
         else:

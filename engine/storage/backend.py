@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -77,6 +77,10 @@ class Backend(Protocol):
 
     def sha256(self, row: StoredObjectRow) -> str:
         """Of the whole object, read in constant memory."""
+        ...
+
+    def chunks(self, row: StoredObjectRow) -> Iterator[bytes]:
+        """The whole object, piece by piece, in constant memory."""
         ...
 
     def file_of(self, row: StoredObjectRow) -> Path:

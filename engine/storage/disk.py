@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from sqlmodel import Session
 
 from engine.model.storage import Upload
 from engine.storage.backend import Part
-from engine.storage.blobs import BlobFolder
+from engine.storage.blobs import CHUNK_BYTES, BlobFolder
 from engine.storage.signing import Grant, UrlSigner, Use
 from engine.store import storage_objects
 from engine.store.storage_tables import StoredObjectRow, UploadSessionRow
@@ -74,6 +74,11 @@ class DiskBackend:
 
     def sha256(self, row: StoredObjectRow) -> str:
         return self._blobs.sha256(row.location)
+
+    def chunks(self, row: StoredObjectRow) -> Iterator[bytes]:
+        with self._blobs.path(row.location).open("rb", buffering=0) as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
 
     def file_of(self, row: StoredObjectRow) -> Path:
         return self._blobs.path(row.location)

@@ -23,7 +23,7 @@ from engine.storage import prices
 from engine.storage.backend import Backend
 from engine.storage.s3_urls import S3Place
 from engine.storage.signing import PUBLIC_PREFIX, Grant, UrlSigner, Use
-from engine.store import audit, handlers, pods, storage_objects
+from engine.store import audit, byom, handlers, pods, storage_objects
 from engine.store.database import Database
 from engine.store.storage_tables import StoredObjectRow
 
@@ -71,14 +71,33 @@ class Storage:
         with self.database.write() as session:
             return self.insert(session, caller, upload)
 
-    def insert(self, session: Session, caller: Principal, upload: Upload) -> StoredObjectRow:
+    def keep(
+        self, session: Session, caller: Principal, upload: Upload, *, object_id: str, location: str
+    ) -> StoredObjectRow:
+        """Write down bytes that came by another way than a signed URL and lie at `location`: committed at once.
+
+        Args:
+            upload: with the size and SHA-256 that were measured.
+
+        Raises:
+            StorageFull: the organisation's quota would be passed.
+            InsufficientCredit, BudgetExceeded: nothing is left to pay with.
+        """
+        row = self.insert(session, caller, upload, object_id=object_id)
+        row.location = location
+        self.mark_committed(session, row, upload.size_bytes or 0, upload.sha256, caller.actor)
+        return row
+
+    def insert(
+        self, session: Session, caller: Principal, upload: Upload, *, object_id: str | None = None
+    ) -> StoredObjectRow:
         """`begin` in a transaction of the caller's; the organisation's place was prepared."""
         now = self.clock.now()
         scopes = Scopes(caller.org_id, caller.user_id, caller.key_lineage or caller.key_id)
         spend.require_funds(session, caller.org_id, scopes=scopes, now=now)
         self.require_room(session, caller.org_id, upload.size_bytes or 0)
         prices.ensure(session, now)
-        object_id = self.new_id("obj")
+        object_id = object_id or self.new_id("obj")
         row = StoredObjectRow(
             id=object_id, org_id=caller.org_id, kind=upload.kind, filename=upload.filename,
             content_type=upload.content_type, phase=Phase.PENDING.value, backend=self.backend.name,
@@ -147,7 +166,7 @@ class Storage:
                 raise Conflict(f"another upload of {object_id} ended while it was checked: commit again", id=object_id)
             if current.declared_bytes is None and current.size_bytes is None:
                 self.require_room(session, caller.org_id, size)
-            self._commit(session, current, size, found, caller.actor)
+            self.mark_committed(session, current, size, found, caller.actor)
             return current
 
     def _sha256(self, row: StoredObjectRow) -> str:
@@ -165,7 +184,8 @@ class Storage:
         finally:
             self._reading.release()
 
-    def _commit(self, session: Session, row: StoredObjectRow, size: int, sha256: str | None, actor: str) -> None:
+    def mark_committed(self, session: Session, row: StoredObjectRow, size: int, sha256: str | None, actor: str) -> None:
+        """The row's part of a commit: everything about the bytes was checked."""
         now = self.clock.now()
         row.phase = advance(Phase(row.phase), Phase.COMMITTED)
         row.size_bytes, row.sha256 = size, sha256
@@ -184,7 +204,7 @@ class Storage:
 
         Raises:
             NotFound: no such object.
-            Conflict: a handler deployment or a pod mounts it.
+            Conflict: a handler deployment or a pod mounts it, or it is a model's weights.
         """
         now = self.clock.now()
         with self.database.write() as session:
@@ -272,6 +292,12 @@ def _require_unmounted(session: Session, row: StoredObjectRow) -> None:
     rented = pods.list_for_org(session, row.org_id, limit=MOST_USERS)
     users = [f"deployment {h.slug}" for h in living if _mounts(row.id, handlers.spec_of(h).mounts)]
     users += [f"pod {pod.id}" for pod in rented if _mounts(row.id, pods.spec_of(pod).mounts)]
+    if (model := byom.of_object(session, row.id)) is not None:
+        raise Conflict(
+            f"{row.id} ({row.filename}) holds the weights of the model {model.name}: delete that first "
+            f"(`DELETE /api/v1/public/models/byom/{model.id}`)",
+            id=row.id, model=model.id,
+        )  # fmt: skip
     if users:
         raise Conflict(
             f"{row.id} ({row.filename}) is mounted by {', '.join(sorted(users))}: change their `mounts` first, or "

@@ -17,6 +17,7 @@ DEPLOYMENT = "deployment"
 UPDATE = "update"
 HANDLER = "handler"
 POD = "pod"
+BYOM = "byom"
 
 KIND_OF_PREFIX: Mapping[str, str] = MappingProxyType({"dep": DEPLOYMENT, "hdl": HANDLER, "pod": POD})
 """What has a stack of its own, by the prefix of its id."""

@@ -5,6 +5,7 @@ from sqlmodel import SQLModel
 
 from engine.store import (  # noqa: F401  (registers the tables)
     account_tables,
+    byom_tables,
     handler_tables,
     job_tables,
     ledger_tables,
