@@ -18,9 +18,12 @@ from engine.gateway.inference import Inference
 from engine.gateway.job_front import JobFront
 from engine.gateway.metrics import GatewayMetrics
 from engine.gateway.model_upload import ModelUpload
+from engine.gateway.own_models import OwnModels
 from engine.gateway.routes import RouteTable
 from engine.gateway.storage_door import DiskSource, S3Source, StorageDoor
 from engine.gateway.traffic import Traffic
+from engine.gateway.waiting import Patience
+from engine.gateway.waking import Waker
 from engine.identity import installation_secret
 from engine.identity.keys import KeyHasher
 from engine.jobs.leading import Retention
@@ -48,7 +51,11 @@ def build(settings: Settings, database: Database) -> FrontDoor:
     clock, metrics, table, hasher = SystemClock(), GatewayMetrics(), RouteTable(), KeyHasher(secret)
     feed = RouteFeed(database, table, Sealer(secret), clock)
     traffic = Traffic(database, clock, process_name())
-    inference = Inference(table, feed.fresh, hasher, clock, metrics, traffic, max_body_bytes=settings.max_body_bytes)
+    inference = Inference(
+        table, feed.fresh, hasher, clock, metrics, traffic, Waker(database, clock, feed.fresh), OwnModels(database),
+        max_body_bytes=settings.max_body_bytes,
+        patience=Patience(settings.wake_timeout_seconds, word_seconds=settings.wake_comment_seconds),
+    )  # fmt: skip
     proxy = ApiProxy(settings.api_socket, max_body_bytes=settings.max_body_bytes)
     storage = build_door(settings, database, clock, secret)
     jobs = JobFront(build_jobs(settings, database, clock, secret), table, hasher, clock, feed.fresh,

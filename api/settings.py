@@ -97,6 +97,12 @@ class Settings(BaseSettings):
     autoscale_queue_depth: int = Field(
         4, ge=1, description="waiting requests per replica above which one is added, where a deployment sets no target"
     )
+    wake_timeout_seconds: float = Field(
+        1200.0, gt=0, description="a request to a sleeping deployment waits so long for a replica at most"
+    )
+    wake_comment_seconds: float = Field(
+        10.0, gt=0, description="how often a stream that waits for a replica gets a comment"
+    )
     sign_up: Literal["open", "invited", "closed"] = Field("open", description="who may make an account")
     session_idle_hours: int = Field(168, ge=1, description="a browser session unused for this long is over")
     session_days: int = Field(30, ge=1, description="a browser session lasts this long at most")

@@ -13,10 +13,12 @@ from engine.gateway.asgi import ClientGone, Receive, Scope, Send
 from engine.model.access import Permission, Principal
 from engine.model.errors import StackyardError, TooLarge, Unavailable
 
-_NOT_PASSED_ON = frozenset(
+_NOT_PASSED_ON = asgi.HOP_BY_HOP | frozenset(
     (b"content-length", b"expect", b"forwarded", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host",
      b"x-request-id")
 )  # fmt: skip
+
+_NOT_ANSWERED = asgi.HOP_BY_HOP | frozenset((b"server", b"date", b"x-request-id"))
 
 _OF_THE_BODY = frozenset(("content-type", "content-encoding", "x-request-id"))
 
@@ -135,7 +137,7 @@ class ApiProxy:
                 retry_after_seconds=2,
             ) from err
         async with answer:
-            headers = asgi.end_to_end(answer.raw_headers, without=frozenset((b"server", b"date", b"x-request-id")))
+            headers = asgi.end_to_end(answer.raw_headers, dropped=_NOT_ANSWERED)
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
             async for chunk in answer.content.iter_any():
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -170,7 +172,7 @@ class _Upload:
 
 
 def _headers(scope: Scope, request_id: str) -> list[tuple[str, str]]:
-    passed = asgi.end_to_end(scope["headers"], without=_NOT_PASSED_ON)
+    passed = asgi.end_to_end(scope["headers"], dropped=_NOT_PASSED_ON)
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in passed]
     client = scope.get("client")
     if client:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping
-from typing import Any
+from typing import Any, cast
 
 from engine.identity.sessions import COOKIE
 from engine.model.errors import TooLarge
@@ -22,6 +22,8 @@ HOP_BY_HOP = frozenset(
 )  # fmt: skip
 """Headers of one connection, never passed on (RFC 9110, section 7.6.1)."""
 
+_ORDINARY = frozenset((b"keep-alive", b"close"))
+
 _SESSION = f"{COOKIE}=".encode()
 
 STATUS_OF_CODE: Mapping[str, int] = {
@@ -30,6 +32,7 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "budget_exceeded": 402,
     "forbidden": 403,
     "not_found": 404,
+    "model_not_found": 404,
     "method_not_allowed": 405,
     "conflict": 409,
     "payload_too_large": 413,
@@ -37,8 +40,12 @@ STATUS_OF_CODE: Mapping[str, int] = {
     "rate_limit_exceeded": 429,
     "bad_gateway": 502,
     "unavailable": 503,
+    "wake_timeout": 504,
     "insufficient_storage": 507,
 }
+
+
+LOOK_SECONDS = 0.01
 
 
 class ClientGone(Exception):
@@ -47,7 +54,10 @@ class ClientGone(Exception):
 
 def header(scope: Scope, name: bytes) -> bytes | None:
     """The first value of a request header; uvicorn hands names in lower case."""
-    return next((value for key, value in scope["headers"] if key == name), None)
+    for key, value in scope["headers"]:
+        if key == name:
+            return cast("bytes", value)
+    return None
 
 
 def has_session(scope: Scope) -> bool:
@@ -57,12 +67,21 @@ def has_session(scope: Scope) -> bool:
     return any(key == b"cookie" and _SESSION in value for key, value in scope["headers"])
 
 
-def end_to_end(headers: Iterable[tuple[bytes, bytes]], *, without: frozenset[bytes] = frozenset()) -> Headers:
-    """Headers that may be passed on: neither hop-by-hop, nor named in `Connection`, nor in `without`."""
-    headers = [(name.lower(), value) for name, value in headers]
-    named = {part.strip().lower() for name, value in headers if name == b"connection" for part in value.split(b",")}
-    dropped = HOP_BY_HOP | named | without
-    return [(name, value) for name, value in headers if name not in dropped]
+def end_to_end(headers: Iterable[tuple[bytes, bytes]], *, dropped: frozenset[bytes] = HOP_BY_HOP) -> Headers:
+    """Headers that may be passed on, names in lower case: neither named in `Connection` nor in `dropped`.
+
+    Args:
+        dropped: `HOP_BY_HOP` and what else the caller writes itself.
+    """
+    kept: Headers = []
+    named: set[bytes] = set()
+    for name, value in headers:
+        name = name.lower()
+        if name == b"connection":
+            named.update(part.strip().lower() for part in value.split(b","))
+        elif name not in dropped:
+            kept.append((name, value))
+    return [(name, value) for name, value in kept if name not in named] if named - _ORDINARY else kept
 
 
 async def send_json(send: Send, status: int, body: Any, headers: Headers | None = None) -> None:
@@ -78,7 +97,7 @@ def error_body(code: str, message: str, details: Mapping[str, Any] | None = None
     return {"error": {"code": code, "message": message, **({"details": dict(details)} if details else {})}}
 
 
-async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
+async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes | bytearray:
     """The whole request body.
 
     Raises:
@@ -86,16 +105,17 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes:
         ClientGone: the client left before it had sent everything.
     """
     refuse_announced_length(scope, limit_bytes)
-    chunks: list[bytes] = []
-    size = 0
+    first, more = await next_chunk(receive)
+    if not more and len(first) <= limit_bytes:
+        return first
+    whole = bytearray(first)  # grows in place: parts that are joined at the end would be in memory twice
     while True:
-        chunk, more = await next_chunk(receive)
-        size += len(chunk)
-        if size > limit_bytes:
+        if len(whole) > limit_bytes:
             raise TooLarge(too_large_message(limit_bytes))
-        chunks.append(chunk)
         if not more:
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            return whole
+        chunk, more = await next_chunk(receive)
+        whole += chunk
 
 
 async def next_chunk(receive: Receive) -> tuple[bytes, bool]:
@@ -119,29 +139,48 @@ def too_large_message(limit_bytes: int) -> str:
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
     """Run `work` until it ends or the client leaves, in which case it is cancelled at once.
 
-    The request body must have been received: what comes next is the disconnect.
+    The request body must have been received: what comes next is the disconnect. Nobody looks for it in the first
+    moment: most work is over by then, and a second task for each would cost more than the rest of the gateway.
 
     Raises:
         ClientGone: the client left first.
     """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnect(receive))
+    watch = _Watch(receive)
+    timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, watch.begin)
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientGone
-        await working
+        await work
+    except asyncio.CancelledError:
+        if not watch.has_seen_it or watch.working.uncancel():  # the server ends it as well
+            raise
+        raise ClientGone from None
     finally:
-        leaving.cancel()
-        working.cancel()
-        await asyncio.wait((working, leaving))
+        timer.cancel()
+        watch.end()
 
 
-async def _disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+class _Watch:
+    """Waits for the client to leave, and cancels the task that made it then."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.working = cast("asyncio.Task[Any]", asyncio.current_task())
+        self.has_seen_it = False
+        self._receive = receive
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._look())
+
+    def end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _look(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.has_seen_it = True
+        self.working.cancel()
 
 
-def event(body: Any) -> bytes:
+def event(body: Any, *, name: str = "") -> bytes:
     """A server-sent event of its own, even after one that was cut short."""
-    return b"\n\ndata: " + json.dumps(body).encode() + b"\n\n"
+    return b"\n\n" + (f"event: {name}\n" if name else "").encode() + b"data: " + json.dumps(body).encode() + b"\n\n"

@@ -15,6 +15,7 @@ from engine.identity.grants import powers_of, read_powers
 from engine.identity.keys import is_live
 from engine.model.clock import Clock
 from engine.model.deployment import Phase, ReplicaPhase
+from engine.model.tiers import Tier
 from engine.store import changes, deployments, grants, keys, memberships, orgs
 from engine.store.database import Database
 from engine.store.sealing import CannotOpen, Sealer
@@ -48,6 +49,7 @@ class RouteFeed:
         self._clock = clock
         self._seq = 0
         self._tokens: dict[str, tuple[str, str]] = {}
+        self._tiers: dict[str, str] = {}
         self._loaded_at = 0.0
         self._polled_at = 0.0
         self._wanted = asyncio.Event()
@@ -65,6 +67,7 @@ class RouteFeed:
         with self._database.read() as session:
             seq = changes.latest(session)
             entries = self._all_keys(session)
+            self._tiers = orgs.tiers(session)
             routes = [self._route(row) for row in deployments.all_living(session)]
         self._table.replace(entries, [route for route in routes if route])
         self._seq = seq
@@ -98,6 +101,7 @@ class RouteFeed:
                 )
             except Exception:  # noqa: BLE001 (the loop's edge: a row we cannot read must not stop revocations)
                 self._log.exception("the change feed cannot be followed", age_seconds=self.age_seconds)
+            self._table.announce()
             for future in waiting:
                 if not future.done():
                     future.set_result(None)
@@ -142,14 +146,26 @@ class RouteFeed:
                 self._table.drop_key(key)
             else:
                 self._table.put_key(row.key_hash, KeyEntry(row.id, powers, row.expires_at))
+        elif kind == changes.ORG:
+            self._apply_tier(session, key)
         elif kind == changes.DEPLOYMENT:
             deployment = deployments.get(session, key)
+            if deployment is not None and deployment.org_id not in self._tiers:
+                self._apply_tier(session, deployment.org_id)
             route = None if deployment is None or deployment.deleted_at else self._route(deployment)
             if route is None:
                 self._tokens.pop(key, None)
                 self._table.drop_route(key)
             else:
                 self._table.put_route(route)
+
+    def _apply_tier(self, session: Session, org_id: str) -> None:
+        org = orgs.get(session, org_id)
+        if org is not None and org.tier != self._tiers.get(org_id):
+            self._tiers[org_id] = org.tier
+            for row in deployments.living_of_org(session, org_id):
+                if route := self._route(row):
+                    self._table.put_route(route)
 
     def _all_keys(self, session: Session) -> dict[str, KeyEntry]:
         """Every key that opens something, by its hash; four reads, however many keys there are."""
@@ -175,15 +191,23 @@ class RouteFeed:
     def _read(self, row: DeploymentRow) -> Route:
         deleting = row.delete_requested_at is not None
         ready = [r for r in row.replicas if r.get("phase") == ReplicaPhase.READY]
+        model_id = str(row.spec.get("model_id", ""))
         return Route(
             deployment_id=row.id,
             org_id=row.org_id,
             phase=Phase.TEARDOWN if deleting else deployments.phase_of(row),
             reason="" if deleting else row.phase_reason,
-            upstreams=tuple(Upstream(r["name"], r["endpoint"].rstrip("/")) for r in ready),
+            upstreams=tuple(
+                Upstream(r["name"], r["endpoint"].rstrip("/"), frozenset(r.get("models") or ())) for r in ready
+            ),
             fingerprint=row.worker_fingerprint,
             token=self._token(row),
             suspended_reason=row.suspended_reason,
+            tier=Tier(self._tiers.get(row.org_id, Tier.BASIC)),
+            asleep_since=row.asleep_since,
+            was_woken=row.awake_since is not None,
+            concurrency_limit=deployments.sla_of(row).concurrency_limit,
+            own_model=model_id if model_id.startswith("byom:") else "",
         )
 
     def _token(self, row: DeploymentRow) -> str:

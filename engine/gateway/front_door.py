@@ -13,13 +13,16 @@ import structlog
 from engine.gateway import asgi
 from engine.gateway.api_proxy import ApiProxy
 from engine.gateway.asgi import ClientGone, Headers, Message, Receive, Scope, Send
+from engine.gateway.calls import Call, parse_path
 from engine.gateway.feed import RouteFeed
-from engine.gateway.inference import Call, Inference, parse_path
+from engine.gateway.inference import Inference
 from engine.gateway.job_front import JobFront
 from engine.gateway.metrics import GatewayMetrics
 from engine.gateway.model_upload import ModelUpload
+from engine.gateway.reply import body_of
 from engine.gateway.routes import NoRoute
 from engine.gateway.storage_door import StorageDoor
+from engine.gateway.upstream import UpstreamError
 from engine.jobs.web import Found
 from engine.model.errors import StackyardError
 
@@ -95,20 +98,21 @@ class FrontDoor:
             await reply.refuse(err)
         except ClientGone:
             self._metrics.clients_gone.inc()
-        except aiohttp.ClientError as err:  # after the answer began: ending it short is how the client learns
+        except (aiohttp.ClientError, UpstreamError) as err:  # after the answer began: its short end tells the client
             self._log.warning("an answer broke off", request_id=request_id, error=str(err) or type(err).__name__)
         finally:
             kind = "inference" if call else "api"
-            self._metrics.requests.labels(kind, str(reply.status or 499)).inc()
+            self._metrics.answered(kind, reply.status or 499)
 
     async def _answer(self, call: Call | None, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         if call is None:
             await self._jobs_or_other(scope, receive, send, request_id)
-        elif scope["method"] != call.method:
-            body = asgi.error_body("method_not_allowed", f"use {call.method} here, not {scope['method']}")
-            await asgi.send_json(send, 405, body, [(b"allow", call.method.encode())])
+        elif scope["method"] not in call.methods:
+            allowed = ", ".join(call.methods)
+            body = asgi.error_body("method_not_allowed", f"use {allowed} here, not {scope['method']}")
+            await asgi.send_json(send, 405, body, [(b"allow", allowed.encode())])
         else:
-            caller = await self._api.session_caller(scope, call.call) if asgi.has_session(scope) else None
+            caller = await self._api.session_caller(scope, call.name) if asgi.has_session(scope) else None
             try:
                 if caller is None and asgi.has_session(scope):
                     raise NoRoute("the session may not, or the API does not answer: it says which")
@@ -188,4 +192,4 @@ class _Reply:
         status = asgi.STATUS_OF_CODE.get(err.code, 500)
         if status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
-        await asgi.send_json(self, status, asgi.error_body(err.code, err.message, err.details), headers)
+        await asgi.send_json(self, status, body_of(err), headers)

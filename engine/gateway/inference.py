@@ -1,93 +1,83 @@
-"""The byte path of inference: admission, choice of a replica, and the answer passed on as it comes.
+"""The byte path of inference: admission, a place, a replica, and the answer passed on as it comes.
 
 The request goes through unchanged but for the credentials; nothing of it is kept or logged.
 """
 
 from __future__ import annotations
 
-import re
-import socket
+import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import aiohttp
 import structlog
-from yarl import URL
 
-from engine.gateway import asgi
-from engine.gateway.asgi import Headers, Receive, Scope, Send
+from engine.gateway import asgi, json_members, own_models
+from engine.gateway.asgi import Receive, Scope, Send
 from engine.gateway.balance import Balancer
+from engine.gateway.calls import Call
 from engine.gateway.metrics import GatewayMetrics
-from engine.gateway.routes import Route, RouteTable, Upstream
+from engine.gateway.own_models import OwnModels
+from engine.gateway.reply import Reply, body_of
+from engine.gateway.routes import Outlook, Route, RouteTable, Upstream
 from engine.gateway.traffic import Traffic, Visit
+from engine.gateway.upstream import Answer, BrokeOff, Pool, UpstreamError
+from engine.gateway.waiting import Lines, Patience, WakeTimeout
+from engine.gateway.waking import Waker
 from engine.identity.keys import KeyHasher, bearer_secret
 from engine.model.access import Principal
 from engine.model.clock import Clock
-from engine.model.errors import StackyardError, Unavailable
-
-_PATH = re.compile(
-    r"/api/v1/public(?:/orgs/(?P<org>[^/]+))?/deployments/(?P<id>[^/]+)"
-    r"/(?P<call>chat/completions|completions|embeddings|models)"
-)
-METHODS = {"chat/completions": "POST", "completions": "POST", "embeddings": "POST", "models": "GET"}
-
-CONNECT_SECONDS = 5.0
-"""A replica in the same region answers a SYN in milliseconds; more means it is gone."""
+from engine.model.errors import RateLimited, StackyardError, Unavailable
 
 MAX_ATTEMPTS = 3
 
-_NOT_PASSED_ON = frozenset(
+_NOT_PASSED_ON = asgi.HOP_BY_HOP | frozenset(
     (b"host", b"authorization", b"cookie", b"content-length", b"content-type", b"expect", b"forwarded",
      b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id", b"x-csrf-token",
-     b"stackyard-org")
+     b"stackyard-org", b"accept-encoding")
 )  # fmt: skip
-_AGENT_ERROR = "X-Stackyard-Agent-Error"
-_ASKS_NO_MODEL = frozenset(("models",))
-"""Calls that say nothing about how the model performs."""
+"""`accept-encoding` too: tokens are counted while the answer passes, and nobody compresses what is generated."""
 
-_GO_ELSEWHERE = ("draining", "worker_unreachable")
+_NOT_ANSWERED = asgi.HOP_BY_HOP | frozenset((b"server", b"date"))
+_AGENT_ERROR = b"x-stackyard-agent-error"
+_GO_ELSEWHERE = (b"draining", b"worker_unreachable")
 _FORM = b"application/x-www-form-urlencoded"
-
-
-@dataclass(frozen=True)
-class Call:
-    """What an inference path asks for."""
-
-    deployment_id: str
-    call: str
-    org_id: str | None = None
-
-    @property
-    def method(self) -> str:
-        return METHODS[self.call]
-
-
-def parse_path(path: str) -> Call | None:
-    """The inference call a path names; None when it names something else."""
-    match = _PATH.fullmatch(path)
-    return Call(match["id"], match["call"], match["org"]) if match else None
-
-
-class ReplicaFailed(Exception):
-    """A replica could not be reached or broke off before it began to answer."""
-
-    def __init__(self, reason: str, message: str, *, may_retry_here: bool = False) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.may_retry_here = may_retry_here
-
-
-class _Outcome:
-    """What became of a call: the status its client got (499: it left), and whether the replicas failed."""
-
-    status = 499
-    failed = False
+_EVENTS = b"text/event-stream"
+_LONG_BODY_BYTES = 64 * 1024
+_MOST_ERROR_BYTES = 256 * 1024
 
 
 class BadGateway(StackyardError):
     """The deployment's replicas did not answer properly."""
 
     code = "bad_gateway"
+
+
+class RefusedGateway(UpstreamError):
+    """A replica does not know the gateway's token."""
+
+    reason = "refused_gateway"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request as it is sent to replicas.
+
+    Attributes:
+        line: method and path with the query; headers: the rest of the head, but for host and token.
+        own_model: the own weights it asks for by name; None: whatever the replicas serve.
+    """
+
+    call: Call
+    line: bytes
+    headers: bytes
+    body: bytes | bytearray = field(repr=False)
+    own_model: str | None = None
+
+    def head(self, upstream: Upstream, token: str) -> bytes:
+        host = upstream.endpoint.partition("://")[2]
+        return b"%b\r\nhost: %b\r\nauthorization: Bearer %b\r\n%b\r\n" % (
+            self.line, host.encode(), token.encode(), self.headers
+        )  # fmt: skip
 
 
 class Inference:
@@ -99,41 +89,32 @@ class Inference:
     """
 
     def __init__(
-        self,
-        table: RouteTable,
-        fresh: Callable[[], Awaitable[None]],
-        hasher: KeyHasher,
-        clock: Clock,
-        metrics: GatewayMetrics,
-        traffic: Traffic,
-        *,
-        max_body_bytes: int,
-    ) -> None:
+        self, table: RouteTable, fresh: Callable[[], Awaitable[None]], hasher: KeyHasher, clock: Clock,
+        metrics: GatewayMetrics, traffic: Traffic, waker: Waker, models: OwnModels, *, max_body_bytes: int,
+        patience: Patience = Patience(),
+    ) -> None:  # fmt: skip
         self._table = table
         self._fresh = fresh
         self._hasher = hasher
         self._clock = clock
         self._metrics = metrics
         self._traffic = traffic
+        self._waker = waker
+        self._models = models
         self._max_body_bytes = max_body_bytes
         self._balancer = Balancer(clock)
-        self._pins: dict[str, aiohttp.Fingerprint] = {}
-        self._session: aiohttp.ClientSession | None = None
+        self._lines = Lines(table, clock, patience, waker.wake)
+        self._pool = Pool()
         self._log = structlog.get_logger("gateway.inference")
-        metrics.gauge("in_flight", "Requests at replicas now", self._balancer.in_flight)
+        waker.refused = self._lines.refuse
+        metrics.gauge("in_flight", "Requests at replicas now", lambda: traffic.totals()[0])
+        metrics.gauge(
+            "waiting", "Requests held until a replica wakes or a place comes free", lambda: traffic.totals()[1]
+        )
 
     async def open(self) -> None:
-        """Make the connection pool; inside the event loop that will use it."""
-        connector = aiohttp.TCPConnector(
-            limit=0, ttl_dns_cache=60, keepalive_timeout=60, socket_factory=_socket_that_notices_dead_peers
-        )
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        )
+        """Begin; inside the event loop that requests will come in."""
+        self._pool.open()
 
     async def run(self) -> None:
         """Write traffic down until cancelled."""
@@ -141,8 +122,8 @@ class Inference:
 
     async def close(self) -> None:
         """Close connections and write down what is not written yet; no request runs any more."""
-        if self._session:
-            await self._session.close()
+        self._pool.close()
+        await self._waker.close()
         await self._traffic.write()
 
     async def answer(
@@ -155,23 +136,31 @@ class Inference:
 
         Raises:
             StackyardError: refused or failed before an answer began; nothing was sent yet.
+            UpstreamError: the replica broke off in the middle of its answer, which ends short.
             ClientGone: the client left; the replica's work was cancelled.
         """
-        await self.admit(call, scope, caller)
-        visit = self._traffic.visit(call.deployment_id, generates=call.call not in _ASKS_NO_MODEL)
-        outcome = _Outcome()
+        route = await self.admit(call, scope, caller)
+        if route.outlook is Outlook.SLEEPS:
+            self._waker.wake(route)
+        visit, reply, refused = self._traffic.visit(call.deployment_id, generates=call.generates), Reply(send), False
         try:
+            if route.outlook is not Outlook.SERVES:
+                self._lines.refuse_if_full(route, int(asgi.header(scope, b"content-length") or 0))
             body = await asgi.read_body(scope, receive, self._max_body_bytes)
-            headers = _upstream_headers(scope, request_id)
-            await asgi.while_connected(receive, self._forward(call, scope, headers, body, send, visit, outcome))
-        except (BadGateway, Unavailable):
-            outcome.failed = True
-            raise
+            asked = await _asked(call, scope, request_id, body)
+            await asgi.while_connected(receive, self._serve(asked, reply, visit))
+        except StackyardError as err:
+            refused = isinstance(err, (RateLimited, WakeTimeout))
+            reply.failed = isinstance(err, (BadGateway, Unavailable, WakeTimeout))
+            if not reply.waits:
+                raise
+            await reply.error(body_of(err))
+            await reply.end()
         finally:
-            visit.ends(outcome.status, failed=outcome.failed)
+            visit.ends(reply.status, failed=reply.failed, refused=refused)
 
     async def admit(self, call: Call, scope: Scope, caller: Principal | None = None) -> Route:
-        """The route this caller may use now; the store's newest state is awaited before saying no."""
+        """The route this caller may use; the store's newest state is awaited before saying no."""
         try:
             return self._table.admit(caller or self._by_key(call, scope), call.deployment_id)
         except StackyardError:
@@ -184,141 +173,167 @@ class Inference:
         org_id = call.org_id or (asgi.header(scope, b"stackyard-org") or b"").decode("latin-1") or None
         return self._table.principal(key_hash, self._clock.now(), org_id)
 
-    async def _forward(
-        self, call: Call, scope: Scope, headers: Headers, body: bytes, send: Send, visit: Visit, outcome: _Outcome
-    ) -> None:
+    async def _serve(self, asked: Asked, reply: Reply, visit: Visit) -> None:
+        """Get a place, waiting for it if need be, and forward."""
+        deployment_id = asked.call.deployment_id
+        route = self._table.route(deployment_id)
+        if route is None or not self._lines.enter(route):
+            await self._wait(asked, reply, visit)
+        try:
+            visit.runs()
+            await self._forward(asked, reply, visit)
+        finally:
+            self._lines.leave(deployment_id)
+
+    async def _wait(self, asked: Asked, reply: Reply, visit: Visit) -> None:
+        route = self._table.route(asked.call.deployment_id)
+        if route is None:
+            raise Unavailable("the deployment went away at this moment; ask the API what became of it")
+        wants_stream = await _wants_stream(asked.body)
+
+        async def say() -> None:
+            if wants_stream:
+                await reply.say()
+
+        visit.waits()
+        await self._lines.wait(route, len(asked.body), say)
+        if route.outlook in (Outlook.SLEEPS, Outlook.WAKES):
+            visit.woke()
+
+    async def _forward(self, asked: Asked, reply: Reply, visit: Visit) -> None:
         """Try replicas until one begins to answer, then pass its answer on."""
         tried: set[str] = set()
-        failure: ReplicaFailed | None = None
+        failure: UpstreamError | None = None
         broke_off = False
-        visit.runs()
         for attempt in range(MAX_ATTEMPTS):
-            route = self._table.route(call.deployment_id)  # again each time: replicas come and go while we try
-            upstream = self._balancer.choose(route.upstreams, tried) if route else None
+            route = self._table.route(asked.call.deployment_id)  # again each time: replicas come and go while we try
+            upstreams = await self._candidates(route, asked) if route else ()
+            upstream = self._balancer.choose(upstreams, tried)
             if route is None or upstream is None:
                 break
             if attempt:
                 self._metrics.retries.inc()
             with self._balancer.serving(upstream):
                 try:
-                    answer = await self._begin(route, upstream, call, scope, headers, body)
-                except ReplicaFailed as err:
+                    answer = await self._begin(route, upstream, asked)
+                except UpstreamError as err:
                     failure = err
                     self._note_failure(route, upstream, err)
-                    if not err.may_retry_here:
-                        tried.add(upstream.endpoint)
+                    if not isinstance(err, BrokeOff):  # a kept connection the replica closed looks like that: a new
+                        tried.add(upstream.endpoint)  # one may do
                     elif broke_off:  # twice: the request itself may be what kills replicas
                         break
-                    broke_off = broke_off or err.may_retry_here
+                    broke_off = broke_off or isinstance(err, BrokeOff)
                     continue
-                async with answer:
-                    if answer.headers.get(_AGENT_ERROR) in _GO_ELSEWHERE and self._balancer.choose(
-                        route.upstreams, tried | {upstream.endpoint}
+                try:
+                    if answer.header(_AGENT_ERROR) in _GO_ELSEWHERE and self._balancer.choose(
+                        upstreams, tried | {upstream.endpoint}
                     ):  # draining, or its model server is gone: it never saw the request
                         tried.add(upstream.endpoint)
                         continue
-                    outcome.status = answer.status
-                    await self._pass_on(answer, send, visit, outcome)
+                    await self._pass_on(answer, reply, visit)
+                finally:
+                    answer.close()
                 return
         if failure is None:
             raise Unavailable("the deployment's replicas went away; try again in a few seconds", retry_after_seconds=2)
-        raise BadGateway(f"no replica of deployment {call.deployment_id} answered: {failure}", reason=failure.reason)
+        raise BadGateway(
+            f"no replica of deployment {asked.call.deployment_id} answered: {failure}", reason=failure.reason
+        )
 
-    async def _begin(
-        self, route: Route, upstream: Upstream, call: Call, scope: Scope, headers: Headers, body: bytes
-    ) -> aiohttp.ClientResponse:
+    async def _candidates(self, route: Route, asked: Asked) -> tuple[Upstream, ...]:
+        if asked.own_model is None:
+            return route.upstreams
+        serving = route.serving(asked.own_model)
+        if route.upstreams and not serving:
+            await self._fresh()
+            serving = (self._table.route(route.deployment_id) or route).serving(asked.own_model)
+            if not serving:
+                raise await self._models.why_not(route, asked.own_model)
+        return serving
+
+    async def _begin(self, route: Route, upstream: Upstream, asked: Asked) -> Answer:
         """Send the request and wait for the answer's head.
 
         Raises:
-            ReplicaFailed: it cannot have begun to answer.
+            UpstreamError: it cannot have begun to answer.
         """
-        if self._session is None:
-            raise RuntimeError("the gateway was not started: no connection pool")
-        query = scope["query_string"].decode("latin-1")
-        url = URL(f"{upstream.endpoint}/v1/{call.call}{'?' + query if query else ''}", encoded=True)
-        sent = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
         started = self._clock.monotonic()
         try:
-            answer = await self._session.request(
-                call.method, url, data=body or None, allow_redirects=False, ssl=self._pin(route.fingerprint),
-                headers=[*sent, ("Authorization", f"Bearer {route.token}")],
-            )  # fmt: skip
-        except aiohttp.ServerFingerprintMismatch as err:
-            raise ReplicaFailed("wrong_certificate", f"{upstream.replica} shows another certificate") from err
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as err:
-            raise ReplicaFailed("no_connection", f"{upstream.replica} cannot be reached ({_cause(err)})") from err
-        except aiohttp.ClientConnectionError as err:
-            # a kept connection the replica closed at this very moment looks the same: a new one may do
-            raise ReplicaFailed(
-                "broke_off", f"{upstream.replica} broke off ({_cause(err)})", may_retry_here=True
-            ) from err
-        except aiohttp.ClientError as err:
-            raise ReplicaFailed("bad_answer", f"{upstream.replica} did not answer in HTTP ({_cause(err)})") from err
+            answer = await self._pool.request(
+                upstream.endpoint, route.fingerprint, asked.head(upstream, route.token), asked.body
+            )
+        except UpstreamError as err:
+            raise type(err)(f"{upstream.replica} {err}") from err
         self._metrics.first_byte.observe(self._clock.monotonic() - started)
         if answer.status in (401, 403):
             answer.close()
-            raise ReplicaFailed("refused_gateway", f"{upstream.replica} refused the gateway's token")
-        if answer.headers.get(_AGENT_ERROR) == "worker_broke_off":
+            raise RefusedGateway(f"{upstream.replica} refused the gateway's token")
+        if answer.header(_AGENT_ERROR) == b"worker_broke_off":
             answer.close()
-            raise ReplicaFailed("broke_off", f"{upstream.replica}'s model server broke off", may_retry_here=True)
+            raise BrokeOff(f"{upstream.replica}'s model server broke off")
         return answer
 
-    async def _pass_on(self, answer: aiohttp.ClientResponse, send: Send, visit: Visit, outcome: _Outcome) -> None:
+    async def _pass_on(self, answer: Answer, reply: Reply, visit: Visit) -> None:
         """Pass an answer on, each part as it comes. A replica that breaks off half-way is shown, not hidden."""
-        headers = asgi.end_to_end(answer.raw_headers, without=frozenset((b"server", b"date")))
-        visit.begins(answer.status, answer.content_type.encode())
-        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        content_type = answer.header(b"content-type")
+        visit.begins(answer.status, content_type)
+        is_stream = content_type.startswith(_EVENTS)
+        if reply.waits and not is_stream:
+            await _as_event(answer, reply, visit)
+            return
+        if not reply.waits:
+            await reply.begin(answer.status, asgi.end_to_end(answer.headers, dropped=_NOT_ANSWERED))
         try:
-            async for chunk in answer.content.iter_any():
-                visit.passes(chunk)
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        except aiohttp.ClientError as err:
-            outcome.failed = True
+            while part := await answer.part():
+                visit.passes(part)
+                await reply.part(part)
+        except UpstreamError as err:
+            reply.failed = True
             self._metrics.replica_failures.labels("broke_off_midway").inc()
-            if answer.content_type == "text/event-stream":  # in band, where clients of event streams look for errors
-                event = asgi.error_body(
-                    "bad_gateway", f"the replica broke off in the middle of its answer: {_cause(err)}"
-                )
-                await send({"type": "http.response.body", "body": asgi.event(event), "more_body": True})
+            if is_stream:  # in band, where clients of event streams look for errors
+                message = f"the replica broke off in the middle of its answer: {err}"
+                await reply.part(asgi.event(asgi.error_body("bad_gateway", message)))
             raise
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await reply.end()
 
-    def _note_failure(self, route: Route, upstream: Upstream, err: ReplicaFailed) -> None:
+    def _note_failure(self, route: Route, upstream: Upstream, err: UpstreamError) -> None:
         self._balancer.failed(upstream)
         self._metrics.replica_failures.labels(err.reason).inc()
         self._log.warning("a replica failed", deployment_id=route.deployment_id, replica=upstream.replica,
                           reason=err.reason, error=str(err))  # fmt: skip
 
-    def _pin(self, fingerprint: str) -> aiohttp.Fingerprint:
-        """The same object for the same certificate: connections are reused only among equal pins."""
-        pin = self._pins.get(fingerprint)
-        if pin is None:
-            if len(self._pins) > 10_000:  # deployments long gone
-                self._pins.clear()
-            pin = self._pins[fingerprint] = aiohttp.Fingerprint(bytes.fromhex(fingerprint))
-        return pin
+
+async def _asked(call: Call, scope: Scope, request_id: str, body: bytes | bytearray) -> Asked:
+    query, method = scope["query_string"], scope["method"]
+    path = call.worker_path.encode() + (b"?" + query if query else b"")
+    lines = [b"%b: %b\r\n" % pair for pair in asgi.end_to_end(scope["headers"], dropped=_NOT_PASSED_ON)]
+    lines.append(b"x-request-id: %b\r\n" % request_id.encode())
+    own_model = None
+    if method == "POST":
+        content_type = asgi.header(scope, b"content-type")
+        if content_type is None or content_type.split(b";")[0].strip().lower() == _FORM:
+            content_type = b"application/json"  # what curl -d sends is JSON here; workers check the header
+        lines.append(b"content-type: %b\r\ncontent-length: %d\r\n" % (content_type, len(body)))
+        own_model = await own_models.asked_for(body)
+    return Asked(call, b"%b %b HTTP/1.1" % (method.encode(), path), b"".join(lines), body, own_model)
 
 
-def _upstream_headers(scope: Scope, request_id: str) -> Headers:
-    content_type = asgi.header(scope, b"content-type")
-    if content_type is None or content_type.split(b";")[0].strip().lower() == _FORM:
-        content_type = b"application/json"  # what curl -d sends is JSON here; workers check the header
-    own = [(b"x-request-id", request_id.encode())]
-    if scope["method"] == "POST":
-        own.append((b"content-type", content_type))
-    return asgi.end_to_end(scope["headers"], without=_NOT_PASSED_ON) + own
+async def _wants_stream(body: bytes | bytearray) -> bool:
+    if b"stream" not in body:
+        return False
+    if len(body) < _LONG_BODY_BYTES:
+        return json_members.members(body, ("stream",)).get("stream") is True
+    return (await asyncio.to_thread(json_members.members, body, ("stream",))).get("stream") is True
 
 
-def _cause(err: BaseException) -> str:
-    return str(err.__cause__ or err) or type(err).__name__
-
-
-def _socket_that_notices_dead_peers(address: aiohttp.AddrInfoType) -> socket.socket:
-    """A TCP socket with keep-alive probes: a machine that lost power ends its requests after 30 s, not never."""
-    family, kind, protocol, _, _ = address
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000)):
-        if hasattr(socket, option):
-            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-    return made
+async def _as_event(answer: Answer, reply: Reply, visit: Visit) -> None:
+    """A whole answer, mostly a refusal, to a client that was given a stream while it waited."""
+    whole = bytearray()
+    while (part := await answer.part()) and len(whole) < _MOST_ERROR_BYTES:
+        visit.passes(part)
+        whole += part
+    kind = b"event: error\n" if answer.status >= 400 else b""
+    lines = b"".join(b"data: %b\n" % line for line in bytes(whole).splitlines() or [b""])
+    await reply.part(kind + lines + b"\n")
+    await reply.end()

@@ -61,7 +61,7 @@ class JobFront:
         if route.admit is not None:
             route.admit(request)
         try:
-            request = replace(request, body=await asgi.read_body(scope, receive, route.limit_bytes))
+            request = replace(request, body=bytes(await asgi.read_body(scope, receive, route.limit_bytes)))
         except TooLarge as err:
             raise TooLarge(route.too_large or err.message) from err
         try:

@@ -32,6 +32,15 @@ class GatewayMetrics:
             "stackyard_gateway_clients_gone", "Clients that left before their answer ended", registry=registry
         )
 
+        self._answered: dict[tuple[str, int], Counter] = {}
+
+    def answered(self, kind: str, status: int) -> None:
+        """Count an answer; looking the labels up costs several times what counting does."""
+        child = self._answered.get((kind, status))
+        if child is None:
+            child = self._answered[kind, status] = self.requests.labels(kind, str(status))
+        child.inc()
+
     def gauge(self, name: str, description: str, value: Callable[[], float]) -> None:
         """Export a number that is read when Prometheus asks."""
         Gauge(f"stackyard_gateway_{name}", description, registry=self._registry).set_function(value)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum
 
 from engine.identity.grants import KeyPowers, lacks
 from engine.model.access import Permission, Principal
 from engine.model.deployment import Phase
 from engine.model.errors import Conflict, InsufficientCredit, NotFound, StackyardError, Unauthenticated, Unavailable
+from engine.model.tiers import Tier
 
 SERVING = frozenset({Phase.ACTIVE, Phase.SCALING, Phase.DEGRADED})
 """Phases in which ready replicas are called."""
+
+_LEAVING = frozenset({Phase.TEARDOWN, Phase.INACTIVE})
 
 RETRY_AFTER_SECONDS = 2
 """What a client is told to wait when no replica is ready: about one health check."""
@@ -31,12 +35,23 @@ class KeyEntry:
     expires_at: datetime | None
 
 
+class Outlook(Enum):
+    """What a request to a deployment meets."""
+
+    SERVES = "serves"  # a replica is ready
+    SLEEPS = "sleeps"  # nothing runs until somebody wakes it
+    WAKES = "wakes"  # it was woken, and no replica is ready yet
+    PAUSES = "pauses"  # it serves, but no replica is ready at this moment
+    REFUSES = "refuses"  # `not_serving` says why
+
+
 @dataclass(frozen=True)
 class Upstream:
-    """One ready replica: its name in messages and the base URL of its agent."""
+    """One ready replica: its name in messages, the base URL of its agent, and the own weights it serves by name."""
 
     replica: str
     endpoint: str
+    models: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,12 @@ class Route:
         phase: place in the life cycle; `teardown` from the moment a delete was accepted.
         suspended_reason: why it runs nothing for now; "" while it is not suspended.
         token: what its agents demand; fingerprint: SHA-256 of their certificate, hexadecimal.
+        tier: of its organisation: how many may wait.
+        asleep_since: scaled to zero since then; None: it does not sleep.
+        was_woken: it slept before, so that what starts now are replicas for somebody who waits.
+        concurrency_limit: requests at replicas at the same time; None: any number.
+        own_model: the organisation's weights that are all it serves (`byom:NAME`); "": a model of the catalog.
+        outlook: follows from the others.
     """
 
     deployment_id: str
@@ -57,6 +78,21 @@ class Route:
     fingerprint: str
     token: str = field(repr=False)
     suspended_reason: str = ""
+    tier: Tier = Tier.BASIC
+    asleep_since: datetime | None = None
+    was_woken: bool = False
+    concurrency_limit: int | None = None
+    own_model: str = ""
+    outlook: Outlook = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "outlook", _outlook(self))
+
+    def serving(self, model: str) -> tuple[Upstream, ...]:
+        """The replicas that serve own weights of this name."""
+        if self.own_model == f"byom:{model}":
+            return self.upstreams
+        return tuple(upstream for upstream in self.upstreams if model in upstream.models)
 
 
 class RouteTable:
@@ -67,12 +103,25 @@ class RouteTable:
         self._hash_of: dict[str, str] = {}
         self._routes: dict[str, Route] = {}
         self._used: dict[str, datetime] = {}
+        self._changed: set[str] = set()
+        self._listener: Callable[[Collection[str]], None] = lambda _: None
+
+    def listen(self, listener: Callable[[Collection[str]], None]) -> None:
+        """Call this with the ids of deployments whose routes changed, at every `announce`."""
+        self._listener = listener
+
+    def announce(self) -> None:
+        """Tell the listener what changed since the last time; in the event loop, which the changes are not made in."""
+        if self._changed:
+            changed, self._changed = self._changed, set()
+            self._listener(changed)
 
     def replace(self, keys: Mapping[str, KeyEntry], routes: Iterable[Route]) -> None:
         """Forget everything and know this."""
         self._hash_of = {entry.key_id: key_hash for key_hash, entry in keys.items()}
         self._keys = dict(keys)
-        self._routes = {route.deployment_id: route for route in routes}
+        before, self._routes = self._routes, {route.deployment_id: route for route in routes}
+        self._changed |= {*before, *self._routes}
 
     def put_key(self, key_hash: str, entry: KeyEntry) -> None:
         self._hash_of[entry.key_id] = key_hash
@@ -84,9 +133,11 @@ class RouteTable:
 
     def put_route(self, route: Route) -> None:
         self._routes[route.deployment_id] = route
+        self._changed.add(route.deployment_id)
 
     def drop_route(self, deployment_id: str) -> None:
         self._routes.pop(deployment_id, None)
+        self._changed.add(deployment_id)
 
     def route(self, deployment_id: str) -> Route | None:
         return self._routes.get(deployment_id)
@@ -126,37 +177,50 @@ class RouteTable:
         raise NotFound(f"no organisation {org_id}")
 
     def admit(self, principal: Principal, deployment_id: str) -> Route:
-        """The route of a deployment that this caller may call and that can answer now.
+        """The route of a deployment that this caller may call and that can answer, now or after a while.
 
         Raises:
             NoRoute: no such deployment here, or it belongs to another tenant.
             Forbidden: the caller may not call models, or is scoped and was not granted this deployment.
             Conflict: it is in a phase that does not serve; `status` names it.
-            Unavailable: it serves, but no replica is ready at this moment.
+            InsufficientCredit: it is suspended.
         """
         route = self._routes.get(deployment_id)
         if route is None or route.org_id != principal.org_id:
             raise NoRoute(f"no deployment {deployment_id}")
         if not principal.may(Permission.DEPLOYMENT_INVOKE, deployment_id):
             raise lacks(principal, Permission.DEPLOYMENT_INVOKE, deployment_id)
-        if refusal := not_serving(route):
+        if route.outlook is Outlook.REFUSES and (refusal := not_serving(route)):
             raise refusal
         return route
+
+
+def _outlook(route: Route) -> Outlook:
+    if route.suspended_reason or route.phase in _LEAVING:
+        return Outlook.REFUSES
+    if route.asleep_since is not None:
+        return Outlook.SLEEPS
+    wakes = route.phase is Phase.ASLEEP or (route.was_woken and route.phase is Phase.PROVISIONING)
+    if route.upstreams and (wakes or route.phase in SERVING):
+        return Outlook.SERVES
+    if wakes or (route.was_woken and route.phase is Phase.SCALING):
+        return Outlook.WAKES
+    return Outlook.PAUSES if route.phase in SERVING else Outlook.REFUSES
 
 
 def not_serving(route: Route) -> StackyardError | None:
     """Why a deployment cannot answer now; None when it can."""
     if route.suspended_reason:
         return InsufficientCredit(f"deployment {route.deployment_id} is suspended: {route.suspended_reason}")
+    if route.outlook is Outlook.SERVES:
+        return None
     if route.phase not in SERVING:
         reason = f": {route.reason}" if route.reason else ""
         return Conflict(
             f"deployment {route.deployment_id} is {route.phase.value}{reason}; it answers when it is active",
             status=route.phase.value,
         )
-    if not route.upstreams:
-        return Unavailable(
-            f"no replica of deployment {route.deployment_id} is ready at this moment; try again in a few seconds",
-            status=route.phase.value, retry_after_seconds=RETRY_AFTER_SECONDS,
-        )  # fmt: skip
-    return None
+    return Unavailable(
+        f"no replica of deployment {route.deployment_id} is ready at this moment; try again in a few seconds",
+        status=route.phase.value, retry_after_seconds=RETRY_AFTER_SECONDS,
+    )  # fmt: skip

@@ -16,8 +16,10 @@ from engine.gateway.front_door import FrontDoor
 from engine.gateway.inference import Inference
 from engine.gateway.job_front import JobFront
 from engine.gateway.metrics import GatewayMetrics
+from engine.gateway.own_models import OwnModels
 from engine.gateway.routes import RouteTable
 from engine.gateway.traffic import Traffic
+from engine.gateway.waking import Waker
 from engine.identity.keys import KeyHasher
 from engine.jobs.processes import process_name
 from engine.jobs.service import JobOptions, JobService
@@ -36,7 +38,8 @@ def build(database: Database, secret: bytes) -> FrontDoor:
     sealer = Sealer(secret)
     feed = RouteFeed(database, table, sealer, clock)
     traffic = Traffic(database, clock, process_name())
-    inference = Inference(table, feed.fresh, hasher, clock, metrics, traffic, max_body_bytes=_BODY_BYTES)
+    waker, models = Waker(database, clock, feed.fresh), OwnModels(database)
+    inference = Inference(table, feed.fresh, hasher, clock, metrics, traffic, waker, models, max_body_bytes=_BODY_BYTES)
     proxy = ApiProxy(Path("no-api.sock"), max_body_bytes=_BODY_BYTES)
     service = JobService(database, sealer, clock, ids.new_id, process_name(), JobOptions(tell=Teller(sealer)))
     front = JobFront(service, table, hasher, clock, feed.fresh, proxy.infrastructure_caller)

@@ -61,6 +61,11 @@ def personal(session: Session) -> dict[str, str]:
     return {row.id: row.personal_for for row in rows if row.personal_for}
 
 
+def tiers(session: Session) -> dict[str, str]:
+    """Organisation → its tier, of all."""
+    return dict(session.exec(select(OrgRow.id, OrgRow.tier)).all())
+
+
 def first(session: Session) -> OrgRow | None:
     """The oldest tenant: the one an operator's commands mean when they name none."""
     return session.exec(select(OrgRow).order_by(col(OrgRow.created_at), col(OrgRow.id)).limit(1)).first()

@@ -16,8 +16,11 @@ from engine.gateway.feed import RouteFeed
 from engine.gateway.front_door import FrontDoor
 from engine.gateway.inference import Inference
 from engine.gateway.metrics import GatewayMetrics
+from engine.gateway.own_models import OwnModels
 from engine.gateway.routes import RouteTable
 from engine.gateway.traffic import Traffic
+from engine.gateway.waiting import Patience
+from engine.gateway.waking import Waker
 from engine.identity.keys import KeyHasher
 from engine.identity.worker_identity import new_worker_identity
 from engine.model import ids
@@ -31,6 +34,7 @@ from tests.fakes.fake_worker import FakeWorker
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 LIMIT = 1024 * 1024
+WAKE_SECONDS = 30.0
 
 
 def run_server(app: Any, **options: Any) -> tuple[uvicorn.Server, threading.Thread]:
@@ -133,7 +137,9 @@ def yard(new_sqlite_url: Callable[[], str], tmp_path: Path, new_worker: Callable
         )
         feed = RouteFeed(database, table, sealer, clock)
         traffic = Traffic(database, clock, "gateway:test")
-        inference = Inference(table, feed.fresh, hasher, clock, metrics, traffic, max_body_bytes=LIMIT)
+        waker, patience = Waker(database, clock, feed.fresh), Patience(WAKE_SECONDS, 0.2, 0.05)
+        inference = Inference(table, feed.fresh, hasher, clock, metrics, traffic, waker, OwnModels(database),
+                              max_body_bytes=LIMIT, patience=patience)  # fmt: skip
         proxy = ApiProxy(tmp_path / "api.sock", max_body_bytes=LIMIT)
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         config = {"loop": "uvloop", "http": "httptools", "lifespan": "on", "access_log": False, "proxy_headers": False}

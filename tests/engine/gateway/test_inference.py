@@ -135,7 +135,7 @@ def test_deployment_that_just_became_active_is_never_refused(yard: Any, new_work
     assert post(yard, dep).status_code == 200
 
 
-@pytest.mark.parametrize("phase", ["provisioning", "teardown", "failed", "asleep"])
+@pytest.mark.parametrize("phase", ["provisioning", "teardown", "failed"])
 def test_not_serving_is_a_409_with_the_status(yard: Any, new_worker: Any, phase: str) -> None:
     worker = new_worker()
     answer = post(yard, yard.add_deployment(worker, phase=phase))

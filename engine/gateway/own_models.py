@@ -1,0 +1,66 @@
+"""What is known of organisations' own weights on a deployment: read only when no ready replica serves a name."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from engine.gateway.json_members import members
+from engine.gateway.routes import Route
+from engine.model.byom import PREFIX
+from engine.model.errors import StackyardError, Unavailable
+from engine.store import byom
+from engine.store.database import Database
+
+DISTRIBUTING_SECONDS = 5
+_LONG_BYTES = 64 * 1024
+_log = structlog.get_logger("gateway.own_models")
+
+
+class NoSuchModel(StackyardError):
+    """The deployment has no such model; answered in OpenAI's shape, which its clients know."""
+
+    code = "model_not_found"
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "error": {"message": self.message, "type": "invalid_request_error", "param": "model", "code": self.code}
+        }
+
+
+async def asked_for(body: bytes | bytearray) -> str | None:
+    """The name behind `byom:` in a request's `model`; None: it asks for another model, or says none."""
+    if PREFIX.encode() not in body and b"\\u00" not in body:  # the second: written with escapes
+        return None
+    found = members(body, ("model",)) if len(body) < _LONG_BYTES else await asyncio.to_thread(members, body, ("model",))
+    model = found.get("model")
+    return model.removeprefix(PREFIX) if isinstance(model, str) and model.startswith(PREFIX) else None
+
+
+class OwnModels:
+    """Looks names up in the store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def why_not(self, route: Route, name: str) -> StackyardError:
+        """Why no ready replica of the deployment serves a name: not yet, or never."""
+        try:
+            phase = await asyncio.to_thread(self._phase, route, name)
+        except SQLAlchemyError as err:
+            _log.warning("own weights cannot be looked up", error=str(err.__cause__ or err))
+            phase = "not known at this moment"
+        if phase is not None:
+            return Unavailable(
+                f"no ready replica of deployment {route.deployment_id} serves {PREFIX}{name} yet (it is {phase}); try "
+                "again in a few seconds", phase=phase, retry_after_seconds=DISTRIBUTING_SECONDS,
+            )  # fmt: skip
+        return NoSuchModel(f"The model `{PREFIX}{name}` does not exist on deployment {route.deployment_id}.")
+
+    def _phase(self, route: Route, name: str) -> str | None:
+        with self._database.read() as session:
+            row = byom.holding(session, route.deployment_id, name)
+            return row.phase if row is not None else None

@@ -1,0 +1,79 @@
+"""Wakes a sleeping deployment when somebody asks for it: once a burst, and only where there is money for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from engine.billing import spend
+from engine.gateway.routes import Route
+from engine.model.clock import Clock
+from engine.model.errors import BudgetExceeded, InsufficientCredit, NotFound, StackyardError
+from engine.model.ledger import Scopes
+from engine.store import deployments
+from engine.store.database import Database
+
+AGAIN_SECONDS = 1.0
+"""After a store that did not answer, or a refusal for want of money, before the next request may try."""
+
+
+class Waker:
+    """Makes deployments wake.
+
+    Attributes:
+        refused: called with what speaks against it; everybody who waits should hear it.
+    """
+
+    def __init__(self, database: Database, clock: Clock, fresh: Callable[[], Awaitable[None]]) -> None:
+        self._database = database
+        self._clock = clock
+        self._fresh = fresh
+        self._asked: dict[str, datetime | None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._log = structlog.get_logger("gateway.waking")
+        self.refused: Callable[[str, StackyardError], None] = lambda *_: None
+
+    def wake(self, route: Route) -> None:
+        """Wake it, unless that was asked for since it fell asleep. Returns at once."""
+        if self._asked.get(route.deployment_id) == route.asleep_since:
+            return
+        self._asked[route.deployment_id] = route.asleep_since
+        task = asyncio.get_running_loop().create_task(self._try(route))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Let what was begun end."""
+        if self._tasks:
+            await asyncio.wait([*self._tasks], timeout=AGAIN_SECONDS)
+        for task in [*self._tasks]:
+            task.cancel()
+
+    async def _try(self, route: Route) -> None:
+        try:
+            await asyncio.to_thread(self._wake, route)
+        except (InsufficientCredit, BudgetExceeded, NotFound) as err:
+            self.refused(route.deployment_id, err)
+            self._asked.pop(route.deployment_id, None)
+        except SQLAlchemyError as err:
+            self._log.warning("a deployment is not woken yet", deployment_id=route.deployment_id,
+                              error=str(err.__cause__ or err))  # fmt: skip
+            await self._clock.sleep(AGAIN_SECONDS)
+            self._asked.pop(route.deployment_id, None)
+            self.wake(route)
+        else:
+            await self._fresh()
+
+    def _wake(self, route: Route) -> None:
+        now = self._clock.now()
+        with self._database.write() as session:
+            row = deployments.get(session, route.deployment_id)
+            if row is None or row.asleep_since is None:
+                return
+            scopes = Scopes(row.org_id, row.created_by, row.created_with, row.id)
+            spend.require_funds(session, row.org_id, scopes=scopes, now=now)
+            deployments.wake(session, route.deployment_id, now)
