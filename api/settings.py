@@ -88,6 +88,12 @@ class Settings(BaseSettings):
     autoscale_period_seconds: float = Field(
         30.0, gt=0, le=60, description="how often every deployment's load is checked; three checks in a row scale it"
     )
+    drain_seconds: float = Field(
+        300.0, ge=0, description="how long a replica that is to go may finish the requests it has"
+    )
+    replace_after_seconds: float = Field(
+        120.0, gt=0, description="a replica that does not answer for so long gets a successor"
+    )
     autoscale_cooldown_seconds: float = Field(
         60.0, ge=0, description="no replica is added for so long after the last change is ready"
     )

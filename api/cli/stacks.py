@@ -200,14 +200,13 @@ def _request(yard: _Yard, deployment_id: str) -> StackRequest:
         raise NotFound(
             f"no deployment {deployment_id}: `stackyard stacks ls` and `stackyard deployments list` show them"
         )
-    spec = deployments.spec_of(row)
     workload = Workload(
         deployment_id=row.id,
         org_id=row.org_id,
-        spec=spec,
+        spec=deployments.running_spec_of(row),
         generation=row.generation,
-        replicas=spec.replicas,
-        revision=row.revision,
+        machines=deployments.machines_of(row),
+        placement_revision=row.placement_revision,
         installation_id=installation.id,
         identity=WorkerIdentity(
             token=yard.sealer.open(row.worker_token_sealed),

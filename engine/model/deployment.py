@@ -26,7 +26,7 @@ class Phase(StrEnum):
 
 P = Phase
 TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
-    P.PROVISIONING: frozenset({P.ACTIVE, P.DEGRADED, P.FAILED, P.TEARDOWN}),
+    P.PROVISIONING: frozenset({P.ACTIVE, P.DEGRADED, P.ASLEEP, P.FAILED, P.TEARDOWN}),
     P.ACTIVE: frozenset({P.SCALING, P.DEGRADED, P.ASLEEP, P.FAILED, P.TEARDOWN}),
     P.SCALING: frozenset({P.ACTIVE, P.DEGRADED, P.ASLEEP, P.FAILED, P.TEARDOWN}),
     P.DEGRADED: frozenset({P.ACTIVE, P.SCALING, P.FAILED, P.TEARDOWN}),
@@ -46,6 +46,10 @@ def advance(current: Phase, to: Phase) -> Phase:
     if to is current or to in TRANSITIONS[current]:
         return to
     raise IllegalTransition(f"a deployment cannot go from {current} to {to}", current=current, to=to)
+
+
+REPLACING_FIELDS = ("model_id", "gpu_type", "region", "preset", "reserved_gib")
+"""Edits of these need other machines: they raise `revision`, which is part of machines' names."""
 
 
 class _Frozen(BaseModel):
@@ -102,6 +106,65 @@ class DeploymentSpec(_Frozen):
     reserved_gib: float = Field(0.0, ge=0)
     vllm_args: tuple[str, ...] = ()
     scaling: Scaling = Scaling()
+
+
+class Machine(_Frozen):
+    """One machine a deployment is to have: its stack declares exactly those of the row's list.
+
+    Attributes:
+        name: `r{revision}-{number}`; a number is given out once in a deployment's life.
+        revision: of the spec it was made for; the fields after it are that spec's.
+        decided_at: when it was decided on.
+        begun_at: when the operation that made it began: its billing starts there.
+        exists_since: when that operation ended; None: it is still to be made.
+        draining_since: since then it gets no new requests, and goes once it has none left.
+        replaces: the dead machine it was made for; "" where there is none.
+    """
+
+    name: str
+    revision: int
+    model_id: str
+    gpu_type: str
+    region: str
+    preset: str | None = None
+    reserved_gib: float = 0.0
+    decided_at: datetime
+    begun_at: datetime | None = None
+    exists_since: datetime | None = None
+    draining_since: datetime | None = None
+    replaces: str = ""
+
+    @property
+    def number(self) -> int:
+        """The number in its name."""
+        return int(self.name.rpartition("-")[2])
+
+    def suits(self, spec: DeploymentSpec) -> bool:
+        """Whether it was made for what the spec asks now."""
+        return all(getattr(self, name) == getattr(spec, name) for name in REPLACING_FIELDS)
+
+
+def new_machine(spec: DeploymentSpec, *, revision: int, number: int, now: datetime, replaces: str = "") -> Machine:
+    """A machine for the spec that is still to be made."""
+    made_for = {name: getattr(spec, name) for name in REPLACING_FIELDS}
+    return Machine(name=f"r{revision}-{number}", revision=revision, decided_at=now, replaces=replaces, **made_for)
+
+
+class MachineFailures(_Frozen):
+    """Machines that could not be had, or had to be replaced, in a row: what pauses between attempts follow from.
+
+    Attributes:
+        generation: of the spec they were for; an edit forgets them.
+        no_capacity: the cloud had none; otherwise they died.
+        until: nothing more is made before then.
+    """
+
+    generation: int
+    count: int
+    reason: str
+    no_capacity: bool
+    last_at: datetime
+    until: datetime
 
 
 class ReplicaPhase(StrEnum):

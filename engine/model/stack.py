@@ -60,6 +60,7 @@ class StackOutputs:
         ssh: how to log in, per replica; empty where there is no key.
         hourly_cost_usd: decimal text, for all replicas together.
         generation: generation of the spec this update realised.
+        placement_revision: of the list of machines it realised; 0 where the program declares no list.
     """
 
     endpoints: list[str] = field(default_factory=list)
@@ -67,6 +68,7 @@ class StackOutputs:
     ssh: list[str] = field(default_factory=list)
     hourly_cost_usd: str = "0"
     generation: int = 0
+    placement_revision: int = 0
 
     @classmethod
     def from_outputs(cls, outputs: dict[str, Any]) -> StackOutputs:
@@ -77,4 +79,5 @@ class StackOutputs:
             ssh=[str(s) for s in outputs.get("ssh", [])],
             hourly_cost_usd=str(outputs.get("hourly_cost_usd", "0")),
             generation=int(outputs.get("generation", 0)),
+            placement_revision=int(outputs.get("placement_revision", 0)),
         )

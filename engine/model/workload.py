@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from engine.model.deployment import DeploymentSpec
+from engine.model.deployment import DeploymentSpec, Machine
 from engine.model.handler import HandlerSpec, Worker
 from engine.model.hosts import DockerHost
 from engine.model.registries import ImagePull
@@ -36,8 +36,8 @@ class Workload:
     """One deployment as input of its stack.
 
     Attributes:
-        replicas: how many to run now (0 while asleep); `spec.replicas` is what the user asked.
-        revision: raised when workers must be replaced (another model, GPU or preset); part of replica names.
+        machines: exactly those that are to exist, each with what it was made for.
+        placement_revision: of the machines; the stack's outputs say which one they realise.
         installation_id: marks every cloud resource as ours.
     """
 
@@ -45,8 +45,8 @@ class Workload:
     org_id: str
     spec: DeploymentSpec
     generation: int
-    replicas: int
-    revision: int
+    machines: tuple[Machine, ...]
+    placement_revision: int
     installation_id: str
     identity: WorkerIdentity
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from engine.deploy.providers.digitalocean.api import ApiError
@@ -21,6 +21,11 @@ class DigitalOceanCloud:
         """See `Inventory.resources`."""
         with _in_our_words():
             return await self._inventory.resources(installation_tag)
+
+    async def machine_states(self, installation_tag: str) -> Mapping[str, str]:
+        """See `Inventory.machine_states`."""
+        with _in_our_words():
+            return await self._inventory.machine_states(installation_tag)
 
     async def delete(self, resource: Resource) -> None:
         """See `Inventory.delete`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from engine.model.clock import Clock
@@ -41,6 +41,14 @@ class Inventory(Protocol):
         """
         ...
 
+    async def machine_states(self, installation_tag: str) -> Mapping[str, str]:
+        """The cloud's word for the state of every machine that carries the tag (`active`, `off`, …), by id.
+
+        Raises:
+            CloudError: the cloud did not answer.
+        """
+        ...
+
     async def delete(self, resource: Resource) -> None:
         """Delete one; no error when it is gone already."""
         ...
@@ -62,6 +70,10 @@ class SharedListings:
         if coming is None:
             coming = self._coming[installation_tag] = asyncio.create_task(self._list(installation_tag))
         return await asyncio.shield(coming)
+
+    async def machine_states(self, installation_tag: str) -> Mapping[str, str]:
+        """See `Inventory.machine_states`."""
+        return await self._inner.machine_states(installation_tag)
 
     async def delete(self, resource: Resource) -> None:
         """See `Inventory.delete`."""

@@ -11,13 +11,10 @@ from sqlalchemy import func, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, and_, col, or_, select
 
-from engine.model.deployment import DeploymentSpec, Phase, SlaTargets
+from engine.model.deployment import REPLACING_FIELDS, DeploymentSpec, Machine, Phase, SlaTargets
 from engine.model.errors import NotFound
 from engine.store import changes
 from engine.store.tables import DeploymentRow
-
-REPLACING_FIELDS = ("model_id", "gpu_type", "region", "preset", "reserved_gib")
-"""Edits of these need other machines: they raise `revision`, which is part of replica names."""
 
 
 def insert(session: Session, row: DeploymentRow) -> DeploymentRow:
@@ -312,7 +309,12 @@ def _visible(name: str, before: Any, after: Any) -> bool:
 
 
 def _without_measuring(replicas: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in r.items() if k not in ("checked_at", "failed_checks")} for r in replicas]
+    return [{k: v for k, v in r.items() if k not in ("checked_at", "failed_checks", "in_flight")} for r in replicas]
+
+
+def machines_of(row: DeploymentRow) -> tuple[Machine, ...]:
+    """The machines it is to have, as their type; [n], n ≥ 0."""
+    return tuple(Machine.model_validate(m) for m in row.machines)
 
 
 def sla_of(row: DeploymentRow) -> SlaTargets:

@@ -125,6 +125,11 @@ class DeploymentRow(SQLModel, table=True):
     conditions: list[dict[str, Any]] = json_column(list)
     deleted_at: datetime | None = time_column()
     # reconciling
+    machines: list[dict[str, Any]] = json_column(list)  # `model.deployment.Machine`s: what its stack declares
+    machines_made: int = 0  # numbers given out
+    placement_revision: int = 0  # of `machines`, raised where the stack has to follow
+    machine_failures: dict[str, Any] = json_column(dict)  # a `model.deployment.MachineFailures`; empty: none
+    told_phase: str = ""  # the last phase subscribers were told of
     failures: int = 0
     last_failure_at: datetime | None = time_column()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,12 +32,18 @@ class FakeCloud:
 
     things: dict[str, FakeResource] = field(default_factory=dict)
     unreachable: bool = False
+    off: set[str] = field(default_factory=set)
     listings: int = 0
 
     async def resources(self, installation_tag: str) -> Sequence[FakeResource]:
         self._answer()
         self.listings += 1
         return list(self.things.values())
+
+    async def machine_states(self, installation_tag: str) -> Mapping[str, str]:
+        self._answer()
+        machines = [t for t in self.things.values() if t.kind == "droplet" and installation_tag in t.tags]
+        return {t.id: "off" if t.id in self.off else "active" for t in machines}
 
     async def delete(self, resource: Resource) -> None:
         self._answer()
@@ -86,6 +92,8 @@ class FakeStacks:
         replicas = [{"id": held[n], "name": n, "address": "127.0.0.1"} for n in names]
         generation = int(request.config["generation"].value)
         outputs = {"replicas": replicas, "endpoints": [self.endpoint(r["id"]) for r in replicas]}
+        if "placement" in request.config:
+            outputs["placement_revision"] = int(request.config["placement"].value)
         return StackResult(outputs | {"generation": generation, "token": "secret"}, {"create": len(names)}, 0.1)
 
     def refresh(self, request: StackRequest, *, fence: Fence) -> StackResult:

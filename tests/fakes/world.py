@@ -7,38 +7,44 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 from engine.model.deployment import (
+    REPLACING_FIELDS,
     Condition,
     DeploymentSpec,
     Phase,
     Replica,
+    ReplicaPhase,
     UpdateKind,
     UpdateState,
     advance,
 )
+from engine.model.deployment import Machine as MachineRow
 from engine.model.stack import StackOutputs
 from engine.reconcilers.deployments.decide import decide
-from engine.reconcilers.deployments.health import Measurement, measured
+from engine.reconcilers.deployments.health import Measurement, drained, measured, undrained
 from engine.reconcilers.deployments.snapshot import (
     RESOURCES_PRESENT,
     Action,
     CloseUsage,
     DeleteLeftovers,
+    DrainReplicas,
     MarkDeleted,
     Observed,
     OpenUsage,
+    Outage,
     Policy,
     ProbeReplicas,
+    RecordMachines,
     RecordReplicas,
     SetConditions,
     SetPhase,
     Snapshot,
     StartUpdate,
+    UndrainReplicas,
     UpdateView,
     Usage,
     VerifyGone,
     Wait,
 )
-from engine.store.deployments import REPLACING_FIELDS
 from tests.fakes.clock import START
 
 SPEC = DeploymentSpec(name="chat", model_id="m", gpu_type="h100", region="nyc2")
@@ -51,6 +57,9 @@ class Machine:
     id: str
     name: str
     answers: bool = False
+    in_flight: int = 0
+    draining: bool = False
+    off: bool = False
 
 
 @dataclass
@@ -61,6 +70,9 @@ class World:
         failures: (code, message) of the next operations, in order; then they succeed.
         intervals: replica → billed (start, end) pairs; end None while open.
         started: kinds of operations in the order they were asked for.
+        watches: the cloud's listing is read at each look.
+        no_capacity: the cloud makes no new machine.
+        wanted: how many replicas were asked for from when on.
     """
 
     policy: Policy = field(default_factory=Policy)
@@ -73,6 +85,10 @@ class World:
     started: list[UpdateKind] = field(default_factory=list)
     phases: list[Phase] = field(default_factory=list)
     leftovers: int = 0
+    watches: bool = False
+    no_capacity: bool = False
+    wanted: list[tuple[datetime, int]] = field(default_factory=list)
+    removed: set[str] = field(default_factory=set)
     spec: DeploymentSpec = SPEC
     _ids: int = 0
     _suspended: int = 0
@@ -88,6 +104,7 @@ class World:
         )
         self._ended: list[UpdateView] = []
         self._next_sweep = self.now + timedelta(seconds=60)
+        self.wanted.append((self.now, self.spec.replicas))
 
     # What a user and the cloud do
 
@@ -105,6 +122,7 @@ class World:
             revision=s.revision + replaced,
             spec_changed_at=self.now if replaced or edited.replicas != s.spec.replicas else s.spec_changed_at,
         )
+        self.wanted.append((self.now, edited.replicas))
 
     def suspend(self, reason: str) -> None:
         """Let it run nothing; `resume` gives it its replicas back."""
@@ -121,23 +139,38 @@ class World:
         """Accept a DELETE."""
         if self.snapshot.delete_requested_at is None:
             self.snapshot = replace(self.snapshot, delete_requested_at=self.now)
+            self.wanted.append((self.now, 0))
 
     def vanish(self) -> None:
         """A machine disappears from the cloud."""
         if self.machines:
             del self.machines[min(self.machines)]
 
+    def switch_off(self) -> None:
+        """A machine is switched off by somebody."""
+        if self.machines:
+            machine = self.machines[min(self.machines)]
+            machine.off, machine.answers = True, False
+
+    def work(self, requests: int) -> None:
+        """Every machine that takes requests has so many."""
+        for machine in self.machines.values():
+            if requests == 0 or (machine.answers and not machine.draining):
+                machine.in_flight = requests
+
     def silence(self, answers: bool) -> None:
         """All machines stop (or begin) to answer."""
         for machine in self.machines.values():
-            machine.answers = answers
+            machine.answers = answers and not machine.off
 
     # What the system does
 
     def look(self) -> list[Action]:
         """One observe, decide, apply. Returns the actions."""
+        if self.watches:
+            self.snapshot = replace(self.snapshot, outages=self._outages())
         s = self.snapshot
-        ids = [f"{self._ids}-{n}" for n in range(2 + s.spec.replicas)]
+        ids = [f"{self._ids}-{n}" for n in range(2 + 2 * s.spec.replicas)]
         self._ids += 1
         actions = decide(s, now=self.now, new_ids=ids, policy=self.policy)
         for action in actions:
@@ -154,7 +187,7 @@ class World:
         if update.kind is not UpdateKind.DESTROY and self.snapshot.delete_requested_at is not None:
             self._end(update, ("cancelled", "the deployment is being deleted"))
         else:
-            self._end(update, self.failures.pop(0) if self.failures else None)
+            self._end(update, self.failures.pop(0) if self.failures else self._refusal(update))
 
     def sweep(self) -> None:
         """What the sweeper does for this deployment: ask for a refresh when a machine of the stack is gone."""
@@ -205,10 +238,20 @@ class World:
             case Observed(generation):
                 self.snapshot = replace(s, observed_generation=generation)
             case RecordReplicas(replicas):
+                self._check_service(replicas)
                 self.snapshot = replace(s, replicas=replicas)
+            case RecordMachines(machines, made, revision, failures):
+                self._check_removals(machines)
+                self.snapshot = replace(
+                    s, machines=machines, machines_made=made, placement_revision=revision, machine_failures=failures
+                )
             case ProbeReplicas(names):
                 self.snapshot = replace(s, replicas=tuple(self._probed(r, names) for r in s.replicas))
-            case OpenUsage(_, replica, started_at):
+            case DrainReplicas(names):
+                self.snapshot = replace(s, replicas=tuple(self._told(r, names, True) for r in s.replicas))
+            case UndrainReplicas(names):
+                self.snapshot = replace(s, replicas=tuple(self._told(r, names, False) for r in s.replicas))
+            case OpenUsage(_, replica, started_at, _gpu_type):
                 assert all(u.replica != replica for u in s.open_usage), "billed twice"
                 self.intervals.append((replica, started_at, None))
                 self.snapshot = replace(s, open_usage=(*s.open_usage, Usage(replica, started_at)))
@@ -242,10 +285,75 @@ class World:
     def _probed(self, replica: Replica, names: tuple[str, ...]) -> Replica:
         if replica.name not in names:
             return replica
-        machine = self.machines.get(replica.id)
-        healthy = machine is not None and machine.answers
-        answer = Measurement(healthy, "" if healthy else "does not answer")
+        answer = self._answer(replica)
         return measured(replica, answer, now=self.now, unhealthy_after=self.policy.unhealthy_after)
+
+    def _answer(self, replica: Replica) -> Measurement:
+        machine = self.machines.get(replica.id)
+        if machine is None or not machine.answers:
+            return Measurement(False, "does not answer")
+        return Measurement(True, in_flight=machine.in_flight)
+
+    def _told(self, replica: Replica, names: tuple[str, ...], draining: bool) -> Replica:
+        if replica.name not in names:
+            return replica
+        answer = self._answer(replica)
+        if answer.healthy:
+            self.machines[replica.id].draining = draining
+        if draining:
+            return drained(replica, answer, now=self.now)
+        return undrained(replica, answer, now=self.now, unhealthy_after=self.policy.unhealthy_after)
+
+    def _outages(self) -> dict[str, Outage]:
+        s, found = self.snapshot, {}
+        for name, id in {r.name: r.id for r in s.replicas}.items():
+            if id not in self.machines:
+                found[name] = Outage("its machine is gone", self.now, is_gone=True)
+            elif self.machines[id].off:
+                found[name] = Outage("its machine is switched off", self.now, is_gone=False)
+        return found
+
+    def _check_removals(self, machines: tuple[MachineRow, ...]) -> None:
+        """Nothing that works leaves the list before the drain limit; a DELETE does not come here."""
+        s, kept = self.snapshot, {m.name for m in machines}
+        for machine in s.machines:
+            replica = next((r for r in s.replicas if r.name == machine.name), None)
+            if machine.name in kept or replica is None or replica.phase is ReplicaPhase.BOOTING:
+                continue
+            real = self.machines.get(replica.id)
+            was_silent = replica.failed_checks >= self.policy.unhealthy_after or machine.name in s.outages
+            if real is None or not real.answers or real.in_flight == 0 or was_silent:
+                continue
+            since = machine.draining_since
+            assert since is not None and since + self.policy.drain_limit <= self.now, f"{machine.name} has work"
+
+    def _check_service(self, replicas: tuple[Replica, ...]) -> None:
+        """No replica that serves is taken out of service while fewer than wanted would be left."""
+        s, after = self.snapshot, {r.name: r.phase for r in replicas}
+        if s.delete_requested_at is not None:
+            return
+        ready = sum(phase is ReplicaPhase.READY for phase in after.values())
+        for replica in s.replicas:
+            works = replica.phase is ReplicaPhase.READY and replica.id in self.machines
+            if works and replica.name not in s.outages and after.get(replica.name) is not ReplicaPhase.READY:
+                assert ready >= s.spec.replicas, f"{replica.name} is taken away although it is needed"
+
+    def overbilled(self) -> list[str]:
+        """Moments at which more was billed than wanted; [] when all is well."""
+        moments = sorted({b for _, b, _ in self.intervals})
+        found = []
+        for moment in moments:
+            billed = sum(b <= moment and (e is None or moment < e) for _, b, e in self.intervals)
+            wanted = max([n for at, n in self.wanted if at <= moment][-1:] or [0])
+            if billed > wanted:
+                found.append(f"{billed} of {wanted} are billed at {moment}")
+        return found
+
+    def _refusal(self, update: UpdateView) -> tuple[str, str] | None:
+        new = [m.name for m in self.snapshot.machines if m.name not in self.state]
+        if not self.no_capacity or update.kind is not UpdateKind.UP or not new:
+            return None
+        return "stack_operation_failed", f"digitalocean:index:Droplet ({new[0]}): no capacity in nyc2"
 
     def _end(self, update: UpdateView, failure: tuple[str, str] | None) -> None:
         if failure is not None:
@@ -278,18 +386,23 @@ class World:
 
     def _up(self) -> StackOutputs:
         """`state` is the stack's checkpoint: name → machine id. What it holds is believed to exist."""
-        wanted = self.snapshot.desired_names
+        wanted = [m.name for m in self.snapshot.machines]
         for name in list(self.state):
             if name not in wanted:
+                self.removed.add(name)
                 self.machines.pop(self.state.pop(name), None)
         for name in wanted:
             if name not in self.state:
                 self._ids += 1
                 self.state[name] = str(self._ids)
+                assert name not in self.removed, f"the name {name} is given out twice"
                 self.machines[str(self._ids)] = Machine(str(self._ids), name)
         replicas = [{"id": self.state[n], "name": n, "address": "127.1.1.1"} for n in wanted]
         endpoints = [f"https://127.1.1.1:{r['id']}" for r in replicas]
-        return StackOutputs(endpoints=endpoints, replicas=replicas, generation=self.snapshot.generation)
+        return StackOutputs(
+            endpoints=endpoints, replicas=replicas, generation=self.snapshot.generation,
+            placement_revision=self.snapshot.placement_revision,
+        )  # fmt: skip
 
     def _refresh(self) -> StackOutputs:
         self.state = {name: id for name, id in self.state.items() if id in self.machines}

@@ -3,16 +3,18 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pulumi
 import pytest
 from pulumi.runtime import mocks, stack
 
-from engine.model.deployment import DeploymentSpec
+from engine.model.deployment import DeploymentSpec, new_machine
 from engine.model.workload import WorkerIdentity, Workload
 from stacks.registry import run_program
 from stacks.spec import StackSettings, build_request, describe
+from tests.fakes.clock import START
 
 
 class Recorder(pulumi.runtime.Mocks):
@@ -32,7 +34,9 @@ class Recorder(pulumi.runtime.Mocks):
 def workload(replicas: int = 2, **spec: Any) -> Workload:
     asked = {"name": "prod", "model_id": "llama-3.3-70b-instruct", "gpu_type": "h100", "region": "nyc2"} | spec
     identity = WorkerIdentity("tok", "CERT", "KEY", "f" * 64)
-    return Workload("dep_abc", "org_1", DeploymentSpec(**asked), 3, replicas, 1, "inst1", identity)
+    wanted = DeploymentSpec(**asked)
+    machines = tuple(new_machine(wanted, revision=1, number=n, now=START) for n in range(replicas))
+    return Workload("dep_abc", "org_1", wanted, 3, machines, 7, "inst1", identity)
 
 
 @pytest.fixture
@@ -70,6 +74,15 @@ def test_each_replica_is_a_tagged_droplet_behind_one_firewall(recorder: Recorder
     assert [r["portRange"] for r in firewall["inboundRules"]] == ["8443"]
 
 
+def test_each_machine_is_what_it_was_made_for_not_what_the_spec_says_now(recorder: Recorder) -> None:
+    work = workload(replicas=1)
+    other = work.spec.model_copy(update={"gpu_type": "mi300x", "region": "atl1"})
+    machines = (*work.machines, new_machine(other, revision=2, number=1, now=START))
+    run(recorder, replace(work, spec=other, machines=machines))
+    made = {d["name"]: (d["size"], d["region"]) for d in recorder.resources["Droplet"]}
+    assert made == {"dep-abc-r1-0": ("gpu-h100x1-80gb", "nyc2"), "dep-abc-r2-1": ("gpu-mi300x1-192gb", "atl1")}
+
+
 def test_no_replicas_leave_no_machine(recorder: Recorder) -> None:
     run(recorder, workload(replicas=0))
     assert "Droplet" not in recorder.resources
@@ -86,4 +99,4 @@ def test_configuration_hides_secrets() -> None:
     shown = json.dumps(describe(request.config))
     assert "KEY" not in shown and "tok" not in shown.replace("workerToken", "").replace("Token", "")
     assert "hf_x" not in shown
-    assert request.config["stackyard:replicas"].value == "2"
+    assert [m["name"] for m in json.loads(request.config["stackyard:machines"].value)] == ["r1-0", "r1-1"]

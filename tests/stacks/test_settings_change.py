@@ -14,12 +14,13 @@ from engine.deploy.providers.digitalocean import DigitalOceanProvider, HttpClien
 from engine.deploy.secrets import new_salt
 from engine.model.budget import Unlimited
 from engine.model.clock import SystemClock
-from engine.model.deployment import DeploymentSpec
+from engine.model.deployment import DeploymentSpec, new_machine
 from engine.model.fence import NoFence
 from engine.model.workload import WorkerIdentity, Workload
 from engine.proof.installation import Installation
 from stacks import agent_archive
 from stacks.spec import StackSettings, build_request
+from tests.fakes.clock import START
 
 
 class Providers:
@@ -70,7 +71,8 @@ def test_new_keys_firewall_and_agent_leave_machines_alone(
     driver: StackDriver, cloud_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = DeploymentSpec(name="prod", model_id="llama-3.1-8b-instruct", gpu_type="h100", region="nyc2")
-    work = Workload("dep_a", "org_1", spec, 1, 1, 1, "inst", WorkerIdentity("t", "C", "K", "f" * 64))
+    machines = (new_machine(spec, revision=1, number=0, now=START),)
+    work = Workload("dep_a", "org_1", spec, 1, machines, 1, "inst", WorkerIdentity("t", "C", "K", "f" * 64))
     before = StackSettings(digitalocean_api_endpoint=cloud_url)
     created = driver.up(build_request(work, before), fence=NoFence())
     assert created.resource_changes == {"create": 5}

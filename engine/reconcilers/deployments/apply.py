@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -12,11 +12,12 @@ from typing import Any, Protocol, assert_never
 from sqlmodel import Session
 
 from engine.model.clock import Clock
-from engine.model.deployment import Condition, Phase, Replica, UpdateKind, UpdateState, advance
+from engine.model.deployment import Condition, Phase, Replica, ReplicaPhase, UpdateKind, UpdateState, advance
 from engine.model.errors import CloudError, StaleLease
 from engine.model.fence import Fence
 from engine.model.stack import owner_tag, stack_name
-from engine.reconcilers.deployments.health import measured
+from engine.reconcilers.deployments.health import drained, measured, undrained
+from engine.reconcilers.deployments.news import news, told_phase
 from engine.reconcilers.deployments.observe import Observation
 from engine.reconcilers.deployments.probe import Credentials, HealthProbe
 from engine.reconcilers.deployments.snapshot import (
@@ -24,15 +25,18 @@ from engine.reconcilers.deployments.snapshot import (
     Action,
     CloseUsage,
     DeleteLeftovers,
+    DrainReplicas,
     MarkDeleted,
     Observed,
     OpenUsage,
     Policy,
     ProbeReplicas,
+    RecordMachines,
     RecordReplicas,
     SetConditions,
     SetPhase,
     StartUpdate,
+    UndrainReplicas,
     VerifyGone,
     Wait,
 )
@@ -43,6 +47,7 @@ from engine.store.deployments import Recorded
 from engine.store.leases import Lease
 from engine.store.sealing import Sealer
 from engine.store.tables import DeploymentRow, UpdateRow, UsageIntervalRow
+from engine.webhooks.events import publish
 
 
 class LeaderFence(Fence, Protocol):
@@ -63,6 +68,9 @@ class Outcome:
 
     look_again: bool
     wait_until: datetime | None = None
+
+
+_Asking = Callable[[Replica, Credentials], Awaitable[Replica]]
 
 
 @dataclass
@@ -123,8 +131,14 @@ class Applier:
                 record.values["observed_generation"] = generation
             case RecordReplicas(replicas):
                 record.replicas = replicas
+            case RecordMachines():
+                record.values |= _machine_columns(action)
             case ProbeReplicas(names):
-                record.replicas = await self._probe(row, record.replicas, frozenset(names))
+                record.replicas = await self._ask(row, record.replicas, names, self._measure)
+            case DrainReplicas(names):
+                record.replicas = await self._ask(row, record.replicas, names, self._drain)
+            case UndrainReplicas(names):
+                record.replicas = await self._ask(row, record.replicas, names, self._undrain)
             case OpenUsage():
                 record.opened.append(action)
             case CloseUsage():
@@ -160,11 +174,14 @@ class Applier:
             "failures": observation.snapshot.failures,
             "last_failure_at": last.finished_at if last and last.state is UpdateState.FAILED else row.last_failure_at,
         }
+        if (told := told_phase(row.told_phase, record.phase)) != row.told_phase:
+            values["told_phase"] = told
         with self.database.write() as session:
             self._check_lease(session, now)
             recorded = deployments.record_status(session, row, values, now)
             if recorded is Recorded.STALE:
                 return recorded
+            self._tell(session, row, record, now)
             for closing in record.closed:
                 usage.close(session, row.id, closing.replica, closing.ended_at)
             for opening in record.opened:
@@ -173,6 +190,19 @@ class Applier:
                 _insert_update(session, row, record.update, now)
         return recorded
 
+    def _tell(self, session: Session, row: DeploymentRow, record: _Record, now: datetime) -> None:
+        """Publish what became of it, while the transaction holds the row: messages keep their order."""
+        found = news(row.told_phase, record.phase, reason=record.values.get("phase_reason", row.phase_reason))
+        if found is None:
+            return
+        spec = deployments.running_spec_of(row)
+        ready = sum(r.phase is ReplicaPhase.READY for r in record.replicas)
+        publish(
+            session, self.sealer, org_id=row.org_id, deployment_id=row.id, event=found.event,
+            data={**found.data, "replicas": spec.replicas, "ready_replicas": ready},
+            key=f"g{row.generation}:{record.phase.value}:{now.isoformat()}", now=now,
+        )  # fmt: skip
+
     def _check_lease(self, session: Session, now: datetime) -> None:
         """The fence answers from memory; what is written asks the database, in the transaction that writes."""
         lease = self.fence.lease
@@ -180,29 +210,37 @@ class Applier:
             raise StaleLease(f"the lease {lease.name} (token {lease.token}) ran out or was taken over")
 
     def _interval(self, row: DeploymentRow, opening: OpenUsage) -> UsageIntervalRow:
-        gpu_type = deployments.spec_of(row).gpu_type
         return UsageIntervalRow(
             id=opening.interval_id,
             org_id=row.org_id,
             deployment_id=row.id,
             replica=opening.replica,
-            gpu_type=gpu_type,
-            hourly_rate_usd=str(self.hourly_usd(gpu_type)),
+            gpu_type=opening.gpu_type,
+            hourly_rate_usd=str(self.hourly_usd(opening.gpu_type)),
             started_at=opening.started_at,
         )
 
-    async def _probe(
-        self, row: DeploymentRow, replicas: tuple[Replica, ...], names: frozenset[str]
+    async def _ask(
+        self, row: DeploymentRow, replicas: tuple[Replica, ...], names: Sequence[str], ask: _Asking
     ) -> tuple[Replica, ...]:
         credentials = Credentials(row.worker_fingerprint, self.sealer.open(row.worker_token_sealed))
 
-        async def check(replica: Replica) -> Replica:
-            if replica.name not in names:
-                return replica
-            answer = await self.probe.measure(replica.endpoint, credentials)
-            return measured(replica, answer, now=self.clock.now(), unhealthy_after=self.policy.unhealthy_after)
+        async def one(replica: Replica) -> Replica:
+            return await ask(replica, credentials) if replica.name in names else replica
 
-        return tuple(await asyncio.gather(*(check(r) for r in replicas)))
+        return tuple(await asyncio.gather(*(one(r) for r in replicas)))
+
+    async def _measure(self, replica: Replica, credentials: Credentials) -> Replica:
+        answer = await self.probe.measure(replica.endpoint, credentials)
+        return measured(replica, answer, now=self.clock.now(), unhealthy_after=self.policy.unhealthy_after)
+
+    async def _drain(self, replica: Replica, credentials: Credentials) -> Replica:
+        answer = await self.probe.drain(replica.endpoint, credentials, draining=True)
+        return drained(replica, answer, now=self.clock.now())
+
+    async def _undrain(self, replica: Replica, credentials: Credentials) -> Replica:
+        answer = await self.probe.drain(replica.endpoint, credentials, draining=False)
+        return undrained(replica, answer, now=self.clock.now(), unhealthy_after=self.policy.unhealthy_after)
 
     async def _verify_gone(self, deployment_id: str) -> Condition:
         asked_at = self.clock.now()
@@ -232,6 +270,17 @@ class Applier:
     async def _owned(self, deployment_id: str) -> list[Resource]:
         tag = owner_tag(deployment_id)
         return [r for r in await self.inventory.resources(self.installation_tag) if tag in r.tags]
+
+
+def _machine_columns(recorded: RecordMachines) -> dict[str, Any]:
+    """The row's columns, as JSON has them."""
+    failures = recorded.machine_failures
+    return {
+        "machines": [m.model_dump(mode="json") for m in recorded.machines],
+        "machines_made": recorded.machines_made,
+        "placement_revision": recorded.placement_revision,
+        "machine_failures": failures.model_dump(mode="json") if failures is not None else {},
+    }
 
 
 def _insert_update(session: Session, row: DeploymentRow, action: StartUpdate, now: datetime) -> None:

@@ -16,10 +16,17 @@ BOOT_SCHEDULE = (
 
 @dataclass(frozen=True)
 class Measurement:
-    """One answer to one health check; `reason` says what was wrong."""
+    """One answer of an agent; `reason` says what was wrong.
+
+    Attributes:
+        in_flight: requests it has; None: it does not say.
+        models: own weights it serves; None: it does not say.
+    """
 
     healthy: bool
     reason: str = ""
+    in_flight: int | None = None
+    models: tuple[str, ...] | None = None
 
 
 def measured(replica: Replica, answer: Measurement, *, now: datetime, unhealthy_after: int) -> Replica:
@@ -28,15 +35,7 @@ def measured(replica: Replica, answer: Measurement, *, now: datetime, unhealthy_
     A replica that was never ready stays `booting` however often it does not answer: its deadline is the boot timeout.
     """
     if answer.healthy:
-        return replica.model_copy(
-            update={
-                "phase": ReplicaPhase.READY,
-                "checked_at": now,
-                "unhealthy_since": None,
-                "failed_checks": 0,
-                "reason": "",
-            }
-        )
+        return _answered(replica, answer, now).model_copy(update={"phase": ReplicaPhase.READY})
     failed = replica.failed_checks + 1
     lost = replica.phase is ReplicaPhase.READY and failed >= unhealthy_after
     return replica.model_copy(
@@ -45,6 +44,43 @@ def measured(replica: Replica, answer: Measurement, *, now: datetime, unhealthy_
             "checked_at": now,
             "unhealthy_since": replica.unhealthy_since or now,
             "failed_checks": failed,
+            "reason": answer.reason,
+        }
+    )
+
+
+def drained(replica: Replica, answer: Measurement, *, now: datetime) -> Replica:
+    """The replica after its agent was told to drain: how much it has left, or one more silence."""
+    if answer.healthy:
+        return _answered(replica, answer, now)
+    return _silent(replica, answer, now)
+
+
+def undrained(replica: Replica, answer: Measurement, *, now: datetime, unhealthy_after: int) -> Replica:
+    """The replica after its agent was told to accept requests again: ready when it says yes."""
+    if answer.healthy:
+        return _answered(replica, answer, now).model_copy(update={"phase": ReplicaPhase.READY})
+    silent = _silent(replica, answer, now)
+    lost = silent.failed_checks >= unhealthy_after
+    return silent.model_copy(update={"phase": ReplicaPhase.UNHEALTHY}) if lost else silent
+
+
+def _answered(replica: Replica, answer: Measurement, now: datetime) -> Replica:
+    said = {
+        "in_flight": replica.in_flight if answer.in_flight is None else answer.in_flight,
+        "models": replica.models if answer.models is None else answer.models,
+    }
+    return replica.model_copy(
+        update=said | {"checked_at": now, "unhealthy_since": None, "failed_checks": 0, "reason": ""}
+    )
+
+
+def _silent(replica: Replica, answer: Measurement, now: datetime) -> Replica:
+    return replica.model_copy(
+        update={
+            "checked_at": now,
+            "unhealthy_since": replica.unhealthy_since or now,
+            "failed_checks": replica.failed_checks + 1,
             "reason": answer.reason,
         }
     )

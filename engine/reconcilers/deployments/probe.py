@@ -1,4 +1,4 @@
-"""Asks a replica's agent for its health over TLS, with the pinned certificate and the deployment's token."""
+"""Talks to a replica's agent over TLS, with the pinned certificate and the deployment's token: health, draining."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ TIMEOUT_SECONDS = 3.0
 """An agent answers from memory; one that needs longer would make users wait as well."""
 
 _REASON_BYTES = 2048
+_ANSWER_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -47,17 +48,25 @@ class HealthProbe:
 
     async def measure(self, endpoint: str, credentials: Credentials) -> Measurement:
         """One `GET {endpoint}/healthz`; 200 is healthy, everything else is not and says why. Never raises."""
+        return await self._ask("GET", endpoint, "/healthz", credentials)
+
+    async def drain(self, endpoint: str, credentials: Credentials, *, draining: bool) -> Measurement:
+        """Tell an agent to accept nothing new, or to accept again; healthy is one that says so. Never raises."""
+        return await self._ask("POST", endpoint, "/drain" if draining else "/undrain", credentials)
+
+    async def _ask(self, method: str, endpoint: str, path: str, credentials: Credentials) -> Measurement:
         if self._session is None:
             raise RuntimeError("HealthProbe is used as an async context manager")
         try:
-            async with self._session.get(
-                f"{endpoint.rstrip('/')}/healthz",
+            async with self._session.request(
+                method,
+                f"{endpoint.rstrip('/')}{path}",
                 headers={"authorization": f"Bearer {credentials.token}"},
                 ssl=aiohttp.Fingerprint(bytes.fromhex(credentials.fingerprint)),
                 allow_redirects=False,
             ) as response:
                 if response.status == 200:
-                    return Measurement(True)
+                    return _said(await response.content.read(_ANSWER_BYTES))
                 body = (await response.content.read(_REASON_BYTES)).decode(errors="replace")
                 return Measurement(False, _reason(response.status, body))
         except aiohttp.ServerFingerprintMismatch:
@@ -68,6 +77,22 @@ class HealthProbe:
             return Measurement(False, "accepts no connections")
         except (aiohttp.ClientError, OSError) as err:
             return Measurement(False, f"does not answer ({type(err).__name__})")
+
+
+def _said(body: bytes) -> Measurement:
+    """What an agent says beside that it is well; older ones say less."""
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return Measurement(True)
+    if not isinstance(said, dict):
+        return Measurement(True)
+    in_flight, models = said.get("in_flight"), said.get("models")
+    return Measurement(
+        True,
+        in_flight=in_flight if isinstance(in_flight, int) else None,
+        models=tuple(str(name) for name in models) if isinstance(models, list) else None,
+    )
 
 
 def _reason(status: int, body: str) -> str:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from engine.model.deployment import Condition, DeploymentSpec, Phase, Replica, UpdateKind, UpdateState
+from engine.model.deployment import (
+    Condition,
+    DeploymentSpec,
+    Machine,
+    MachineFailures,
+    Phase,
+    Replica,
+    UpdateKind,
+    UpdateState,
+)
 from engine.model.stack import StackOutputs
 
 STACK_UPDATED = "StackUpdated"
 REPLICAS_READY = "ReplicasReady"
 CAPACITY_AVAILABLE = "CapacityAvailable"
+REPLACED = "Replaced"
 RESOURCES_PRESENT = "ResourcesPresent"
 
 
@@ -39,6 +50,19 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class Outage:
+    """What the cloud says of a machine that cannot serve.
+
+    Attributes:
+        is_gone: it does not exist any more, so that there is nothing to wait for or to remove.
+    """
+
+    reason: str
+    since: datetime
+    is_gone: bool
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """One deployment, read in one transaction.
 
@@ -52,6 +76,10 @@ class Snapshot:
         last_destroy: the last `destroy` that succeeded.
         failures: operations that failed in a row, of the same kind and generation as the last one.
         open_usage: what is being billed.
+        machines: those it is to have; numbers below `machines_made` were given out.
+        placement_revision: of `machines`; raised where the stack has to follow.
+        machine_failures: what could not be had, or died, in a row; None: nothing.
+        outages: replica → what the cloud says is wrong with its machine.
     """
 
     deployment_id: str
@@ -74,22 +102,38 @@ class Snapshot:
     last_destroy: UpdateView | None = None
     failures: int = 0
     open_usage: tuple[Usage, ...] = ()
+    machines: tuple[Machine, ...] = ()
+    machines_made: int = 0
+    placement_revision: int = 0
+    machine_failures: MachineFailures | None = None
+    outages: Mapping[str, Outage] = field(default_factory=dict)
 
     def condition(self, type_: str) -> Condition | None:
         """The condition of that type, if it was ever set."""
         return next((c for c in self.conditions if c.type == type_), None)
 
     @property
-    def desired_names(self) -> tuple[str, ...]:
-        """Names of the replicas the spec asks for, [n], as the stack program numbers them."""
-        return tuple(f"r{self.revision}-{index}" for index in range(self.spec.replicas))
+    def realised_generation(self) -> int:
+        """The generation of the spec that the stack was last brought to; an operation uses the newest one it finds."""
+        if self.last_up is None:
+            return 0
+        return min(self.generation, max(self.last_up.generation, self.last_up.outputs.generation))
+
+    @property
+    def realised_placement(self) -> int:
+        """The revision of the machines that the stack was last brought to."""
+        return self.last_up.outputs.placement_revision if self.last_up else -1
 
     def verify_integrity(self) -> list[str]:
         """What can never be true, found; [] when all is well."""
         names = [r.name for r in self.replicas]
         usage = [u.replica for u in self.open_usage]
+        machines = [m.name for m in self.machines]
         rules = {
             "two replicas have the same name": len(names) != len(set(names)),
+            "two machines have the same name": len(machines) != len(set(machines)),
+            "a number was used that was not given out": any(m.number >= self.machines_made for m in self.machines),
+            "its stack is ahead of its machines": self.realised_placement > self.placement_revision,
             "a replica is billed twice": len(usage) != len(set(usage)),
             "gone, but an operation is open": self.phase is Phase.INACTIVE and self.open_update is not None,
             "gone, but still billed": self.phase is Phase.INACTIVE and bool(usage),
@@ -115,6 +159,10 @@ class Policy:
         first_backoff, longest_backoff: pauses after the first and after many failures; doubled in between.
         verify_every, longest_verify: pauses between asking the cloud whether a destroyed deployment is gone.
         leftovers_after: resources still there so long after a successful destroy are deleted one by one.
+        drain_every: how often a draining replica is asked whether it has work left.
+        drain_limit: for how long it is waited for.
+        replace_after: a replica that is unhealthy for so long gets a successor.
+        steady_after: without another death for so long, earlier ones are forgotten.
     """
 
     health_period: timedelta = timedelta(seconds=5)
@@ -127,6 +175,10 @@ class Policy:
     verify_every: timedelta = timedelta(seconds=1)
     longest_verify: timedelta = timedelta(seconds=60)
     leftovers_after: timedelta = timedelta(seconds=5)
+    drain_every: timedelta = timedelta(seconds=1)
+    drain_limit: timedelta = timedelta(seconds=300)
+    replace_after: timedelta = timedelta(seconds=120)
+    steady_after: timedelta = timedelta(seconds=600)
 
     def backoff(self, failures: int) -> timedelta:
         """How long to wait after so many failures in a row (≥ 1)."""
@@ -170,6 +222,30 @@ class RecordReplicas:
 
 
 @dataclass(frozen=True)
+class RecordMachines:
+    """These machines are to exist."""
+
+    machines: tuple[Machine, ...]
+    machines_made: int
+    placement_revision: int
+    machine_failures: MachineFailures | None
+
+
+@dataclass(frozen=True)
+class DrainReplicas:
+    """Tell the agents of these replicas to accept nothing new, and record what they still have."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class UndrainReplicas:
+    """Tell the agents of these replicas to accept requests again; those that say yes are ready."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class ProbeReplicas:
     """Ask these replicas for their health and record the answers."""
 
@@ -178,11 +254,12 @@ class ProbeReplicas:
 
 @dataclass(frozen=True)
 class OpenUsage:
-    """Bill a replica from `started_at`."""
+    """Bill a replica from `started_at` at the price of its GPU type."""
 
     interval_id: str
     replica: str
     started_at: datetime
+    gpu_type: str
 
 
 @dataclass(frozen=True)
@@ -228,6 +305,9 @@ Action = (
     | SetPhase
     | Observed
     | RecordReplicas
+    | RecordMachines
+    | DrainReplicas
+    | UndrainReplicas
     | ProbeReplicas
     | OpenUsage
     | CloseUsage

@@ -38,14 +38,13 @@ class DeploymentSource:
         return Wanted(self.build_request(self._workload(row, installation.id)), row.delete_requested_at is not None)
 
     def _workload(self, row: DeploymentRow, installation_id: str) -> Workload:
-        spec = deployments.running_spec_of(row)
         return Workload(
             deployment_id=row.id,
             org_id=row.org_id,
-            spec=spec,
+            spec=deployments.running_spec_of(row),
             generation=row.generation,
-            replicas=spec.replicas,
-            revision=row.revision,
+            machines=deployments.machines_of(row),
+            placement_revision=row.placement_revision,
             installation_id=installation_id,
             identity=WorkerIdentity(
                 token=self.sealer.open(row.worker_token_sealed),

@@ -54,11 +54,19 @@ class FakeProbe:
     healthy: bool = True
     silent: set[str] = field(default_factory=set)
     asked: list[tuple[str, Credentials]] = field(default_factory=list)
+    told: list[tuple[str, bool]] = field(default_factory=list)
+    in_flight: dict[str, int] = field(default_factory=dict)
 
     async def measure(self, endpoint: str, credentials: Credentials) -> Measurement:
         self.asked.append((endpoint, credentials))
         if self.healthy and endpoint not in self.silent:
             return Measurement(True)
+        return Measurement(False, "does not answer")
+
+    async def drain(self, endpoint: str, credentials: Credentials, *, draining: bool) -> Measurement:
+        self.told.append((endpoint, draining))
+        if self.healthy and endpoint not in self.silent:
+            return Measurement(True, in_flight=self.in_flight.get(endpoint, 0))
         return Measurement(False, "does not answer")
 
 
@@ -141,8 +149,9 @@ class Rig:
 
     def _build_request(self, workload: Workload) -> StackRequest:
         self.requests.append(workload)
-        names = " ".join(f"r{workload.revision}-{n}" for n in range(workload.replicas))
+        names = " ".join(machine.name for machine in workload.machines)
         config = {"names": ConfigText(names), "generation": ConfigText(str(workload.generation))}
+        config["placement"] = ConfigText(str(workload.placement_revision))
         return StackRequest(stack_name(workload.deployment_id), lambda: None, config)
 
 

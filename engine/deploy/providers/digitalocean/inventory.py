@@ -72,6 +72,11 @@ class DigitalOceanInventory:
         ours = [v for v in volumes if installation_tag in v.tags]
         return [*droplets, *ours] + [r for r in (*firewalls, *tags, *keys) if _is_owned(r, installation_tag)]
 
+    async def machine_states(self, installation_tag: str) -> dict[str, str]:
+        """`new`, `active`, `off` or `archive` of every Droplet, by id."""
+        droplets = await self._api.droplets_by_tag(installation_tag)
+        return {str(droplet["id"]): str(droplet.get("status") or "") for droplet in droplets}
+
     async def delete(self, resource: OwnedResource) -> None:
         """Ask for its deletion; gone already is success. A Droplet takes a while: list again."""
         await self._api.delete(_PATHS[resource.kind] + quote(resource.id, safe=":"))

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from pulumi import automation
 
-from engine.model.deployment import DeploymentSpec
+from engine.model.deployment import DeploymentSpec, new_machine
 from engine.model.workload import WorkerIdentity, Workload
 from stacks.spec import StackSettings, build_request
+from tests.fakes.clock import START
 from tests.fakes.folder import Folder
 from tests.fakes.provider import FakeProviders
 
@@ -210,7 +211,8 @@ def test_this_repository_runs_from_its_root(folder: Folder) -> None:
     assert "Missing required configuration variable 'stackyard:program'" in folder.up_fails()
     spec = DeploymentSpec(name="prod", model_id="llama-3.3-70b-instruct", gpu_type="h100", region="nyc2")
     identity = WorkerIdentity("tok", "CERT", "KEY", "f" * 64)
-    request = build_request(Workload("dep_abc", "org_1", spec, 3, 2, 1, "inst1", identity), StackSettings())
+    machines = tuple(new_machine(spec, revision=1, number=n, now=START) for n in range(2))
+    request = build_request(Workload("dep_abc", "org_1", spec, 3, machines, 1, "inst1", identity), StackSettings())
     settings = [
         text
         for key, value in request.config.items()

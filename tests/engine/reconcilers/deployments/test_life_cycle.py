@@ -61,6 +61,7 @@ async def test_an_operation_uses_the_newest_spec(rig: Any) -> None:
     rig.create()
     await rig.reconciler.look("dep_1")
     rig.edit(replicas=3)
+    await rig.reconciler.look("dep_1")
     rig.work()
     await rig.settle()
     assert len(rig.cloud.things) == 3
@@ -134,7 +135,7 @@ async def test_a_silent_replica_leaves_the_routes_at_the_third_missed_check(rig:
     row = rig.row()
     assert row.phase == "degraded"
     assert [r["phase"] for r in row.replicas] == [ReplicaPhase.READY, ReplicaPhase.UNHEALTHY]
-    assert [kind for kind, _, _ in rig.stacks.calls] == ["up", "refresh", "up"]
+    assert [kind for kind, _, _ in rig.stacks.calls] == ["up"], "it may come back"
 
 
 async def test_it_is_not_gone_while_the_cloud_does_not_answer(rig: Any) -> None:

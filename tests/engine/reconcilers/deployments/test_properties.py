@@ -9,16 +9,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.model.deployment import Phase, UpdateKind
-from engine.reconcilers.deployments.decide import has_given_up, wanted_update
+from engine.reconcilers.deployments.decide import look
+from engine.reconcilers.deployments.operations_due import has_given_up
 from engine.reconcilers.deployments.snapshot import Policy, ProbeReplicas, Wait
 from tests.fakes.world import SPEC, World
 
-POLICY = Policy(boot_timeout=timedelta(seconds=40), longest_backoff=timedelta(seconds=16))
+POLICY = Policy(
+    boot_timeout=timedelta(seconds=40),
+    longest_backoff=timedelta(seconds=16),
+    drain_limit=timedelta(seconds=30),
+    replace_after=timedelta(seconds=20),
+    steady_after=timedelta(seconds=60),
+)
 
 EVENTS = st.one_of(
     st.tuples(st.just("edit"), st.integers(0, 3)),
     st.tuples(st.just("replace"), st.sampled_from(["h100", "mi300x"])),
     st.tuples(st.just("vanish"), st.none()),
+    st.tuples(st.just("switch_off"), st.none()),
+    st.tuples(st.just("watch"), st.booleans()),
+    st.tuples(st.just("no_capacity"), st.booleans()),
+    st.tuples(st.just("work"), st.integers(0, 2)),
     st.tuples(st.just("silence"), st.booleans()),
     st.tuples(st.just("boots"), st.booleans()),
     st.tuples(st.just("fail"), st.sampled_from(["stack_operation_failed", "cloud_error"])),
@@ -37,6 +48,14 @@ def happen(world: World, name: str, value: object) -> None:
             world.edit(gpu_type=value)
         case "vanish":
             world.vanish()
+        case "switch_off":
+            world.switch_off()
+        case "watch":
+            world.watches = bool(value)
+        case "no_capacity":
+            world.no_capacity = bool(value)
+        case "work":
+            world.work(int(str(value)))
         case "silence":
             world.silence(bool(value))
         case "boots":
@@ -60,21 +79,25 @@ def test_it_settles_whatever_happened(replicas: int, events: list[tuple[str, obj
     world = World(policy=POLICY, spec=SPEC.model_copy(update={"replicas": replicas}))
     for name, value in events:
         happen(world, name, value)
-    world.boots = True
+    world.boots, world.watches, world.no_capacity = True, True, False
     world.failures.clear()
-    world.run(seconds=150)
+    world.work(0)
+    world.run(seconds=200)
     s = world.snapshot
+    assert world.overbilled() == []
     if s.delete_requested_at is not None:
         assert s.phase is Phase.INACTIVE
         assert not world.machines and not s.open_usage
     elif has_given_up(s, POLICY):
-        assert s.phase is Phase.FAILED and wanted_update(s, POLICY) is None
+        assert s.phase is Phase.FAILED and look(s, world.now, POLICY).wanted is None
         assert not world.machines and not s.open_usage
     else:
         assert s.phase is (Phase.ACTIVE if s.spec.replicas else Phase.ASLEEP)
-        assert wanted_update(s, POLICY) is None
-        assert sorted(m.name for m in world.machines.values()) == sorted(s.desired_names)
-        assert sorted(u.replica for u in s.open_usage) == sorted(s.desired_names)
+        assert look(s, world.now, POLICY).wanted is None
+        names = sorted(m.name for m in s.machines)
+        assert len(names) == s.spec.replicas and all(m.suits(s.spec) for m in s.machines)
+        assert sorted(m.name for m in world.machines.values()) == names
+        assert sorted(u.replica for u in s.open_usage) == names
         assert s.observed_generation == s.generation
     assert all(isinstance(a, Wait | ProbeReplicas) for a in world.look()), "a settled deployment is left alone"
 

@@ -1,0 +1,49 @@
+"""When a draining replica has finished, and when it is asked next. Pure: `probe.py` asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from engine.model.deployment import Machine, Replica, ReplicaPhase
+from engine.reconcilers.deployments.snapshot import Policy
+
+
+def is_drained(machine: Machine, replica: Replica | None, now: datetime, policy: Policy) -> bool:
+    """Whether a machine may go: its agent has nothing left or does not answer, or it was waited for long enough."""
+    if replica is None or drain_deadline(machine, policy) <= now:
+        return True
+    if replica.phase is not ReplicaPhase.DRAINING or replica.checked_at is None:
+        return False  # it was not told yet
+    if replica.failed_checks:
+        return replica.failed_checks >= policy.unhealthy_after
+    return replica.in_flight == 0
+
+
+def drain_deadline(machine: Machine, policy: Policy) -> datetime:
+    """Until when a draining machine is waited for."""
+    return (machine.draining_since or machine.decided_at) + policy.drain_limit
+
+
+def as_planned(
+    replicas: Iterable[Replica], before: Iterable[Machine], planned: Iterable[Machine]
+) -> tuple[Replica, ...]:
+    """The replicas of the machines that are to exist; one whose draining begins or ends is to be told at once."""
+    drained_before = {m.name for m in before if m.draining_since is not None}
+    machines = {m.name: m for m in planned}
+    told_anew = {"phase": ReplicaPhase.DRAINING, "checked_at": None}
+    found = []
+    for replica in replicas:
+        machine = machines.get(replica.name)
+        if machine is None:
+            continue
+        is_draining = machine.draining_since is not None
+        if is_draining != (machine.name in drained_before):
+            replica = replica.model_copy(update=told_anew)
+        found.append(replica)
+    return tuple(found)
+
+
+def next_word(replica: Replica, policy: Policy) -> datetime | None:
+    """When a replica's agent is told (again) to drain, or not to; None: now."""
+    return replica.checked_at + policy.drain_every if replica.checked_at else None

@@ -1,0 +1,295 @@
+"""Which machines a deployment is to have. Pure: recording the list and bringing the stack to it is done by others.
+
+A machine that suits the spec is *ours*; others serve until ours do. Dead is what the cloud or a long silence says is
+lost. What is not needed any more drains before it leaves the list (`draining.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from engine.model.deployment import (
+    Machine,
+    MachineFailures,
+    Replica,
+    ReplicaPhase,
+    UpdateKind,
+    UpdateState,
+    new_machine,
+)
+from engine.model.failure_words import for_tenant, reasons
+from engine.reconcilers.deployments.draining import drain_deadline, is_drained
+from engine.reconcilers.deployments.snapshot import Policy, Snapshot
+
+CAPACITY_WORDS = ("capacity", "not available in", "unavailable in", "out of stock", "sold out", "droplet limit")
+_NAMED = re.compile(r"\(([\w-]+)\)")
+_WORTH = {
+    None: 0, ReplicaPhase.UNHEALTHY: 1, ReplicaPhase.BOOTING: 2, ReplicaPhase.DRAINING: 3, ReplicaPhase.READY: 4,
+}  # fmt: skip
+"""What is kept rather when there are too many; None: it is still to be made."""
+
+
+@dataclass
+class Plan:
+    """The machines as they are to be recorded, while they are worked out.
+
+    Attributes:
+        follows: the set of machines became another: the stack has to follow.
+        dead: machines that are lost, and why.
+        until: moments at which something is due that nothing announces.
+    """
+
+    machines: list[Machine]
+    made: int
+    failures: MachineFailures | None
+    revision: int
+    follows: bool = False
+    dead: dict[str, str] = field(default_factory=dict)
+    until: list[datetime] = field(default_factory=list)
+
+    def put(self, machine: Machine) -> None:
+        """Replace the machine of that name."""
+        self.machines = [machine if m.name == machine.name else m for m in self.machines]
+
+    def remove(self, machine: Machine) -> None:
+        """Let a machine go; the next operation destroys it."""
+        self.machines = [m for m in self.machines if m.name != machine.name]
+        self.follows = True
+
+    def named(self, name: str) -> Machine | None:
+        """The machine of that name, if it is to exist."""
+        return next((m for m in self.machines if m.name == name), None)
+
+    @property
+    def live(self) -> list[Machine]:
+        """Those that are not on their way out."""
+        return [m for m in self.machines if m.draining_since is None]
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What one working out looks at."""
+
+    s: Snapshot
+    replicas: dict[str, Replica]
+    now: datetime
+    policy: Policy
+
+    def phase(self, machine: Machine) -> ReplicaPhase | None:
+        replica = self.replicas.get(machine.name)
+        return replica.phase if replica is not None else None
+
+    def is_ready(self, machine: Machine) -> bool:
+        return self.phase(machine) is ReplicaPhase.READY
+
+    def by_worth(self, machines: Iterable[Machine]) -> list[Machine]:
+        """The ones to keep first: serving before booting before unhealthy, then the busiest, then the oldest."""
+
+        def worth(machine: Machine) -> tuple[int, int, int]:
+            replica = self.replicas.get(machine.name)
+            return _WORTH[self.phase(machine)], replica.in_flight if replica else 0, -machine.number
+
+        return sorted(machines, key=worth, reverse=True)
+
+
+def plan_machines(s: Snapshot, replicas: Iterable[Replica], now: datetime, policy: Policy) -> Plan:
+    """What the list is to be now.
+
+    Args:
+        replicas: those that exist, as measured and as the cloud sees them.
+    """
+    r = _Round(s, {replica.name: replica for replica in replicas}, now, policy)
+    failures = s.machine_failures
+    if failures is not None and failures.generation != s.generation:
+        failures = None  # an edit begins anew
+    plan = Plan(list(s.machines), s.machines_made, failures, s.placement_revision)
+    _note_made(r, plan)
+    _heed_refusals(r, plan)
+    plan.dead = _dead(r, plan)
+    _remove_drained(r, plan)
+    _settle(r, plan)
+    _forget_failures(r, plan)
+    if plan.follows:
+        plan.revision += 1
+    return plan
+
+
+def _note_made(r: _Round, plan: Plan) -> None:
+    up = r.s.last_up
+    if up is None:
+        return
+    ids = {output["name"]: output["id"] for output in up.outputs.replicas}
+    known = {replica.name: replica.id for replica in r.s.replicas}
+    began = up.started_at or up.requested_at
+    for machine in [m for m in plan.machines if m.name in ids]:
+        made_anew = known.get(machine.name, ids[machine.name]) != ids[machine.name]
+        if machine.exists_since is not None and not made_anew:
+            continue
+        plan.put(machine.model_copy(update={"begun_at": began, "exists_since": up.finished_at or began}))
+
+
+def _heed_refusals(r: _Round, plan: Plan) -> None:
+    """Let go of what the cloud did not give, so that the operation gets through and the rest is served.
+
+    Not before the first success: then the same operation is tried until it works or is given up.
+    """
+    last = r.s.last_update
+    if r.s.last_up is None or last is None or last.kind is not UpdateKind.UP or last.state is not UpdateState.FAILED:
+        return
+    no_capacity = says_no_capacity(last.message)
+    if not no_capacity and r.s.failures < r.policy.failed_after:
+        return
+    named = {name for line in reasons(last.message) for name in _NAMED.findall(line)}
+    to_be_made = [m for m in plan.machines if m.exists_since is None]
+    refused = [m for m in to_be_made if m.name in named] or (to_be_made if no_capacity else [])
+    for machine in refused:
+        plan.remove(machine)
+    if refused:
+        ended_at = last.finished_at or r.now
+        plan.failures = _one_more(r, plan.failures, for_tenant(last.message), ended_at, no_capacity=no_capacity)
+
+
+def says_no_capacity(message: str) -> bool:
+    """Whether an operation failed because the cloud has no such machine to give at the moment."""
+    text = message.lower()
+    return any(words in text for words in CAPACITY_WORDS)
+
+
+def _one_more(
+    r: _Round, before: MachineFailures | None, reason: str, at: datetime, *, no_capacity: bool
+) -> MachineFailures:
+    count = (before.count if before else 0) + 1
+    return MachineFailures(
+        generation=r.s.generation, count=count, reason=reason, no_capacity=no_capacity,
+        last_at=at, until=at + r.policy.backoff(count),
+    )  # fmt: skip
+
+
+def _dead(r: _Round, plan: Plan) -> dict[str, str]:
+    dead = {}
+    for machine in plan.machines:
+        if outage := r.s.outages.get(machine.name):
+            dead[machine.name] = outage.reason
+            continue
+        replica = r.replicas.get(machine.name)
+        if replica is None or replica.phase is not ReplicaPhase.UNHEALTHY or replica.unhealthy_since is None:
+            continue
+        lost_at = replica.unhealthy_since + r.policy.replace_after
+        if lost_at <= r.now:
+            dead[machine.name] = replica.reason
+        else:
+            plan.until.append(lost_at)
+    return dead
+
+
+def _remove_drained(r: _Round, plan: Plan) -> None:
+    for machine in [m for m in plan.machines if m.draining_since is not None]:
+        if machine.name in r.s.outages or is_drained(machine, r.replicas.get(machine.name), r.now, r.policy):
+            plan.remove(machine)
+        elif deadline := drain_deadline(machine, r.policy):
+            plan.until.append(deadline)
+
+
+# Towards the number that is wanted
+
+
+def _settle(r: _Round, plan: Plan) -> None:
+    """Keep what is wanted, take back what drains and is wanted again, let the rest go, add what is missing."""
+    wanted = r.s.spec.replicas
+    _remove_gone(r, plan)
+    ours = r.by_worth(_ours(r, plan))[:wanted]
+    ours += _take_back(plan, r.by_worth(m for m in _draining(plan) if m.suits(r.s.spec)), wanted - len(ours))
+    short = wanted - sum(r.is_ready(m) for m in ours)
+    helpers = r.by_worth(m for m in plan.live if m not in ours and _may_help(r, plan, m))[:short]
+    helpers += _take_back(plan, r.by_worth(_draining(plan)), short - len(helpers))
+    for machine in [m for m in plan.live if m not in ours and m not in helpers]:
+        _let_go(r, plan, machine)
+    if wanted > len(ours):
+        _add_missing(r, plan, ours, wanted - len(ours))
+
+
+def _ours(r: _Round, plan: Plan) -> list[Machine]:
+    return [m for m in plan.live if m.suits(r.s.spec) and m.name not in plan.dead]
+
+
+def _draining(plan: Plan) -> list[Machine]:
+    return [m for m in plan.machines if m.draining_since is not None and m.name not in plan.dead]
+
+
+def _remove_gone(r: _Round, plan: Plan) -> None:
+    """Machines that do not exist any more: nothing of them can be waited for."""
+    for machine in [m for m in plan.live if (seen := r.s.outages.get(m.name)) is not None and seen.is_gone]:
+        plan.remove(machine)
+        _note_death(r, plan, machine)
+
+
+def _note_death(r: _Round, plan: Plan, machine: Machine) -> None:
+    """Deaths in a row make the pauses between successors longer."""
+    if machine.suits(r.s.spec) and not (plan.failures and plan.failures.no_capacity):
+        reason = f"{machine.name}: {plan.dead[machine.name]}"
+        plan.failures = _one_more(r, plan.failures, reason, r.now, no_capacity=False)
+
+
+def _take_back(plan: Plan, draining: list[Machine], count: int) -> list[Machine]:
+    back = [m.model_copy(update={"draining_since": None}) for m in draining[: max(0, count)]]
+    for machine in back:
+        plan.put(machine)
+    return back
+
+
+def _may_help(r: _Round, plan: Plan, machine: Machine) -> bool:
+    """Whether one that is to be replaced may stay until its successor is ready: it serves, or may come back before."""
+    if machine.suits(r.s.spec):
+        return machine.name in plan.dead
+    return r.phase(machine) in (ReplicaPhase.READY, ReplicaPhase.UNHEALTHY, ReplicaPhase.DRAINING)
+
+
+def _let_go(r: _Round, plan: Plan, machine: Machine) -> None:
+    """What never served has nothing to finish."""
+    if r.phase(machine) in (None, ReplicaPhase.BOOTING):
+        plan.remove(machine)
+    else:
+        plan.put(machine.model_copy(update={"draining_since": r.now}))
+        plan.until.append(r.now + r.policy.drain_limit)
+
+
+def _add_missing(r: _Round, plan: Plan, ours: list[Machine], missing: int) -> None:
+    """All at once; one after the other where machines die, and none before the pause after failures is over."""
+    if plan.failures is not None and plan.failures.until > r.now:
+        plan.until.append(plan.failures.until)
+        return
+    lost = [m for m in plan.live if m.suits(r.s.spec) and m.name in plan.dead]
+    replaces = ""
+    if lost or (plan.failures is not None and not plan.failures.no_capacity):
+        if any(_is_coming(r, m) for m in ours):
+            return
+        missing = 1
+    if lost:
+        followed = {m.replaces for m in ours}
+        first = next((m for m in lost if m.name not in followed), lost[0])
+        replaces = first.name
+        _note_death(r, plan, first)
+    for _ in range(missing):
+        plan.machines.append(
+            new_machine(r.s.spec, revision=r.s.revision, number=plan.made, now=r.now, replaces=replaces)
+        )
+        plan.made += 1
+        plan.follows = True
+
+
+def _is_coming(r: _Round, machine: Machine) -> bool:
+    """Whether a machine may be ready soon: one that boots for too long is not waited for."""
+    if r.is_ready(machine):
+        return False
+    return machine.exists_since is None or machine.exists_since + r.policy.boot_timeout > r.now
+
+
+def _forget_failures(r: _Round, plan: Plan) -> None:
+    failures = plan.failures
+    if failures is None or plan.dead or sum(r.is_ready(m) for m in _ours(r, plan)) < r.s.spec.replicas:
+        return
+    if failures.no_capacity or failures.last_at + r.policy.steady_after <= r.now:
+        plan.failures = None
