@@ -29,6 +29,7 @@ import uvloop
 from engine.model.clock import Clock
 from engine.model.errors import Unavailable
 from engine.proof import gateway_peers, gateway_yard
+from engine.proof.bench_autoscaler import autoscaler_pass
 from engine.proof.bench_jobs import Found, free_ports
 from engine.proof.gateway_peers import Peer
 from engine.proof.gateway_yard import Yard
@@ -41,7 +42,7 @@ from engine.store import deployments
 LIMITS: Mapping[str, float] = {
     "gateway_added_p50_ms": 1.0, "gateway_added_p99_ms": 6.0, "gateway_added_p50_updating_ms": 1.0,
     "gateway_added_p99_updating_ms": 6.0, "ttft_added_p99_ms": 10.0, "stream_kib": 120.0, "big_prompt_mib": 128.0,
-    "wake_trigger_ms": 250.0,
+    "wake_trigger_ms": 250.0, "autoscaler_5000_s": 2.0,
 }  # fmt: skip
 """What is promised, each from above."""
 
@@ -70,6 +71,7 @@ class Size:
     stream_seconds: float = 4.0
     updates_per_second: float = 10.0
     prompt_bytes: int = 32 * MIB
+    deployments: int = 5000
 
 
 @dataclass
@@ -98,6 +100,11 @@ class _Bench:
         sent = [("content-type", "application/json"), *headers.items()]
         return Target(port, request("POST", path, sent, body))
 
+    def child(self, name: str) -> Child | None:
+        """The process of the gateway or of a peer; None for the upstream."""
+        children = {peer.name: peer.child for peer in self.peers} | {"gateway": self.gateway}
+        return children.get(name)
+
     @property
     def running(self) -> list[str]:
         return [peer.name for peer in self.peers if peer.child is not None]
@@ -114,6 +121,7 @@ def run(clock: Clock, size: Size, *, litellm_python: str = "") -> dict[str, Foun
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             for measure in (_most, _added, _added_while_updating, _streams, _big_prompt, _wake):
                 runner.run(measure(bench))
+    bench.found["autoscaler_5000_s"] = Found(autoscaler_pass(deployments=size.deployments), "s of CPU")
     return bench.found
 
 
@@ -163,9 +171,8 @@ async def _wait_ready(bench: _Bench, name: str) -> None:
     """Until it answers a chat request."""
     target, failure = bench.target(name), ""
     deadline = bench.clock.monotonic() + _START_SECONDS
-    children = {peer.name: peer.child for peer in bench.peers} | {"gateway": bench.gateway}
     while bench.clock.monotonic() < deadline:
-        if child := children.get(name):
+        if child := bench.child(name):
             child.require_alive()
         try:
             await at_rate(target, bench.clock, per_second=20, connections=1, seconds=0.2)
@@ -177,20 +184,27 @@ async def _wait_ready(bench: _Bench, name: str) -> None:
 
 
 async def _most(bench: _Bench) -> None:
-    """Requests a second on one core, and the peers' and the load's own."""
-    size, rates = bench.size, {name: list[float]() for name in ("gateway", "direct", *bench.running)}
+    """Requests a second on one core, the peers' and the load's own, and the CPU that each takes for a request."""
+    size, names = bench.size, ("gateway", "direct", *bench.running)
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    costs: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(size.rounds):
-        for name, measured in rates.items():
-            measured.append(await most_per_second(bench.target(name), bench.clock, connections=size.connections,
-                                                  seconds=size.most_seconds))  # fmt: skip
-    rps = {name: statistics.median(measured) for name, measured in rates.items()}
-    extra: dict[str, Any] = {"upstream_alone_rps": round(rps["direct"])}
+        for name in names:
+            before = _cpu_seconds(bench.child(name))
+            rate = await most_per_second(bench.target(name), bench.clock, connections=size.connections,
+                                         seconds=size.most_seconds)  # fmt: skip
+            rates[name].append(rate)
+            costs[name].append((_cpu_seconds(bench.child(name)) - before) * 1e6 / (rate * size.most_seconds))
+    rps = {name: statistics.median(rounds) for name, rounds in rates.items()}
+    cpu_us = {name: statistics.median(rounds) for name, rounds in costs.items()}
+    extra: dict[str, Any] = {"cpu_us": round(cpu_us["gateway"]), "upstream_alone_rps": round(rps["direct"])}
     for peer in bench.peers:
-        if peer.name not in rps:
-            extra[f"{peer.name}_reason"] = peer.reason
-        elif peer.name != "litellm":
-            extra |= {f"{peer.name}_rps": round(rps[peer.name]),
+        if peer.name in rps:
+            extra |= {f"{peer.name}_rps": round(rps[peer.name]), f"{peer.name}_cpu_us": round(cpu_us[peer.name]),
                       f"ratio_to_{peer.name}": round(rps["gateway"] / rps[peer.name], 3)}  # fmt: skip
+        else:
+            extra[f"{peer.name}_reason"] = peer.reason
+    extra["load_average"] = round(os.getloadavg()[0], 1)
     bench.found["gateway_rps"] = Found(rps["gateway"], "req/s", peer="litellm", peer_value=rps.get("litellm"),
                                        extra=extra)  # fmt: skip
 
@@ -306,6 +320,15 @@ def _awake_since(yard: Yard) -> Any:
     with yard.database.read() as session:
         row = deployments.get(session, yard.asleep)
         return row.awake_since if row else None
+
+
+def _cpu_seconds(child: Child | None) -> float:
+    """What a process and its children have used so far; 0 for none."""
+    if child is None:
+        return 0.0
+    process = psutil.Process(child.pid)
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return sum(one.user + one.system for one in times)
 
 
 def _count(path: Path) -> int:
