@@ -5,35 +5,42 @@ The text is an excerpt of the document with its indentation restored (the copy l
 
 from __future__ import annotations
 
+import asyncio
+import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from engine.gateway.api_proxy import ApiProxy
-from engine.gateway.feed import RouteFeed
-from engine.gateway.front_door import FrontDoor
-from engine.gateway.inference import Inference
-from engine.gateway.metrics import GatewayMetrics
-from engine.gateway.routes import RouteTable
+from api import gateway
+from api.settings import Settings
 from engine.identity.worker_identity import new_worker_identity
-from engine.model import ids
-from engine.model.clock import SystemClock
+from engine.model.access import Role
 from engine.store import keys
 from engine.store.sealing import Sealer
 from engine.store.tables import ApiKeyRow
+from engine.store.webhook_tables import SubscriptionRow
+from engine.webhooks.address import AddressRule
+from engine.webhooks.deliveries import DeliveryLoop
+from engine.webhooks.events import Event, publish
+from engine.webhooks.sender import WebhookSender
 from tests.fakes.fake_worker import FakeWorker
+from tests.fakes.people import People
 from tests.fakes.served_app import served
+from tests.fakes.webhook_receiver import receiving
 
 SAMPLES = Path(__file__).parent / "golden" / "ainative-samples.py.txt"
 DOCUMENT = Path(__file__).parents[2].parent / "shared" / "seeds" / "ainative-dedicated-deployments.txt"
 HOST = "https://api.ainative.studio"
-LIMIT = 32 * 1024 * 1024
+SECRET = "0123456789abcdef0123456789abcdef"
+LOOPBACK = AddressRule.of("127.0.0.0/8")
+PLACES = {"receiver": "https://your-service.com"}
+"""What every reader puts something of their own in the place of."""
 
 
 def samples() -> dict[str, str]:
@@ -50,8 +57,11 @@ def samples() -> dict[str, str]:
 @pytest.mark.skipif(not DOCUMENT.exists(), reason="the document is not beside this checkout")
 def test_samples_are_the_documents_but_for_indentation() -> None:
     document = "\n".join(line.strip() for line in DOCUMENT.read_text().splitlines())
-    for name, code in samples().items():
-        assert "\n".join(line.strip() for line in code.splitlines()) in document, name
+    kept = {name: "\n".join(line.strip() for line in code.splitlines()) for name, code in samples().items()}
+    assert {name for name, code in kept.items() if code not in document} == set()
+    marks = ("requests.", "curl ", "import ", "print(", "def ", "while ", "-F ", "}).json()", '{ "model"')
+    shown = {line for line in document.splitlines() if line.startswith(marks) or "= requests." in line}
+    assert {line for line in shown if line not in "\n".join(kept.values()).splitlines()} == set(), "samples left out"
 
 
 @dataclass
@@ -63,21 +73,39 @@ class Reader:
     worker: FakeWorker
     api: Any
     session: dict[str, Any]
+    said: list[str] = field(default_factory=list)
 
-    def run(self, name: str) -> None:
+    def run(self, name: str, **changed: str) -> str:
+        """Execute a sample; returns what it printed.
+
+        Args:
+            changed: name of a placeholder of `PLACES` → what stands there for this reader.
+        """
         code = samples()[name].replace(HOST, self.url).replace("sk_your_key", self.key)
+        for place, text in changed.items():
+            assert PLACES[place] in code
+            code = code.replace(PLACES[place], text)
+        self.said.clear()
+        self.session["print"] = self._say
         exec(compile(code, f"{SAMPLES}:{name}", "exec"), self.session)
+        return "\n".join(self.said)
+
+    def _say(self, *words: object) -> None:
+        self.said.append(" ".join(map(str, words)))
+
+    def get(self, path: str) -> Any:
+        """What the API answers the reader under the deployment's path."""
+        url = f"{self.session['BASE']}/deployments/{self.session['dep']['id']}{path}"
+        return httpx.get(url, headers=self.session["H"]).json()
 
 
 @pytest.fixture
 def reader(api: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
     """Gateway and API on sockets, a worker behind; waiting five seconds is what makes the deployment active."""
-    clock, metrics, table = SystemClock(), GatewayMetrics(), RouteTable()
+    settings = Settings(data_dir=tmp_path, secret_key=SECRET)
     sealer: Sealer = api.app.state.deps.sealer
-    feed = RouteFeed(api.database, table, sealer, clock)
-    inference = Inference(table, feed.fresh, api.hasher, clock, metrics, max_body_bytes=LIMIT)
-    proxy = ApiProxy(tmp_path / "api.sock", max_body_bytes=LIMIT)
-    worker = FakeWorker(new_worker_identity("dep_x", clock.now()))
+    api.app.state.deps = replace(api.app.state.deps, webhook_rule=LOOPBACK)
+    worker = FakeWorker(new_worker_identity("dep_x", api.clock.now()))
     key = api.headers["Authorization"].removeprefix("Bearer ")
     session: dict[str, Any] = {"ORG_ID": "org_1"}
 
@@ -91,45 +119,71 @@ def reader(api: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setattr(time, "sleep", become_active)
     with ExitStack() as stack:
         stack.callback(worker.close)
-        stack.enter_context(served(api.app, at=tmp_path / "api.sock"))
-        front = FrontDoor(inference, proxy, feed, metrics, ids.new_id)
-        url = stack.enter_context(served(front, lifespan="on"))
+        stack.enter_context(served(api.app, at=settings.api_socket))
+        url = stack.enter_context(served(gateway.build(settings, api.database), lifespan="on"))
         yield Reader(url, key, worker, api, session)
 
 
-def test_samples_run_from_create_to_teardown(reader: Reader, capsys: pytest.CaptureFixture[str]) -> None:
-    reader.run("create")
-    dep_id, status = capsys.readouterr().out.split()
+def test_samples_run_from_create_to_teardown(reader: Reader) -> None:
+    dep_id, status = reader.run("create").split()
     assert dep_id.startswith("dep_") and status == "provisioning"
-
-    reader.run("poll")
-    assert capsys.readouterr().out == f"Ready: http://yard.test/api/v1/public/deployments/{dep_id}\n"
-
-    reader.run("inference")
-    assert capsys.readouterr().out == "Gradient descent walks downhill.\n"
+    assert reader.run("poll") == f"Ready: http://yard.test/api/v1/public/deployments/{dep_id}"
+    assert reader.run("inference") == "Gradient descent walks downhill."
     assert b'"max_tokens": 512' in reader.worker.seen[0].body
 
+    reader.run("preset")
+    tuned = reader.get("")
+    assert (tuned["preset"], tuned["gpu_type"]) == ("speed", "h100") and "--max-num-seqs" in tuned["serving"][
+        "vllm_args"
+    ]
+
     reader.run("scaling")
-    headers = {"Authorization": f"Bearer {reader.key}"}
-    scaling = httpx.get(f"{reader.session['BASE']}/deployments/{dep_id}/scaling", headers=headers).json()
-    assert scaling.items() >= {
+    assert reader.get("/scaling").items() >= {
         "min_replicas": 1, "max_replicas": 4, "scale_to_zero": True, "idle_timeout_seconds": 300,
     }.items()  # fmt: skip
 
+    reader.run("sla")
+    assert reader.get("/sla").items() >= {
+        "ttft_target_ms": 500, "throughput_target_tps": 100, "concurrency_limit": 50,
+    }.items()  # fmt: skip
+    assert reader.run("sla status").split() == ["0", "None"], "nothing was measured yet"
+
     reader.run("org")
     assert reader.session["response"].status_code == 200
-
-    reader.run("billing")
-    assert capsys.readouterr().out == "$4.41/hr × 730 = $3219.30/mo projected\n"
+    assert reader.run("billing") == "$4.41/hr × 730 = $3219.30/mo projected"
 
     reader.run("teardown")
-    gone = httpx.get(f"{reader.session['BASE']}/deployments/{dep_id}", headers=headers).json()
-    assert gone["status"] == "teardown"
-    refused = httpx.post(f"{reader.session['BASE']}/deployments/{dep_id}/chat/completions", headers=headers, json={})
+    assert reader.get("")["status"] == "teardown"
+    refused = httpx.post(
+        f"{reader.session['BASE']}/deployments/{dep_id}/chat/completions", headers=reader.session["H"], json={}
+    )
     assert refused.status_code == 409 and refused.json()["error"]["details"]["status"] == "teardown"
 
 
-def test_samples_scope_a_customers_key(reader: Reader, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_samples_subscribe_and_verify_what_comes(reader: Reader) -> None:
+    async with receiving() as receiver, WebhookSender(LOOPBACK, reader.api.clock) as sender:
+        await asyncio.to_thread(reader.run, "create")
+        await asyncio.to_thread(reader.run, "webhooks", receiver=receiver.url.removesuffix("/hook"))
+        [hook] = (await asyncio.to_thread(reader.get, "/webhooks"))["data"]
+        assert len(hook["events"]) == 5
+        sealer: Sealer = reader.api.app.state.deps.sealer
+        dep_id = reader.session["dep"]["id"]
+        with reader.api.database.write() as session:
+            publish(session, sealer, org_id="org_1", deployment_id=dep_id, event=Event.ACTIVE, data={}, key="1",
+                    now=reader.api.clock.now())  # fmt: skip
+            secret = sealer.open(session.get_one(SubscriptionRow, hook["id"]).secret_sealed)
+        loop = DeliveryLoop(reader.api.database, sealer, sender, reader.api.clock)
+        await loop.round()
+        await loop.settled()
+    [(path, headers, body)] = receiver.got
+    reader.run("verify")
+    verify = reader.session["verify_webhook"]
+    assert path == "/hooks/ainative" and json.loads(body)["type"] == "deployment.active"
+    assert verify(body, headers["x-stackyard-signature"], secret)
+    assert not verify(body + b" ", headers["x-stackyard-signature"], secret)
+
+
+def test_samples_scope_a_customers_key(reader: Reader) -> None:
     """Each customer reaches its own inference endpoint and no other, at once and also after the grant is gone."""
     api = reader.api
     new = api.hasher.new_key()
@@ -141,16 +195,42 @@ def test_samples_scope_a_customers_key(reader: Reader, capsys: pytest.CaptureFix
     reader.run("create")
     reader.run("poll")
     mine, base = reader.session["dep"]["id"], reader.session["BASE"]
+    headers = {"Authorization": f"Bearer {new.secret}"}
 
-    def call(deployment_id: str) -> int:
-        url = f"{base}/deployments/{deployment_id}/chat/completions"
-        return httpx.post(url, headers={"Authorization": f"Bearer {new.secret}"}, json={"messages": []}).status_code
+    def call(deployment_id: str, method: str = "POST", path: str = "/chat/completions") -> int:
+        url = f"{base}/deployments/{deployment_id}{path}"
+        return httpx.request(method, url, headers=headers, json={"messages": []}).status_code
 
     assert call(mine) == 200
     reader.run("grant")
     assert (call(mine), call(other)) == (200, 403)
+    assert [call(mine, "GET", path) for path in ("", "/scaling", "/webhooks")] == [403] * 3, "inference and no more"
+    refused = httpx.post(f"{base}/deployments/{other}/chat/completions", headers=headers, json={"messages": []}).json()
+    assert refused["error"]["code"] == "forbidden" and refused["error"]["details"] == {
+        "permission": "deployment:invoke"
+    }
     reader.run("revoke")
     assert (call(mine), call(other)) == (403, 403)
+
+
+def test_org_sample_needs_membership_and_the_permission(reader: Reader) -> None:
+    """Not members of the organisation are told nothing of it; members without the permission, what they lack."""
+    people = People(reader.api.database, reader.api.hasher, reader.api.clock.now())
+    stranger, viewer, developer = (
+        people.key(org, people.user(name, **{org: role}))[1]
+        for name, org, role in (
+            ("stranger", "org_2", Role.OWNER), ("viewer", "org_1", Role.VIEWER), ("developer", "org_1", Role.DEVELOPER),
+        )
+    )  # fmt: skip
+    reader.run("create")
+    reader.run("poll")
+    asked = []
+    for headers in (stranger, viewer, developer):
+        reader.session["H"] = headers
+        reader.run("org")
+        asked.append(reader.session["response"])
+    assert [answer.status_code for answer in asked] == [404, 403, 200]
+    assert asked[1].json()["error"]["details"] == {"permission": "deployment:invoke"}
 
 
 def test_sample_that_streams_gets_server_sent_events(reader: Reader) -> None:
