@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from engine.billing import spend
 from engine.gateway.routes import Route
 from engine.model.clock import Clock
-from engine.model.errors import BudgetExceeded, InsufficientCredit, NotFound, StackyardError
+from engine.model.errors import BudgetExceeded, InsufficientCredit, NotFound, StackyardError, Unavailable
 from engine.model.ledger import Scopes
 from engine.store import deployments
 from engine.store.database import Database
@@ -65,6 +65,10 @@ class Waker:
             await self._clock.sleep(AGAIN_SECONDS)
             self._asked.pop(route.deployment_id, None)
             self.wake(route)
+        except Exception:  # noqa: BLE001 (a task's edge: nobody else would hear of it, and requests would wait for long)
+            self._log.exception("a deployment cannot be woken", deployment_id=route.deployment_id)
+            self.refused(route.deployment_id, Unavailable("the deployment cannot be woken: ask the operator to look"))
+            self._asked.pop(route.deployment_id, None)
         else:
             await self._fresh()
 

@@ -35,6 +35,7 @@ from tests.fakes.fake_worker import FakeWorker
 SECRET = b"0123456789abcdef0123456789abcdef"
 LIMIT = 1024 * 1024
 WAKE_SECONDS = 30.0
+_SPEC = {"name": "d", "model_id": "m", "gpu_type": "h100", "region": "nyc2"}
 
 
 def run_server(app: Any, **options: Any) -> tuple[uvicorn.Server, threading.Thread]:
@@ -77,14 +78,16 @@ class Yard:
             keys.insert(session, row)
         return secret
 
-    def add_deployment(self, *workers: FakeWorker, phase: str = "active", org_id: str = "org_1") -> str:
+    def add_deployment(
+        self, *workers: FakeWorker, phase: str = "active", org_id: str = "org_1", model_id: str = "m", **values: Any
+    ) -> str:
         identity = workers[0].identity if workers else new_worker_identity("dep_x", self.clock.now())
         now = self.clock.now()
         row = DeploymentRow(
             id=ids.new_id("dep"), org_id=org_id, name="d", created_at=now, updated_at=now, phase=phase,
             worker_token_sealed=self.sealer.seal(identity.token), worker_key_sealed="",
             worker_fingerprint=identity.fingerprint, worker_certificate_pem=identity.certificate_pem,
-            replicas=_replicas(workers),
+            replicas=_replicas(workers), **{"spec": _SPEC | {"model_id": model_id}} | values,
         )  # fmt: skip
         with self.database.write() as session:
             deployments.insert(session, row)
@@ -124,7 +127,11 @@ def new_worker() -> Iterator[Callable[..., FakeWorker]]:
 
 
 @pytest.fixture
-def yard(new_sqlite_url: Callable[[], str], tmp_path: Path, new_worker: Callable[..., FakeWorker]) -> Iterator[Yard]:
+def yard(
+    request: pytest.FixtureRequest, new_sqlite_url: Callable[[], str], tmp_path: Path,
+    new_worker: Callable[..., FakeWorker],
+) -> Iterator[Yard]:  # fmt: skip
+    """Parametrize it indirectly with the `Patience` of its gateway."""
     with ExitStack() as stack:
         database = Database(new_sqlite_url())
         stack.callback(database.close)
@@ -137,7 +144,8 @@ def yard(new_sqlite_url: Callable[[], str], tmp_path: Path, new_worker: Callable
         )
         feed = RouteFeed(database, table, sealer, clock)
         traffic = Traffic(database, clock, "gateway:test")
-        waker, patience = Waker(database, clock, feed.fresh), Patience(WAKE_SECONDS, 0.2, 0.05)
+        waker = Waker(database, clock, feed.fresh)
+        patience = getattr(request, "param", Patience(WAKE_SECONDS, 0.2, 0.05))
         inference = Inference(table, feed.fresh, hasher, clock, metrics, traffic, waker, OwnModels(database),
                               max_body_bytes=LIMIT, patience=patience)  # fmt: skip
         proxy = ApiProxy(tmp_path / "api.sock", max_body_bytes=LIMIT)
