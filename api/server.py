@@ -15,6 +15,7 @@ from api.app import create_app
 from api.checkpoints import Checkpoints
 from api.cloud_account import cloud_api, shared_budget
 from api.deps import Deps
+from api.docker_hosts import resolved
 from api.droplet_sizes import DropletSizes
 from api.identity import build_identity
 from api.object_storage import build_storage
@@ -32,6 +33,7 @@ GRACE_SECONDS = 3
 
 def build(settings: Settings, database: Database) -> Deps:
     """The real values behind the API of an installation."""
+    settings = resolved(settings)
     secret = installation_secret.load_or_create(settings.data_dir, settings.secret_key)
     sealer, hasher, clock = Sealer(secret), KeyHasher(secret), SystemClock()
     environment = dict(os.environ)

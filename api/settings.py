@@ -56,6 +56,9 @@ class Settings(BaseSettings):
         description='Docker hosts that run handlers and pods, a JSON list: [{"name":"local","host":"unix:///var/run/'
         'docker.sock","address":"127.0.0.1","pools":{"CPU":8}}]',
     )
+    container_pids: int = Field(
+        4096, ge=0, description="processes that a container on a Docker host may have; 0: no limit"
+    )
     image_registries: str = Field(
         "", description="registries or beginnings of names that images may come from; comma-separated; empty: all"
     )

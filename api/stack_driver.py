@@ -42,6 +42,7 @@ class CloudProviders:
     clock: Clock
     clients: HttpClients
     api_endpoint: str
+    container_pids: int = 0
 
     def provides(self, package: str, type_: str) -> bool:
         """See `ProviderSource.provides`. What it lacks, a plugin found on the machine may provide."""
@@ -54,7 +55,7 @@ class CloudProviders:
     async def load(self, package: str, version: str) -> Provider:
         """See `ProviderSource.load`."""
         if package == DockerProvider.package:
-            return DockerProvider(environment=self.environment, clock=self.clock)
+            return DockerProvider(environment=self.environment, clock=self.clock, pids_limit=self.container_pids)
         if package != DigitalOceanProvider.package:
             raise ProviderError(
                 f"the embedded engine has no provider for '{package}': install the Pulumi CLI with its plugin and set "
@@ -119,7 +120,9 @@ def build_driver(
     state_folder.claim(settings.resolved_backend_url, database, clock, environment)
     secret_passphrase = passphrase(secret, environment)
     installation = ensure_installation(database, secret_passphrase, clock, loop)
-    providers = CloudProviders(environment, budget, clock, HttpClients(), settings.digitalocean_api_endpoint)
+    providers = CloudProviders(
+        environment, budget, clock, HttpClients(), settings.digitalocean_api_endpoint, settings.container_pids
+    )
     command_for = choose_command(
         settings.pulumi,
         environment=environment,

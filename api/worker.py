@@ -15,6 +15,7 @@ import structlog
 from api.accounting import Accounting
 from api.autoscaling import ScalingLeading
 from api.cloud_account import cloud_api, shared_budget
+from api.docker_hosts import resolved
 from api.droplet_sizes import DropletSizes
 from api.handlers import HandlerLeading, handler_source
 from api.object_storage import build_storage, build_upkeep
@@ -68,6 +69,7 @@ def run_worker(settings: Settings, executor_id: str) -> None:
     """
     clock = SystemClock()
     settings.data_dir.mkdir(parents=True, exist_ok=True)
+    settings = resolved(settings)
     secret = installation_secret.load_or_create(settings.data_dir, settings.secret_key)
     database = Database(settings.resolved_database_url)
     loop = EngineLoop()

@@ -29,7 +29,9 @@ def build_handler_request(workload: HandlerWorkload, settings: StackSettings) ->
         "startCommand": json.dumps(list(spec.start_command)),
         "containerDiskGb": str(spec.container_disk_gb),
         "workers": json.dumps([_worker(w) for w in workload.workers]),
-        "dockerHosts": json.dumps([host.model_dump(mode="json", exclude={"pools", "guard"}) for host in workload.hosts]),
+        "dockerHosts": json.dumps(
+            [host.model_dump(mode="json", exclude={"pools", "reads_gpus", "guard"}) for host in workload.hosts]
+        ),
         "generation": str(workload.revision),
         "publicUrl": workload.public_url,
         "controlPlaneCidrs": json.dumps(list(settings.control_plane_cidrs)),

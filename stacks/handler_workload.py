@@ -45,7 +45,7 @@ class HostPlace:
     address: str
     region: str = ""
     cert_path: str = ""
-    worker_memory_mb: int = 0
+    worker_memory_mb: int | None = None
     worker_cpus: float = 0
     disk_quota: bool = False
 

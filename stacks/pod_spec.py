@@ -57,7 +57,7 @@ def build_pod_request(workload: PodWorkload, settings: PodSettings) -> StackRequ
         "mounts": described(workload.mounts),
     }
     if place.target is Target.DOCKER:
-        plain |= _docker(settings.hosts, place.host, workload.devices)
+        plain |= _docker(settings.hosts, place.host, workload.devices, spec.gpu_count)
     pull, login = pull_configuration(spec.image, workload.pull)
     secret = {
         "environment": json.dumps(dict(workload.env), sort_keys=True),
@@ -71,7 +71,7 @@ def build_pod_request(workload: PodWorkload, settings: PodSettings) -> StackRequ
     return StackRequest(stack_name(workload.pod_id), run_program, config)
 
 
-def _docker(hosts: Sequence[DockerHost], name: str, devices: Sequence[str]) -> dict[str, str]:
+def _docker(hosts: Sequence[DockerHost], name: str, devices: Sequence[str], gpus: int) -> dict[str, str]:
     host = host_named(hosts, name)
     if host is None:
         raise NotFound(f"the Docker host {name!r} is not in STACKYARD_DOCKER_HOSTS any more: the pod's volume is on it")
@@ -80,4 +80,6 @@ def _docker(hosts: Sequence[DockerHost], name: str, devices: Sequence[str]) -> d
         "dockerCertPath": host.cert_path,
         "dockerAddress": host.address,
         "devices": json.dumps(list(devices)),
+        "memoryMb": str((host.worker_memory_mb or 0) * gpus),
+        "cpus": f"{host.worker_cpus * gpus:g}",
     }

@@ -20,6 +20,7 @@ class PodConfig:
 
     Attributes:
         ports: port inside → port outside.
+        memory_mb, cpus: at most, on a Docker host; 0: all there is.
     """
 
     pod_id: str
@@ -40,6 +41,8 @@ class PodConfig:
     docker_cert_path: str
     docker_address: str
     devices: tuple[str, ...]
+    memory_mb: int
+    cpus: float
     environment: pulumi.Output[str]
     mounts: tuple[MountPlace, ...]
     mount_urls: pulumi.Output[str]
@@ -94,6 +97,8 @@ def read_pod(config: pulumi.Config) -> PodConfig:
         docker_cert_path=config.get("dockerCertPath") or "",
         docker_address=config.get("dockerAddress") or "",
         devices=tuple(config.get_object("devices") or ()),
+        memory_mb=config.get_int("memoryMb") or 0,
+        cpus=config.get_float("cpus") or 0,
         environment=config.require_secret("environment"),
         mounts=tuple(MountPlace(**mount) for mount in config.require_object("mounts")),
         mount_urls=config.require_secret("mountUrls"),

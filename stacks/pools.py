@@ -72,6 +72,11 @@ POOLS: Mapping[str, Pool] = MappingProxyType(
 )  # fmt: skip
 
 
+def pool_of_gpu(name: str) -> str | None:
+    """The pool a GPU of this name is in; None: there is none."""
+    return next((pool.id for pool in POOLS.values() if name in pool.models), None)
+
+
 def sku(pool: str) -> str:
     """What a second of one GPU of the pool is called in price lists and usage records."""
     return SKU_PREFIX + pool

@@ -59,7 +59,12 @@ def run(arguments: list[str]) -> int:
         environment, budget, salt, settings = stack.enter_context(_installation(loop))
         command = EmbeddedPulumi(
             providers=CloudProviders(
-                environment, budget, SystemClock(), HttpClients(), settings.digitalocean_api_endpoint
+                environment,
+                budget,
+                SystemClock(),
+                HttpClients(),
+                settings.digitalocean_api_endpoint,
+                settings.container_pids,
             ),
             clock=SystemClock(),
             environment=environment,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import ip_address
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -29,9 +31,10 @@ class DockerHost(BaseModel):
         cert_path: folder with ca.pem, cert.pem, key.pem for `tcp://` with TLS; "" for none.
         address: where the control plane reaches the ports its containers publish.
         pools: pool id → how many workers or GPUs of it there are, or the ids of its GPUs as the driver names them.
-            With counts, GPUs are numbered from 0 in the order of the pools.
+            With counts, GPUs are numbered from 0 in the order of the pools. `auto`: its driver is asked.
         region: where the machine stands, as users name it.
         worker_memory_mb, worker_cpus: what one worker gets at most, and a pod for each of its GPUs; 0: all there is.
+            Of memory null is an equal share of what the host has.
         guard: rules of its packet filter keep containers from the host and from its cloud's metadata
             (`reconcilers/handlers/guard.py`); null: where its address is not of the machine itself.
         disk_quota: its storage driver enforces the size of a container's disk (overlay2 on xfs with pquota, zfs).
@@ -42,13 +45,21 @@ class DockerHost(BaseModel):
     name: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")
     host: str
     address: str = "127.0.0.1"
-    pools: Mapping[str, int | tuple[str, ...]] = Field(min_length=1)
+    pools: Mapping[str, int | tuple[str, ...]]
+    reads_gpus: bool = False
     region: str = "local"
     cert_path: str = ""
-    worker_memory_mb: int = Field(0, ge=0)
+    worker_memory_mb: int | None = Field(None, ge=0)
     worker_cpus: float = Field(0, ge=0)
     disk_quota: bool = False
     guard: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _auto(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("pools") == "auto":
+            return {**value, "pools": {}, "reads_gpus": True}
+        return value
 
     @field_validator("host")
     @classmethod
@@ -59,6 +70,8 @@ class DockerHost(BaseModel):
 
     @model_validator(mode="after")
     def _counts(self) -> DockerHost:
+        if not self.pools and not self.reads_gpus:
+            raise ValueError('pools: name one, like {"CPU": 4}, or "auto" to have its GPUs read from the driver')
         if wrong := [pool for pool, had in self.pools.items() if (had if isinstance(had, int) else len(had)) < 1]:
             raise ValueError(f"a pool holds one worker or more: {', '.join(wrong)}")
         if not isinstance(self.pools.get(CPU_POOL, 1), int):
@@ -93,6 +106,44 @@ class DockerHost(BaseModel):
                 break
             first += had if isinstance(had, int) and other != CPU_POOL else 0
         return tuple(str(first + index) for index in range(named))
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU, as its driver names it."""
+
+    uuid: str
+    name: str
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """What a host was found to have."""
+
+    memory_mb: int
+    gpus: tuple[Gpu, ...] = ()
+
+
+SHARED_MEMORY = 0.95
+"""How much of a host's memory its workers share; the rest is the system's."""
+
+
+def with_facts(host: DockerHost, facts: HostFacts, pool_of: Callable[[str], str | None]) -> DockerHost:
+    """The host with what it left to be read.
+
+    Args:
+        pool_of: from a GPU's name to its pool; None: there is none for it.
+    """
+    pools: dict[str, int | tuple[str, ...]] = dict(host.pools)
+    for gpu in facts.gpus if host.reads_gpus else ():
+        if pool := pool_of(gpu.name):
+            pools[pool] = (*had, gpu.uuid) if isinstance(had := pools.get(pool, ()), tuple) else (gpu.uuid,)
+    found = host.model_copy(update={"pools": pools})
+    if host.worker_memory_mb is not None or not facts.memory_mb:
+        return found
+    places = sum(found.capacity(pool) for pool in pools)
+    share = int(facts.memory_mb * SHARED_MEMORY / places) if places else 0
+    return found.model_copy(update={"worker_memory_mb": share})
 
 
 def bridge_name(*owner: str) -> str:

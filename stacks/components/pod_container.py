@@ -54,9 +54,10 @@ class PodContainer(pulumi.ComponentResource):
             "image", name=pod.image, keep_locally=True, pull_triggers=pod.pull.triggers, opts=there
         )
         # By name a restart is another container, and two cannot be published at the same ports. A specification never
-        # changes, so uploads can only differ in where the control plane keeps them: that replaces nobody's machine.
+        # changes, so uploads can only differ in where the control plane keeps them, limits in what the operator says of
+        # the host: that replaces nobody's machine.
         replacing = pulumi.ResourceOptions.merge(
-            there, pulumi.ResourceOptions(delete_before_replace=True, ignore_changes=["uploads"])
+            there, pulumi.ResourceOptions(delete_before_replace=True, ignore_changes=["uploads", "memory", "cpus"])
         )
         return docker.Container(
             "machine",
@@ -73,6 +74,8 @@ class PodContainer(pulumi.ComponentResource):
             networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=network.name)],
             volumes=[docker.ContainerVolumeArgs(container_path=WORKSPACE, volume_name=volume.name)],
             uploads=[*_authorized_keys(pod), *mounted_files(pod.mounts)] or None,
+            memory=pod.memory_mb or None,
+            cpus=f"{pod.cpus:g}" if pod.cpus else None,
             gpus=f"device={','.join(pod.devices)}" if pod.devices else None,
             labels=[docker.ContainerLabelArgs(label=k, value=v) for k, v in sorted(labels_of(pod).items())],
             log_driver="json-file",

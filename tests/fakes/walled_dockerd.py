@@ -103,7 +103,7 @@ class WalledDocker(DockerDaemon):
             raise DockerMissing(f"no Docker daemon with a packet filter runs here: {self.log().strip()[-400:]}")
 
     def _is_up(self) -> bool:
-        return answers(self.host) and "DOCKER-USER" in self.rules()
+        return "DOCKER-USER" in self.rules() and answers(self.host)
 
 
 def _within(space: str) -> list[str]:

@@ -97,6 +97,7 @@ def config(**fields: Any) -> PodConfig:
         "ssh_public_key": "ssh-ed25519 AAAA a@b", "ssh_cidrs": (), "ports": {22: 22, 8888: 8888}, "revision": 1,
         "generation": 1, "is_running": True, "docker_host": "", "docker_cert_path": "", "docker_address": "",
         "devices": (), "environment": None, "mounts": (), "mount_urls": None, "pull": None,
+        "memory_mb": 0, "cpus": 0,
     }  # fmt: skip
     return PodConfig(**(values | fields))
 

@@ -153,6 +153,8 @@ async def _found(daemon: Daemon, inputs: PropertyMap) -> str | None:
 async def _make(daemon: Daemon, inputs: PropertyMap) -> str:
     """Create the container; its image is pulled if the daemon does not have it."""
     image, name, body = inputs["image"], inputs["name"], container_body.create_body(inputs)
+    if daemon.pids_limit:
+        body["HostConfig"]["PidsLimit"] = daemon.pids_limit
     platform = inputs.get("platform")
     for has_pulled in (False, True):
         try:

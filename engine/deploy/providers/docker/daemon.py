@@ -49,7 +49,11 @@ class HalfDone(TypeFailure):
 
 @dataclass(frozen=True)
 class Daemon:
-    """What one operation works with: the daemon, who we are to registries, and when to give up (monotonic)."""
+    """What one operation works with: the daemon, who we are to registries, and when to give up (monotonic).
+
+    Attributes:
+        pids_limit: of every container that is made; 0: none.
+    """
 
     host: DockerHost
     registries: Registries
@@ -57,6 +61,7 @@ class Daemon:
     clock: Clock
     deadline: float
     seconds: float
+    pids_limit: int = 0
 
     async def do(self, call: Callable[[docker.APIClient], T]) -> T:
         """Run a blocking call with the SDK's client.

@@ -33,18 +33,19 @@ class Ran:
 
 
 def run_on_host(
-    client: docker.APIClient, script: str, *, capabilities: Sequence[str] = (), privileged: bool = False,
+    client: docker.APIClient, script: str, *, capabilities: Sequence[str] = (), device_majors: Sequence[int] = (),
     seconds: int = 30,
 ) -> Ran:  # fmt: skip
     """Run a shell's script once, in the host's network.
 
     Args:
-        capabilities: of the kernel's, what it needs; privileged: everything, devices too.
+        capabilities: of the kernel's, what it needs.
+        device_majors: numbers of the kernel's drivers whose devices it may use.
 
     Raises:
         docker.errors.DockerException, requests.RequestException: the daemon refused, or it took longer.
     """
-    id = _create(client, script, _limits(client, capabilities, privileged), labels={})["Id"]
+    id = _create(client, script, _limits(capabilities, device_majors), labels={})["Id"]
     try:
         client.start(id)
         code = int(client.wait(id, timeout=seconds)["StatusCode"])
@@ -72,7 +73,7 @@ def keep_on_host(
             client.start(name)
             return True
         client.remove_container(name, force=True)
-    limits = _limits(client, capabilities, privileged=False) | {"restart_policy": {"Name": "always"}}
+    limits = _limits(capabilities) | {"restart_policy": {"Name": "always"}}
     try:
         _create(client, script, limits, labels={**(labels or {}), _RECIPE: recipe}, name=name)
     except APIError as err:
@@ -92,11 +93,14 @@ def _create(
     return made
 
 
-def _limits(client: docker.APIClient, capabilities: Sequence[str], privileged: bool) -> dict[str, object]:
+def _limits(capabilities: Sequence[str], device_majors: Sequence[int] = ()) -> dict[str, object]:
+    binds = {"/": {"bind": _HOST, "mode": "ro"}}
+    if device_majors:
+        binds["/dev"] = {"bind": "/dev", "mode": "ro"}
     return {
-        "binds": {"/": {"bind": _HOST, "mode": "ro"}}, "network_mode": "host", "read_only": True,
-        "tmpfs": {"/run": "", "/tmp": ""}, "cap_drop": [] if privileged else ["ALL"],
-        "cap_add": [] if privileged else list(capabilities), "privileged": privileged, "pids_limit": 64,
+        "binds": binds, "network_mode": "host", "read_only": True, "tmpfs": {"/run": "", "/tmp": ""},
+        "cap_drop": ["ALL"], "cap_add": list(capabilities), "pids_limit": 64,
+        "device_cgroup_rules": [f"c {major}:* rw" for major in device_majors],
         "log_config": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}},
     }  # fmt: skip
 

@@ -60,6 +60,8 @@ class DockerProvider:
     Args:
         environment: process environment; the daemon comes from DOCKER_HOST where the provider resource names none.
         connect: the way to a daemon, for tests.
+        pids_limit: how many processes a container may have, where nothing else is said; the official provider has no
+            property for it. 0: as many as it likes.
     """
 
     package = PACKAGE
@@ -71,9 +73,11 @@ class DockerProvider:
         environment: Mapping[str, str],
         clock: Clock,
         connect: Callable[[HostSettings], DockerHost] = DockerHost,
+        pids_limit: int = 0,
     ) -> None:
         self._environment = environment
         self._connect = connect
+        self._pids_limit = pids_limit
         self._clock = clock
         self._types = resource_types()
         self._functions = lookups.functions()
@@ -267,7 +271,7 @@ class DockerProvider:
         if self._host is None or self._registries is None:
             raise ProviderError(f"the {PACKAGE} provider is used before it was configured")
         deadline = self._clock.monotonic() + seconds
-        return Daemon(self._host, self._registries, self._threads, self._clock, deadline, seconds)
+        return Daemon(self._host, self._registries, self._threads, self._clock, deadline, seconds, self._pids_limit)
 
 
 def _diff(

@@ -53,7 +53,7 @@ class OnlyDocker:
         return package == "docker"
 
     async def load(self, package: str, version: str) -> Provider:
-        return DockerProvider(environment={"HOME": str(self.home)}, clock=SystemClock())
+        return DockerProvider(environment={"HOME": str(self.home)}, clock=SystemClock(), pids_limit=500)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def driver(tmp_path: Path, command_loop: EngineLoop, salt: str) -> StackDriver:
 def rig(
     store: Database, clock: FakeClock, driver: StackDriver, dockerd: DockerDaemon, tmp_path: Path
 ) -> Iterator[HandlerRig]:
-    host = DockerHost(name="lab", host=dockerd.host, pools={"CPU": 2})
+    host = DockerHost(name="lab", host=dockerd.host, pools={"CPU": 2}, worker_memory_mb=512)
     with closing(Connection(HostSettings(host.host))) as connection:
         connections = {"lab": connection}
         yield HandlerRig(
@@ -132,6 +132,7 @@ async def test_worker_is_made_for_a_job_and_gone_after_it(rig: HandlerRig, docke
     assert environment["RUNPOD_AI_API_KEY"] == token and environment["RUNPOD_POD_ID"] == "w0"
     assert limits["SecurityOpt"] == ["no-new-privileges:true"] and not limits["Privileged"]
     assert limits["RestartPolicy"]["Name"] in ("", "no") and limits["LogConfig"]["Config"]["max-size"] == "10m"
+    assert limits["PidsLimit"] == 500 and limits["Memory"] == 512 * 2**20
     assert list(container.attrs["NetworkSettings"]["Networks"]) == [stack]
     now = rig.clock.now()
     rig.finish()
