@@ -60,10 +60,6 @@ class Connection(asyncio.Protocol):
         self._streams = False
         self._refused = False
 
-    @property
-    def is_open(self) -> bool:
-        return self._transport is not None
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are not subclasses of it
 

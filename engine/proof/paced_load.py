@@ -74,17 +74,19 @@ async def at_rate(
     slots = await _connect(target, clock, freed, connections)
     free.extend(slots)
     began, sent, wanted = clock.monotonic(), 0, round(per_second * seconds)
-    while sent < wanted:
-        due = min(wanted, int((clock.monotonic() - began) * per_second) + 1)
-        for number in range(sent, due):
-            if free:
-                free.popleft().send(clock.monotonic())
-            else:
-                overdue.append(began + number / per_second)
-        sent = due
-        await clock.sleep(0.001)
-    await _until(clock, slots, lambda: len(took) >= wanted, f"{wanted} answers")
-    await _close(slots)
+    try:
+        while sent < wanted:
+            due = min(wanted, int((clock.monotonic() - began) * per_second) + 1)
+            for number in range(sent, due):
+                if free:
+                    free.popleft().send(clock.monotonic())
+                else:
+                    overdue.append(began + number / per_second)
+            sent = due
+            await clock.sleep(0.001)
+        await _until(clock, slots, lambda: len(took) >= wanted, f"{wanted} answers")
+    finally:
+        await _close(slots)
     return took[wanted // 10 :]
 
 
@@ -106,10 +108,14 @@ class Streams:
         for slot in self._slots:
             slot.send(self._clock.monotonic())
             await self._clock.sleep(self._spread / self._count)
-        await _until(
-            self._clock, self._slots, lambda: all(s.answers or s.first for s in self._slots),
-            f"{self._count} streams to begin",
-        )  # fmt: skip
+        try:
+            await _until(
+                self._clock, self._slots, lambda: all(s.answers or s.first for s in self._slots),
+                f"{self._count} streams to begin",
+            )  # fmt: skip
+        except Unavailable:
+            await self.close()
+            raise
 
     async def first_bytes(self, seconds: float) -> Sequence[float]:
         """How long those that began and ended within the next `seconds` waited for their first event, [n]."""
@@ -205,10 +211,10 @@ async def _connect(target: Target, clock: Clock, whole: Callable[[_Slot], None],
 
 async def _close(slots: Sequence[_Slot]) -> None:
     """Close them; raises what `_require_sound` does."""
-    _require_sound(slots)
     for slot in slots:
         slot.close()
     await asyncio.sleep(0)
+    _require_sound(slots)
 
 
 def _require_sound(slots: Sequence[_Slot]) -> None:

@@ -26,23 +26,35 @@ from engine.store.sealing import Sealer
 CLOCK = SystemClock()
 
 
+class Watched(Connection):
+    """A connection whose end can be waited for."""
+
+    def __init__(self, answers: Answers, token: str, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(answers, token, loop)
+        self.ended = asyncio.Event()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.ended.set()
+
+
 @pytest.fixture
 async def upstream() -> AsyncIterator[int]:
     """The plain port of an upstream that demands the token `t`; streams of three events, 10 ms apart."""
     loop = asyncio.get_running_loop()
     answers = Answers(tokens=3, pace_seconds=0.01)
-    made: list[Connection] = []
+    made: list[Watched] = []
 
-    def connect() -> Connection:
-        made.append(Connection(answers, "t", loop))
+    def connect() -> Watched:
+        made.append(Watched(answers, "t", loop))
         return made[-1]
 
     server = await loop.create_server(connect, "127.0.0.1", 0)
     yield server.sockets[0].getsockname()[1]
     server.close()
     async with asyncio.timeout(30):
-        while any(one.is_open for one in made):
-            await asyncio.sleep(0.001)
+        for one in made:
+            await one.ended.wait()
 
 
 def _target(port: int, *, token: str = "t", **body: object) -> Target:
