@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -48,11 +49,12 @@ def refusals_to_grow(session: Session, org_id: str, deployment_ids: Sequence[str
     """
     orgs.locked(session, org_id)
     hourly, refused = _committed(session, org_id), dict[str, str]()
+    planned: Counter[str] = Counter()
     for row in deployments.list_for_org(session, org_id, only=deployment_ids, limit=len(deployment_ids)):
         more = catalog.hourly_usd(row.spec["gpu_type"])
         try:
             spend.require_funds(session, org_id, to_microdollars(hourly + more))
-            _require_budgets(session, scopes_of(row), to_microdollars(more), now)
+            _plan(session, planned, scopes_of(row), to_microdollars(more), now)
         except (InsufficientCredit, BudgetExceeded) as err:
             refused[row.id] = err.message
         else:
@@ -60,11 +62,18 @@ def refusals_to_grow(session: Session, org_id: str, deployment_ids: Sequence[str
     return refused
 
 
-def _require_budgets(session: Session, scopes: Scopes, microdollars: int, now: datetime) -> None:
-    for budget in budgets.applying(session, scopes):
+def _plan(session: Session, planned: Counter[str], scopes: Scopes, microdollars: int, now: datetime) -> None:
+    """Count so much more on every budget it falls under.
+
+    Raises:
+        BudgetExceeded: one of them does not have it, beside what is planned already; nothing is counted then.
+    """
+    applying = budgets.applying(session, scopes)
+    for budget in applying:
         used = budgets.usage(session, budget, now)
-        if used.spent + used.reserved + microdollars > budget.limit_microdollars:
+        if used.spent + used.reserved + planned[budget.id] + microdollars > budget.limit_microdollars:
             raise budgets.refusal(session, budget, microdollars, now)
+    planned.update({budget.id: microdollars for budget in applying})
 
 
 def _committed(session: Session, org_id: str) -> Decimal:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from api.funding import refusals_to_grow
 from engine.model.money import MICRODOLLARS
 from engine.store import autoscaling, deployments, traffic
 from engine.store.tables import OrgRow
@@ -112,3 +113,23 @@ def test_suspended_one_is_not_woken(api: Any, dep: str) -> None:
     answer = patch(api, dep, {"scale_to_zero": False})
     assert answer.status_code == 402 and "the budget is used up" in answer.json()["error"]["message"]
     assert api.call("GET", f"/deployments/{dep}/scaling").json()["scale_to_zero"] is True
+
+
+def test_autoscaler_grows_only_what_balance_and_budgets_pay_for_an_hour(api: Any) -> None:
+    made = [api.create(name=name)["id"] for name in "abc"]
+
+    def refused() -> dict[str, str]:
+        with api.database.write() as session:
+            return refusals_to_grow(session, "org_1", made, api.clock.now())
+
+    assert refused() == {}, "credit without a limit"
+    limit_credit(api, int(20 * MICRODOLLARS))  # three run for $13.23 an hour: one more is $17.64, two are $22.05
+    assert len(refused()) == 2
+    assert all("22.05" in why for why in refused().values())
+    put_to_sleep(api, made[0])
+    assert len(refused()) == 1, "what sleeps costs nothing"
+    limit_credit(api, int(1000 * MICRODOLLARS))
+    budget = {"scope": "deployment", "scope_id": made[1], "period": "month", "limit_usd": "4.40"}
+    assert api.call("PUT", "/billing/budgets", json=budget).status_code == 200
+    (why,) = refused().items()
+    assert why[0] == made[1] and "needs $4.41" in why[1]

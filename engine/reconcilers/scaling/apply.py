@@ -55,6 +55,7 @@ class ScalingApplier:
         self._remember(memory)
         done: list[Rescale | Sleep] = []
         for org_id, wanted in changes.items():
+            wanted.sort(key=lambda action: action.snapshot.deployment_id)  # rows are locked in one order
             for start in range(0, len(wanted), AT_ONCE):
                 done += self._change(org_id, wanted[start : start + AT_ONCE])
         return done

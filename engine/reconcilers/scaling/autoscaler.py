@@ -35,6 +35,7 @@ class Autoscaler:
         self._applier = applier
         self._policy = policy
         self._period = policy.period / timedelta(seconds=1)
+        self._one_at_a_time = asyncio.Lock()  # both rounds write what is remembered of the same deployments
 
     async def run(self) -> None:
         """Check until cancelled, or until this process's lease is lost (StaleLease)."""
@@ -64,7 +65,9 @@ class Autoscaler:
 
     async def _safely(self, work: Callable[[], list[Rescale | Sleep]]) -> None:
         try:
-            for done in await asyncio.to_thread(work):
+            async with self._one_at_a_time:
+                changed = await asyncio.to_thread(work)
+            for done in changed:
                 to = done.to if isinstance(done, Rescale) else 0
                 _log.info("scaled", deployment=done.snapshot.deployment_id, to=to, reason=done.reason)
         except StaleLease:
