@@ -60,7 +60,7 @@ def look(s: Snapshot, now: datetime, policy: Policy) -> View:
     replicas = as_planned(existing, s.machines, plan.machines)
     wanted = wanted_update(s, plan, policy)
     blocked = why_blocked(s, policy) if wanted is not None or has_given_up(s, policy) else ""
-    return View(s, plan, replicas, wanted, retry_at(s, wanted, policy), blocked, now, policy)
+    return View(s, plan, replicas, wanted, retry_at(s, wanted, policy, plan), blocked, now, policy)
 
 
 def existing_replicas(s: Snapshot) -> tuple[Replica, ...]:

@@ -53,10 +53,15 @@ def why_blocked(s: Snapshot, policy: Policy) -> str:
     return for_tenant(last.message) or last.error_code
 
 
-def retry_at(s: Snapshot, wanted: UpdateKind | None, policy: Policy) -> datetime:
-    """When the wanted operation may start; in the past when it never failed."""
+def retry_at(s: Snapshot, wanted: UpdateKind | None, policy: Policy, plan: Plan | None = None) -> datetime:
+    """When the wanted operation may start; in the past when it never failed.
+
+    Once the machines that the cloud refused are off the list (of `plan`), the rest need not wait.
+    """
     last = s.last_update
     if last is None or last.finished_at is None or last.state is not UpdateState.FAILED:
+        return s.created_at
+    if plan is not None and plan.failures is not None and plan.failures.last_at == last.finished_at:
         return s.created_at
     if last.kind is not wanted or (wanted is UpdateKind.UP and last.generation != s.generation):
         return s.created_at

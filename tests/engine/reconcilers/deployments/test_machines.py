@@ -1,0 +1,334 @@
+"""Which machines a deployment has, scenario by scenario: draining, sleep, replacement, death; and what is billed."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from engine.model.deployment import Phase, ReplicaPhase, UpdateKind
+from engine.reconcilers.deployments.snapshot import CAPACITY_AVAILABLE, REPLACED, DrainReplicas, Policy, StartUpdate
+from tests.fakes.clock import START
+from tests.fakes.world import SPEC, World
+
+SECOND = timedelta(seconds=1)
+P, R = Phase, ReplicaPhase
+
+
+def active(replicas: int = 1, *, watches: bool = True) -> World:
+    world = World(spec=SPEC.model_copy(update={"replicas": replicas}), watches=watches)
+    world.run(seconds=10)
+    assert world.snapshot.phase is Phase.ACTIVE
+    return world
+
+
+def phases(world: World) -> dict[str, ReplicaPhase]:
+    return {r.name: r.phase for r in world.snapshot.replicas}
+
+
+def names(world: World) -> list[str]:
+    return sorted(m.name for m in world.machines.values())
+
+
+def condition(world: World, type_: str) -> tuple[bool, str]:
+    found = world.snapshot.condition(type_)
+    assert found is not None, f"no condition {type_}"
+    return found.status, found.reason
+
+
+# Draining
+
+
+def test_a_replica_that_is_to_go_finishes_what_it_has() -> None:
+    world = active(replicas=2)
+    world.work(3)
+    world.edit(replicas=1)
+    world.run(seconds=30)
+    assert phases(world) == {"r1-0": R.READY, "r1-1": R.DRAINING}
+    assert len(world.machines) == 2 and world.snapshot.phase is P.SCALING
+    world.work(0)
+    world.run(seconds=3)
+    assert names(world) == ["r1-0"] and world.snapshot.phase is P.ACTIVE
+
+
+def test_its_agent_is_asked_every_second_and_only_after_the_draining_is_recorded() -> None:
+    world = active(replicas=2)
+    world.work(1)
+    world.edit(replicas=1)
+    assert not [a for a in world.look() if isinstance(a, DrainReplicas)], "the routes have to know first"
+    told = 0
+    for _ in range(40):
+        told += sum(isinstance(a, DrainReplicas) for a in world.look())
+        world.now += SECOND / 4
+    assert told == 10
+
+
+def test_draining_has_a_limit() -> None:
+    world = active(replicas=2)
+    world.work(1)
+    world.edit(replicas=1)
+    world.run(seconds=299)
+    assert len(world.machines) == 2
+    world.run(seconds=5)
+    assert names(world) == ["r1-0"]
+
+
+def test_an_agent_that_does_not_answer_is_not_waited_for() -> None:
+    world = active(replicas=2)
+    world.boots = False
+    world.edit(replicas=1)
+    world.look()
+    world.silence(False)
+    world.run(seconds=5)
+    assert len(world.machines) == 1
+
+
+def test_the_least_busy_goes_and_before_it_the_unhealthy_one() -> None:
+    world = active(replicas=3, watches=False)
+    for machine in world.machines.values():
+        machine.in_flight = 0 if machine.name == "r1-1" else 4
+    world.run(seconds=10)
+    world.edit(replicas=2)
+    world.look()
+    assert [name for name, phase in phases(world).items() if phase is R.DRAINING] == ["r1-1"]
+    world = active(replicas=3, watches=False)
+    world.boots = False
+    next(m for m in world.machines.values() if m.name == "r1-0").answers = False
+    world.run(seconds=20)
+    world.edit(replicas=2)
+    world.run(seconds=5)
+    assert names(world) == ["r1-1", "r1-2"]
+
+
+def test_a_draining_replica_is_taken_back_when_it_is_wanted_again() -> None:
+    world = active(replicas=2)
+    world.work(1)
+    world.edit(replicas=1)
+    world.run(seconds=5)
+    world.edit(replicas=2)
+    world.look()
+    world.look()
+    assert phases(world) == {"r1-0": R.READY, "r1-1": R.READY}
+    world.run(seconds=5)
+    assert world.snapshot.phase is P.ACTIVE and names(world) == ["r1-0", "r1-1"]
+    assert not any(m.draining for m in world.machines.values())
+
+
+# Sleep and wake
+
+
+def test_it_sleeps_when_its_machines_are_gone_and_is_not_billed_from_the_moment_it_was_sent() -> None:
+    world = active(replicas=2)
+    world.work(1)
+    world.edit(replicas=0)
+    sent_at = world.now
+    world.run(seconds=20)
+    assert world.snapshot.phase is P.SCALING
+    assert [end for _, _, end in world.intervals] == [sent_at] * 2
+    world.work(0)
+    world.run(seconds=5)
+    assert world.snapshot.phase is P.ASLEEP and not world.machines and world.snapshot.machines == ()
+    world.edit(replicas=1)
+    woken_at = world.now
+    world.run(seconds=5)
+    assert world.snapshot.phase is P.ACTIVE and names(world) == ["r1-2"]
+    assert world.intervals[-1] == ("r1-2", woken_at, None)
+
+
+def test_woken_while_it_drains_it_is_active_at_once() -> None:
+    world = active()
+    world.work(1)
+    world.edit(replicas=0)
+    world.run(seconds=5)
+    assert phases(world) == {"r1-0": R.DRAINING}
+    world.edit(replicas=1)
+    woken_at = world.now
+    started = len(world.started)
+    for _ in range(3):
+        world.look()
+    assert phases(world) == {"r1-0": R.READY} and world.intervals[-1] == ("r1-0", woken_at, None)
+    world.run(seconds=2)
+    assert world.snapshot.phase is P.ACTIVE and world.started[started:] == [UpdateKind.UP]
+
+
+def test_woken_without_capacity_it_says_so_and_goes_on_trying() -> None:
+    world = active()
+    world.edit(replicas=0)
+    world.run(seconds=10)
+    world.no_capacity = True
+    world.edit(replicas=1)
+    world.run(seconds=300)
+    assert world.snapshot.phase is P.SCALING and "no capacity in nyc2" in world.snapshot.phase_reason
+    found = world.snapshot.condition(CAPACITY_AVAILABLE)
+    assert found is not None and found.reason == "NoCapacity" and found.until is not None
+    assert P.FAILED not in world.phases
+    world.no_capacity = False
+    world.run(seconds=125)
+    assert world.snapshot.phase is P.ACTIVE and len(world.machines) == 1
+    assert world.overbilled() == []
+
+
+# Replacement
+
+
+def test_new_machines_are_ready_before_old_ones_drain() -> None:
+    world = active(replicas=2)
+    world.work(1)
+    world.boots = False
+    world.edit(gpu_type="mi300x")
+    world.run(seconds=10)
+    assert names(world) == ["r1-0", "r1-1", "r2-2", "r2-3"], "old ones serve beside the new"
+    assert [n for n, phase in phases(world).items() if phase is R.READY] == ["r1-0", "r1-1"]
+    assert condition(world, REPLACED) == (False, "Replacing")
+    next(m for m in world.machines.values() if m.name == "r2-2").answers = True
+    world.run(seconds=5)
+    assert sorted(phases(world).values()) == [R.BOOTING, R.DRAINING, R.READY, R.READY]
+    world.boots = True
+    world.run(seconds=5)
+    assert world.snapshot.phase is P.ACTIVE
+    world.work(0)
+    world.run(seconds=5)
+    assert names(world) == ["r2-2", "r2-3"]
+    assert condition(world, REPLACED) == (True, "Replaced")
+    assert P.DEGRADED not in world.phases and world.overbilled() == []
+
+
+def test_the_bill_passes_from_the_old_machine_to_the_new_one_without_gap_or_overlap() -> None:
+    world = active()
+    world.work(1)
+    world.edit(gpu_type="mi300x")
+    world.run(seconds=20)
+    assert [(name, end) for name, _, end in world.intervals] == [("r1-0", None)], "the new one stands in"
+    world.work(0)
+    world.run(seconds=5)
+    (_, began, ended), (name, again, open_) = world.intervals
+    assert (name, began, again, open_) == ("r2-1", START, ended, None)
+
+
+def test_without_capacity_the_old_machines_serve_and_an_edit_back_undoes_it() -> None:
+    world = active(replicas=2)
+    world.no_capacity = True
+    world.edit(gpu_type="mi300x")
+    world.run(seconds=100)
+    assert world.snapshot.phase is P.ACTIVE and names(world) == ["r1-0", "r1-1"]
+    found = world.snapshot.condition(REPLACED)
+    assert found is not None and (found.status, found.reason) == (False, "NoCapacity")
+    assert "no capacity in nyc2" in found.message and found.until is not None and found.until > world.now
+    assert world.started.count(UpdateKind.UP) < 20, "attempts are backed off"
+    world.edit(gpu_type="h100")
+    world.run(seconds=10)
+    assert world.snapshot.phase is P.ACTIVE and names(world) == ["r1-0", "r1-1"]
+    assert condition(world, REPLACED) == (True, "Replaced")
+    assert [m.suits(world.snapshot.spec) for m in world.snapshot.machines] == [True, True]
+    assert world.intervals == [("r1-0", START, None), ("r1-1", START, None)]
+
+
+def test_without_capacity_for_all_some_new_ones_take_over() -> None:
+    world = active(replicas=2)
+    world.failures = [("stack_operation_failed", "digitalocean:index:Droplet (r2-3): no capacity in nyc2")]
+    world.edit(gpu_type="mi300x")
+    world.look()
+    world.finish_update()
+    world.look()
+    world.finish_update()
+    world.no_capacity = True
+    world.run(seconds=30)
+    assert names(world) == ["r1-0", "r2-2"], "as many serve as can"
+    assert world.snapshot.phase is P.ACTIVE and condition(world, REPLACED) == (False, "NoCapacity")
+    world.no_capacity = False
+    world.run(seconds=60)
+    assert len(names(world)) == 2 and all(name.startswith("r2-") for name in names(world))
+
+
+def test_a_further_edit_redirects_a_replacement_and_leaves_nothing_behind() -> None:
+    world = active()
+    world.boots = False
+    world.edit(gpu_type="mi300x")
+    world.run(seconds=5)
+    assert names(world) == ["r1-0", "r2-1"]
+    world.edit(gpu_type="h200")
+    world.run(seconds=5)
+    assert names(world) == ["r1-0", "r3-2"]
+    world.boots = True
+    world.run(seconds=5)
+    assert names(world) == ["r3-2"] and world.snapshot.phase is P.ACTIVE
+
+
+# Death
+
+
+@pytest.mark.parametrize("watches", [True, False])
+def test_a_machine_that_is_switched_off_gets_a_successor(watches: bool) -> None:
+    world = active(replicas=2, watches=watches)
+    world.switch_off()
+    world.look()
+    if watches:
+        assert world.snapshot.phase is P.DEGRADED
+        assert "its machine is switched off" in world.snapshot.phase_reason
+    else:
+        world.run(seconds=100)
+        assert (world.snapshot.phase, len(world.machines)) == (P.DEGRADED, 2), "it may come back"
+    world.run(seconds=60)
+    assert names(world) == ["r1-1", "r1-2"] and world.snapshot.phase is P.ACTIVE
+    assert world.phases[-2:] == [P.DEGRADED, P.ACTIVE]
+
+
+def test_the_time_a_replaced_machine_was_dead_is_not_billed() -> None:
+    world = active(watches=False)
+    world.switch_off()
+    world.run(seconds=200)
+    (_, _, ended), (name, again, open_) = world.intervals
+    assert name == "r1-1" and open_ is None and ended is not None
+    assert ended < START + 20 * SECOND and again - ended >= 100 * SECOND
+
+
+def test_many_deaths_are_no_storm() -> None:
+    world = active(replicas=3)
+    for machine in world.machines.values():
+        machine.off, machine.answers = True, False
+    world.boots = False
+    world.run(seconds=10)
+    assert len(world.machines) == 4, "one successor at a time"
+    world.boots = True
+    world.run(seconds=60)
+    assert world.snapshot.phase is P.ACTIVE and len(world.machines) == 3
+
+
+def test_successors_that_die_as_well_are_made_ever_less_often() -> None:
+    world = active()
+    for _ in range(900):
+        for machine in world.machines.values():
+            machine.off, machine.answers = True, False
+        world.run(seconds=1)
+    assert world.snapshot.machines_made < 20
+    assert len(world.machines) <= 3
+
+
+def test_one_that_comes_back_before_its_successor_is_ready_stays() -> None:
+    world = active(watches=False)
+    world.boots = False
+    world.silence(False)
+    world.run(seconds=140)
+    assert names(world) == ["r1-0", "r1-1"]
+    next(m for m in world.machines.values() if m.name == "r1-0").answers = True
+    world.run(seconds=10)
+    assert names(world) == ["r1-0"] and world.snapshot.phase is P.ACTIVE
+
+
+# The upgrade from a list that was a number
+
+
+def test_machines_named_before_there_was_a_list_are_left_alone() -> None:
+    world = active(replicas=2)
+    before = dict(world.machines)
+    world.run(seconds=60)
+    assert not [a for a in world.look() if isinstance(a, StartUpdate)] and world.machines == before
+
+
+def test_settings_change_the_limits() -> None:
+    world = World(policy=Policy(drain_limit=10 * SECOND), spec=SPEC.model_copy(update={"replicas": 2}))
+    world.run(seconds=10)
+    world.work(1)
+    world.edit(replicas=1)
+    world.run(seconds=13)
+    assert len(world.machines) == 1
