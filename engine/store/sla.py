@@ -21,24 +21,24 @@ def states(session: Session) -> dict[str, SlaStateRow]:
     return {row.deployment_id: row for row in session.exec(select(SlaStateRow)).all()}
 
 
-def record(
-    session: Session, deployment_id: str, *, now: datetime, source: str, ttft_ms: float | None,
-    throughput_tps: float | None,
-) -> None:  # fmt: skip
-    """Note a measurement; what it did not measure keeps its last value."""
-    row = session.get(SlaStateRow, deployment_id)
-    if row is None:
-        row = SlaStateRow(deployment_id=deployment_id, measured_at=now, source=source)
-    row.measured_at, row.source = now, source
-    row.last_ttft_ms = row.last_ttft_ms if ttft_ms is None else ttft_ms
-    row.last_throughput_tps = row.last_throughput_tps if throughput_tps is None else throughput_tps
-    session.add(row)
+def record(session: Session, measured: Sequence[SlaStateRow]) -> None:
+    """Note measurements, [n], of as many deployments; a value that was not measured (None) stays as it was."""
+    query = select(SlaStateRow).where(col(SlaStateRow.deployment_id).in_([row.deployment_id for row in measured]))
+    known = {row.deployment_id: row for row in session.exec(query).all()}
+    for row in measured:
+        before = known.get(row.deployment_id)
+        if before is None:
+            session.add(row)
+            continue
+        before.measured_at, before.source = row.measured_at, row.source
+        before.last_ttft_ms = before.last_ttft_ms if row.last_ttft_ms is None else row.last_ttft_ms
+        if row.last_throughput_tps is not None:
+            before.last_throughput_tps = row.last_throughput_tps
     session.flush()
 
 
 def add_breach(session: Session, row: SlaBreachRow) -> None:
     session.add(row)
-    session.flush()
 
 
 def breaches(

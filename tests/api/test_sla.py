@@ -10,7 +10,7 @@ import pytest
 from engine.model import ids
 from engine.store import sla
 from engine.store.tables import DeploymentRow
-from engine.store.traffic_tables import SlaBreachRow
+from engine.store.traffic_tables import SlaBreachRow, SlaStateRow
 
 SAMPLE = {"ttft_target_ms": 500, "throughput_target_tps": 100, "concurrency_limit": 50}
 NOTHING = dict.fromkeys(SAMPLE)
@@ -24,9 +24,9 @@ def measured(api: Any, dep: str, *breaches: tuple[str, float, float], source: st
     """What the monitor would have written at this moment."""
     now = api.clock.now()
     with api.database.write() as session:
-        sla.record(
-            session, dep, now=now, source=source, ttft_ms=values.get("ttft_ms"), throughput_tps=values.get("tps")
-        )
+        state = SlaStateRow(deployment_id=dep, measured_at=now, source=source, last_ttft_ms=values.get("ttft_ms"),
+                            last_throughput_tps=values.get("tps"))  # fmt: skip
+        sla.record(session, [state])
         for metric, target, value in breaches:
             row = SlaBreachRow(id=ids.new_id("brc"), deployment_id=dep, at=now, metric=metric,
                                target=target, measured=value, source=source)  # fmt: skip

@@ -16,18 +16,19 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session
 
 from engine.model.clock import Clock
+from engine.model.deployment import ReplicaPhase
 from engine.model.errors import StaleLease
 from engine.reconcilers.deployments.probe import Credentials
 from engine.reconcilers.sla.decide import after_probe, decide, floor_minute, judge
 from engine.reconcilers.sla.observe import observe
 from engine.reconcilers.sla.probe import ChatProbe
-from engine.reconcilers.sla.snapshot import Breach, Judge, Measured, Probe, Rest, Source, Unasked, Watched
+from engine.reconcilers.sla.snapshot import Action, Breach, Judge, Measured, Probe, Rest, Source, Unasked, Watched
 from engine.store import deployments, leases, sla
 from engine.store.database import Database
 from engine.store.leases import LeaseFence
 from engine.store.sealing import CannotOpen, Sealer
 from engine.store.tables import DeploymentRow
-from engine.store.traffic_tables import SlaBreachRow
+from engine.store.traffic_tables import SlaBreachRow, SlaStateRow
 from engine.webhooks.events import Event, publish
 
 ROWS_PER_TRANSACTION = 100
@@ -69,18 +70,17 @@ class SlaMonitor:
     async def look(self) -> None:
         """One observe, decide, apply over all deployments: what traffic told first, probes as they end."""
         now = self.clock.now()
-        seen = await asyncio.to_thread(self._observe, now)
         judged: list[tuple[Watched, Measured]] = []
         probing = []
-        for watched in seen:
-            match decide(watched):
+        for watched, action in await asyncio.to_thread(self._decide, now):
+            match action:
                 case Judge(measured):
                     judged.append((watched, measured))
-                case Probe() as asked:
-                    probing.append(self._probe(watched, asked, now))
+                case Probe():
+                    probing.append(self._probe(watched, action, now))
                 case Rest():
                     pass
-                case action:
+                case _:
                     assert_never(action)
         for start in range(0, len(judged), ROWS_PER_TRANSACTION):
             await asyncio.to_thread(self._record, judged[start : start + ROWS_PER_TRANSACTION], now)
@@ -104,26 +104,25 @@ class SlaMonitor:
         if measured is not None:
             await asyncio.to_thread(self._record, [(watched, measured)], now)
 
-    def _observe(self, now: datetime) -> list[Watched]:
+    def _decide(self, now: datetime) -> list[tuple[Watched, Action]]:
         with self.database.read() as session:
-            return observe(session, now)
+            seen = observe(session, now)
+        return [(watched, decide(watched)) for watched in seen]
 
     def _record(self, found: Sequence[tuple[Watched, Measured]], now: datetime) -> None:
         """Note measurements as of the look's own time, which the next look's window begins with."""
         with self.database.write() as session:
             if not leases.is_held(session, self.fence.lease, self.clock.now(), lock=True):
                 raise StaleLease(f"the lease {self.fence.lease.name} ran out or was taken over")
+            states = []
             for watched, measured in found:
                 breaches = judge(watched.targets, measured)
-                if breaches and not _holds_still(session, watched):
-                    continue  # edited, put to sleep or deleted meanwhile
-                tps = measured.stream_tps if measured.throughput_tps is None else measured.throughput_tps
-                sla.record(
-                    session, watched.deployment_id, now=now, source=measured.source, ttft_ms=measured.ttft_ms,
-                    throughput_tps=tps,
-                )  # fmt: skip
+                if breaches and not _holds_still(session, watched, measured):
+                    continue
+                states.append(_state(watched, measured, now))
                 for breach in breaches:
                     self._tell(session, watched, breach, now)
+            sla.record(session, states)
 
     def _tell(self, session: Session, watched: Watched, breach: Breach, now: datetime) -> None:
         row = SlaBreachRow(
@@ -137,10 +136,25 @@ class SlaMonitor:
         )  # fmt: skip
 
 
-def _holds_still(session: Session, watched: Watched) -> bool:
-    """Whether the deployment is as it was judged; locks its row, which keeps messages about it in order."""
+def _state(watched: Watched, measured: Measured, now: datetime) -> SlaStateRow:
+    tps = measured.stream_tps if measured.throughput_tps is None else measured.throughput_tps
+    return SlaStateRow(
+        deployment_id=watched.deployment_id, measured_at=now, source=measured.source.value,
+        last_ttft_ms=measured.ttft_ms, last_throughput_tps=tps,
+    )  # fmt: skip
+
+
+def _holds_still(session: Session, watched: Watched, measured: Measured) -> bool:
+    """Whether the deployment is as it was judged; locks its row, which keeps messages about it in order.
+
+    Not so when its targets were edited, when it sleeps or leaves, and when a probe was not answered because all who
+    could were taken away on purpose.
+    """
     row = session.get(DeploymentRow, watched.deployment_id, with_for_update=True)
     if row is None or row.delete_requested_at or row.suspended_at or row.asleep_since:
+        return False
+    kept = {r["name"] for r in row.replicas if r.get("phase") != ReplicaPhase.DRAINING}
+    if measured.reason and not any(replica.name in kept for replica in watched.ready):
         return False
     return deployments.sla_of(row) == watched.targets
 

@@ -28,6 +28,7 @@ from engine.store import deployments, leases, orgs, sla, subscriptions, traffic
 from engine.store.database import Database
 from engine.store.leases import LeaseFence
 from engine.store.sealing import Sealer
+from engine.store.tables import DeploymentRow
 from engine.store.traffic import Minute
 from engine.store.traffic_tables import SlaBreachRow, SlaStateRow, TrafficRow
 from engine.store.webhook_tables import DeliveryRow, SubscriptionRow
@@ -213,6 +214,19 @@ async def test_targets_edited_meanwhile_are_not_missed(rig: Rig) -> None:
         return await slowly(request)
 
     rig.worker.answer = while_edited
+    await rig.monitor.look()
+    assert rig.breaches() == [] and rig.messages() == []
+
+
+async def test_a_replica_drained_while_it_was_asked_is_no_breach(rig: Rig) -> None:
+    async def while_drained(_: web.Request) -> web.StreamResponse:
+        draining = replica(rig.worker, phase=ReplicaPhase.DRAINING).model_dump(mode="json")
+        with rig.database.write() as session:
+            session.get_one(DeploymentRow, "dep_1").replicas = [draining]
+        return web.json_response({"error": "draining"}, status=503)
+
+    rig.worker.answer = while_drained
+    rig.add(BOTH)
     await rig.monitor.look()
     assert rig.breaches() == [] and rig.messages() == []
 
