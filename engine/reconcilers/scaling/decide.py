@@ -92,9 +92,9 @@ def queue_target(s: Snapshot, policy: Policy) -> int:
 
 def why_idle(s: Snapshot, now: datetime) -> str:
     """Why it may sleep; "" while it may not: somebody asks it something, or it is not up yet."""
-    if not s.scaling.scale_to_zero or not s.observed or s.wanted == 0 or s.booting or s.draining:
+    if not s.scaling.scale_to_zero or s.wanted == 0 or s.booting or s.draining:
         return ""
-    if s.phase not in _SLEEPS_FROM and not s.is_serving_short:
+    if not (s.observed and s.phase in _SLEEPS_FROM) and not s.is_serving_short:
         return ""
     load = s.load
     if load.in_flight or load.waiting or _asked_past_the_gateways(load):

@@ -114,7 +114,7 @@ class Snapshot:
     @property
     def is_serving_short(self) -> bool:
         """Whether it serves with less than it asked for, and nothing more is coming."""
-        return self.is_short and self.observed and 0 < self.ready < self.wanted and not self.booting + self.draining
+        return self.is_short and 0 < self.ready < self.wanted and not self.booting + self.draining
 
     @property
     def floor(self) -> int:
