@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from aiohttp import web
 from sqlalchemy import event
 from sqlmodel import col, select
 
+from engine.gateway.traffic import Traffic
 from engine.identity.worker_identity import new_worker_identity
 from engine.model import ids
 from engine.model.clock import SystemClock
@@ -240,6 +241,45 @@ async def test_a_monitor_that_lost_its_lease_writes_nothing(rig: Rig) -> None:
     with pytest.raises(StaleLease):
         await rig.monitor.look()
     assert rig.breaches() == [] and rig.messages() == [] and rig.state() is None
+
+
+async def test_what_a_gateway_counted_is_what_is_judged(rig: Rig) -> None:
+    """A stream of sixty pieces with its first after 900 ms; a probe would have found less."""
+    rig.add(BOTH)
+    counts = Traffic(rig.database, rig.clock, "g1")
+    visit = counts.visit("dep_1")
+    visit.runs()
+    rig.clock.advance(0.9)
+    visit.begins(200, b"text/event-stream")
+    for _ in range(60):
+        visit.passes(sse("one"))
+        rig.clock.advance(0.1)
+    visit.ends(200)
+    rig.clock.advance(68.2)
+    await counts.write()
+    await rig.monitor.look()
+    state = rig.state()
+    assert state is not None and state.source == "traffic"
+    assert state.last_ttft_ms == pytest.approx(900, rel=0.075)
+    assert state.last_throughput_tps == pytest.approx(60 / 6.9, rel=0.01)
+    assert {b.metric for b in rig.breaches()} == {"ttft_ms", "throughput_tps"}
+
+
+async def test_the_loop_goes_on_after_an_error_and_ends_with_the_lease(rig: Rig) -> None:
+    rig.add(IMPOSSIBLE)
+    asked: list[str] = []
+
+    def new_id(prefix: str) -> str:
+        asked.append(prefix)
+        if len(asked) == 1:
+            raise RuntimeError("a bug")
+        rig.monitor.fence.lose()
+        return f"{prefix}_1"
+
+    monitor = replace(rig.monitor, new_id=new_id)
+    with pytest.raises(StaleLease):
+        await asyncio.wait_for(monitor.run(), 60)
+    assert asked == ["brc", "brc"] and [b.id for b in rig.breaches()] == ["brc_1"]
 
 
 @contextmanager
