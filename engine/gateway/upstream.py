@@ -159,6 +159,7 @@ class Connection(asyncio.Protocol):
         self._answer: Answer | None = None
         self._headers: Headers = []
         self._is_sent = True
+        self._is_kept = False
         self._has_room = asyncio.Event()
         self._has_room.set()
         self.is_open = False
@@ -193,7 +194,7 @@ class Connection(asyncio.Protocol):
         if self._answer is not answer:
             return
         self._answer = None
-        if answer.is_whole and self._is_sent and self.is_open and self._parser.should_keep_alive():
+        if answer.is_whole and self._is_sent and self.is_open and self._is_kept:
             self._give_back(self)
         else:
             self.abort()
@@ -273,6 +274,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         if self._answer is not None and self._answer.status:
+            self._is_kept = self._parser.should_keep_alive()  # known at this moment only
             self._answer.is_whole = True
             self._answer.wake()
 
