@@ -1,6 +1,6 @@
 """The agent as one file: a zip application that a machine's user-data carries.
 
-Decision 2026-11-21: the agent travels inside user-data (about 10 KB compressed; 64 KiB are allowed) instead of being
+Decision 2026-11-21: the agent travels inside user-data (about 20 KB compressed; 64 KiB are allowed) instead of being
 downloaded at boot. A machine then needs nothing of ours but what it was created with, the certificate it serves is
 paired with the code that serves it, and the sandbox boots the very same bytes. Refused: fetching from `public_url`
 (a machine could not boot while the control plane is down). Would change it: an agent that outgrows the limit.

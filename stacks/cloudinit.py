@@ -13,16 +13,13 @@ from collections.abc import Sequence
 from engine.model.worker import AGENT_PATH, EXITS_PATH, HANDLER, SPEC_PATH, WorkerSpec
 from stacks.fetched_files import FetchedFile, bindings, fetching
 from stacks.image_pull import fetching_image, login_file
+from stacks.llama_server import AMD_DEVICES, NVIDIA_DEVICES
 
 MAX_USER_DATA_BYTES = 64 * 1024
 """DigitalOcean refuses more (OpenAPI document, `user_data`)."""
 
 SETUP_PATH = "/opt/stackyard/setup.sh"
 SERVE_PATH = "/opt/stackyard/serve.sh"
-
-_NVIDIA_DEVICES = ("--gpus", "all")
-_AMD_DEVICES = ("--device", "/dev/kfd", "--device", "/dev/dri", "--group-add", "video",
-                "--security-opt", "seccomp=unconfined")  # fmt: skip
 
 _SETUP = """#!/bin/sh
 # Installs what the image lacks, then starts the model server and the agent. Runs once, by cloud-init.
@@ -35,7 +32,12 @@ if [ -n "$missing" ]; then apt-get update -q && apt-get install -yq $missing; fi
 if command -v nvidia-ctk >/dev/null; then nvidia-ctk runtime configure --runtime=docker && systemctl restart docker; fi
 mkdir -p /var/log/stackyard
 systemctl daemon-reload
-systemctl enable --now stackyard-worker.service stackyard-agent.service
+systemctl enable --now {services}
+"""
+
+_NO_METADATA = """# Containers must not read this machine's user-data, which holds the agent's secrets.
+ExecStartPre=/bin/sh -c 'iptables -C DOCKER-USER -d 169.254.169.254 -j DROP || \
+iptables -I DOCKER-USER -d 169.254.169.254 -j DROP'
 """
 
 _WORKER_UNIT = """[Unit]
@@ -45,10 +47,7 @@ Wants=network-online.target
 Requires=docker.service
 
 [Service]
-# The container must not read this machine's user-data, which holds the agent's secrets.
-ExecStartPre=/bin/sh -c 'iptables -C DOCKER-USER -d 169.254.169.254 -j DROP || \
-iptables -I DOCKER-USER -d 169.254.169.254 -j DROP'
-ExecStartPre=-/usr/bin/docker rm -f stackyard-worker
+{no_metadata}ExecStartPre=-/usr/bin/docker rm -f stackyard-worker
 ExecStart={serve}
 ExecStop=/usr/bin/docker stop -t 30 stackyard-worker
 Restart=always
@@ -66,7 +65,7 @@ After=network-online.target
 Wants=network-online.target
 
 [Service]
-ExecStart=/usr/bin/python3 {agent} --spec {spec}
+{no_metadata}ExecStart=/usr/bin/python3 {agent} --spec {spec}
 Restart=always
 RestartSec=1
 TimeoutStopSec=60
@@ -95,13 +94,10 @@ def user_data(
             "write_files": [
                 _file(SPEC_PATH, spec.to_json(), "0600"),
                 {"path": AGENT_PATH, "permissions": "0644", "encoding": "b64", "content": archive},
-                _file(SETUP_PATH, _SETUP, "0755"),
-                _file(SERVE_PATH, _serve_script(spec, vendor, files, registry_login), "0700"),
+                _file(SETUP_PATH, _setup(spec), "0755"),
+                *(() if spec.own_model else _model_server(spec, vendor, files, registry_login)),
                 *login_file(registry_login),
-                _file("/etc/systemd/system/stackyard-worker.service",
-                      _WORKER_UNIT.format(serve=SERVE_PATH, log=spec.log_path), "0644"),
-                _file("/etc/systemd/system/stackyard-agent.service",
-                      _AGENT_UNIT.format(agent=AGENT_PATH, spec=SPEC_PATH), "0644"),
+                _file("/etc/systemd/system/stackyard-agent.service", _agent_unit(spec), "0644"),
             ],
             "runcmd": [[SETUP_PATH]],
         },
@@ -110,6 +106,29 @@ def user_data(
     if (size := len(text.encode())) > MAX_USER_DATA_BYTES:
         raise ValueError(f"user-data of {size} bytes; DigitalOcean accepts {MAX_USER_DATA_BYTES}")
     return text
+
+
+def _setup(spec: WorkerSpec) -> str:
+    """A machine of own weights alone has no model server of its own; their server's image is fetched meanwhile."""
+    if spec.own_model is None:
+        return _SETUP.format(services="stackyard-worker.service stackyard-agent.service")
+    return _SETUP.format(services="stackyard-agent.service") + f"docker pull -q {shlex.quote(spec.image)} || true\n"
+
+
+def _agent_unit(spec: WorkerSpec) -> str:
+    """Where the agent starts containers itself, they are kept from the metadata as the model server's is."""
+    no_metadata = _NO_METADATA if spec.llama_command else ""
+    return _AGENT_UNIT.format(agent=AGENT_PATH, spec=SPEC_PATH, no_metadata=no_metadata)
+
+
+def _model_server(
+    spec: WorkerSpec, vendor: str, files: Sequence[FetchedFile], registry_login: str
+) -> tuple[dict[str, str], ...]:
+    unit = _WORKER_UNIT.format(serve=SERVE_PATH, log=spec.log_path, no_metadata=_NO_METADATA)
+    return (
+        _file(SERVE_PATH, _serve_script(spec, vendor, files, registry_login), "0700"),
+        _file("/etc/systemd/system/stackyard-worker.service", unit, "0644"),
+    )
 
 
 def _file(path: str, content: str, permissions: str) -> dict[str, str]:
@@ -131,7 +150,7 @@ def _serve_script(spec: WorkerSpec, vendor: str, files: Sequence[FetchedFile], r
     environment = [part for key, value in sorted(spec.env.items()) for part in ("--env", f"{key}={value}")]
     command = [
         "/usr/bin/docker", "run", "--rm", "--name", "stackyard-worker",
-        *(_NVIDIA_DEVICES if vendor == "nvidia" else _AMD_DEVICES),
+        *(NVIDIA_DEVICES if vendor == "nvidia" else AMD_DEVICES),
         "--shm-size", "16g", "--publish", f"127.0.0.1:{spec.worker_port}:{spec.worker_port if is_handler else 8000}",
         "--volume", "/var/lib/stackyard/cache:/root/.cache", *bindings(files), *environment,
         *(("--security-opt", "no-new-privileges", spec.image) if is_handler

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--upstream-host", default="127.0.0.1", help="address of the model server")
     parser.add_argument("--root", type=Path, default=Path("/"), help="prefix of the log's path")
     parser.add_argument("--drain-seconds", type=float, default=30.0, help="longest wait for open requests at the end")
+    parser.add_argument("--llama-command", default="", help="starts own weights instead; a JSON list of strings")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stdout)
     try:
@@ -57,6 +59,20 @@ def read_spec(path: Path) -> WorkerSpec:
     return spec
 
 
+def llama_command(text: str) -> tuple[str, ...] | None:
+    """What is to start servers of own weights instead of what the specification names; None: nothing.
+
+    Raises:
+        ValueError: it is no list of strings.
+    """
+    if not text:
+        return None
+    parts = json.loads(text)
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise ValueError("--llama-command is a JSON list of strings")
+    return tuple(parts)
+
+
 def tls_context(spec: WorkerSpec) -> ssl.SSLContext:
     """The server's TLS identity. The ssl module reads only files: they are private and live for a moment.
 
@@ -81,7 +97,8 @@ async def serve(spec: WorkerSpec, context: ssl.SSLContext, args: argparse.Namesp
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    agent = Agent(spec, args.upstream_host, args.root)
+    agent = Agent(spec, args.upstream_host, args.root, llama_command(args.llama_command))
+    agent.begin()
     of_runner, of_site = server_options()
     runner = web.AppRunner(agent.application(), access_log=None, **of_runner)
     await runner.setup()

@@ -10,6 +10,7 @@ import aiohttp
 from aiohttp import web
 
 from engine.agent.metrics import Metrics
+from engine.model.worker import MODEL_HEADER
 
 # RFC 9110 section 7.6.1: these speak of one connection, not of the message.
 _HOP_BY_HOP = {
@@ -17,7 +18,7 @@ _HOP_BY_HOP = {
     "transfer-encoding", "upgrade",
 }  # fmt: skip
 # Authorization is the agent's own token; the client library writes Host and answers Expect itself.
-_REQUEST_ONLY = {"authorization", "host", "expect"}
+_REQUEST_ONLY = {"authorization", "host", "expect", MODEL_HEADER.lower()}
 _DEFAULTS_OF_CLIENT = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 ERROR_HEADER = "X-Stackyard-Agent-Error"
 """Carries the code of the agent's own errors, so that the gateway tells them from the model server's by the head."""
@@ -40,23 +41,27 @@ class Proxy:
     def __init__(self, session: aiohttp.ClientSession, base_url: str, metrics: Metrics) -> None:
         self._session, self._base_url, self._metrics = session, base_url, metrics
 
-    async def forward(self, request: web.Request) -> web.StreamResponse:
-        """Send the request on and stream the answer; cancelled by aiohttp when the client goes away."""
+    async def forward(self, request: web.Request, base_url: str | None = None) -> web.StreamResponse:
+        """Send the request on and stream the answer; cancelled by aiohttp when the client goes away.
+
+        Args:
+            base_url: of another model server than the machine's own.
+        """
         self._metrics.begin()
         status = 499
         try:
-            response = await self._exchange(request)
+            response = await self._exchange(request, base_url or self._base_url)
             status = response.status
             return response
         finally:
             self._metrics.end(status)
 
-    async def _exchange(self, request: web.Request) -> web.StreamResponse:
+    async def _exchange(self, request: web.Request, base_url: str) -> web.StreamResponse:
         began = time.monotonic()
         try:
             answer = await self._session.request(
                 request.method,
-                self._base_url + request.raw_path,
+                base_url + request.raw_path,
                 headers=_passed_on(request.headers, _HOP_BY_HOP | _REQUEST_ONLY),
                 data=request.content if request.can_read_body else None,
                 skip_auto_headers=_DEFAULTS_OF_CLIENT,

@@ -122,7 +122,7 @@ def place(
 
 def _reserve(session: Session, row: DeploymentRow, spec: DeploymentSpec, wanted: float, clock: Clock) -> None:
     """Never lowered: the next version of a model then needs no new machines."""
-    wanted = -(-wanted * 100 // 1) / 100
+    wanted = round(wanted, 2)  # needs are hundredths, rounded up
     if wanted <= spec.reserved_gib:
         return
     edited = spec.model_copy(update={"reserved_gib": wanted})

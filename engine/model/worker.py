@@ -16,7 +16,16 @@ LOG_PATH = "/var/log/stackyard/worker.log"
 EXITS_PATH = "/var/log/stackyard/worker.exits"
 """One line with the exit code for every time a handler's process ended by itself."""
 
+MODELS_PATH = "/var/lib/stackyard/models"
+"""Own weights that were fetched."""
+
 HANDLER = "handler"
+LLAMA_CPP = "llama.cpp"
+OWN_WEIGHTS = "byom:"
+"""Before the name of own weights, where it stands among other models' names."""
+
+MODEL_HEADER = "X-Stackyard-Model"
+"""Which own weights a request is for (`byom:NAME`), told to the agent by the gateway, which alone has its token."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,9 @@ class WorkerSpec:
         token: bearer token the agent demands; per deployment.
         certificate_pem, private_key_pem: the agent's TLS identity, whose fingerprint the gateway pins.
         log_path: where the engine's output is kept on the machine.
+        llama_command: starts llama.cpp's server for own weights; empty: the machine serves none. What stands in braces
+            is filled in by the agent (`engine/agent/own_models.py`).
+        own_weights_gib: GPU memory that is left to own weights.
     """
 
     deployment_id: str
@@ -51,7 +63,15 @@ class WorkerSpec:
     worker_port: int = 8000
     agent_port: int = 8443
     log_path: str = LOG_PATH
+    llama_command: tuple[str, ...] = ()
+    own_weights_gib: float = 0.0
     version: int = 1
+
+    @property
+    def own_model(self) -> str | None:
+        """The name of the own weights this machine is made of alone; None: it has another model, or a handler."""
+        is_own = self.engine == LLAMA_CPP and self.model_id.startswith(OWN_WEIGHTS)
+        return self.model_id[len(OWN_WEIGHTS) :] if is_own else None
 
     def to_json(self) -> str:
         """The text of `/etc/stackyard/worker.json`; keys sorted, so equal specifications are equal bytes."""
@@ -71,6 +91,7 @@ class WorkerSpec:
         if unknown := sorted(set(data) - known):
             raise ValueError(f"unknown fields in the worker specification: {', '.join(unknown)}")
         data["args"] = tuple(data.get("args", ()))
+        data["llama_command"] = tuple(data.get("llama_command", ()))
         try:
             return cls(**data)
         except TypeError as err:

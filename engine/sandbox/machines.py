@@ -27,6 +27,12 @@ AGENT_LOG = "/var/log/stackyard/agent.log"
 WORKER_COMMAND = (
     sys.executable, "-m", "engine.sandbox.llama", "--host", "{host}", "--port", "{port}", "--model-id", "{model_id}",
 )  # fmt: skip
+LLAMA_COMMAND = (
+    sys.executable, "-m", "engine.sandbox.llama", "--host", "{host}", "--port", "{port}", "--model-id", "{alias}",
+    "--model", "{file}",
+)  # fmt: skip
+"""What serves own weights here instead of llama.cpp's container; the agent fills it in."""
+
 NO_IMAGE = "docker: Error response from daemon: manifest for {image} not found: manifest unknown\n"
 """What `docker run` says of an image that nothing stands in for here."""
 
@@ -154,9 +160,10 @@ class Machines:
             return
         if spec is None:
             return
-        machine.processes = ("worker", "agent")
+        machine.processes = ("agent",) if spec.own_model else ("worker", "agent")
         environment = {**self._environment, **spec.env}
-        await self._start(machine, "worker", self._worker_argv(droplet, machine, spec), environment, spec.log_path)
+        if spec.own_model is None:
+            await self._start(machine, "worker", self._worker_argv(droplet, machine, spec), environment, spec.log_path)
         await self._start(machine, "agent", _agent_argv(droplet, machine), self._environment, AGENT_LOG)
 
     def _worker_argv(self, droplet: Droplet, machine: Machine, spec: WorkerSpec) -> list[str]:
@@ -309,5 +316,5 @@ def _agent_argv(droplet: Droplet, machine: Machine) -> list[str]:
     program = [str(archive)] if archive.exists() else ["-m", "engine.agent"]
     return [
         sys.executable, *program, "--spec", str(inside(machine.root, SPEC_PATH)), "--host", droplet.address,
-        "--upstream-host", droplet.address, "--root", str(machine.root),
+        "--upstream-host", droplet.address, "--root", str(machine.root), "--llama-command", json.dumps(LLAMA_COMMAND),
     ]  # fmt: skip

@@ -40,14 +40,14 @@ from engine.storage.sessions import UploadSessions
 from engine.store import audit, deployments, orgs, storage_objects
 from engine.store.database import Database
 from engine.store.sealing import Sealer
-from stacks.byom_room import beside_gib, room_gib
+from stacks.byom_room import room_gib
 from tests.fakes.gguf_file import whole
-from tests.fakes.rows import deployment_row, org_row
+from tests.fakes.rows import SPEC, deployment_row, org_row
 from tests.fakes.served_app import served
 from tests.fakes.storage import SECRET, DiskStorage, disk_storage
 
 LIMIT = 3_000_000
-ROOM = beside_gib("llama-3.1-8b-instruct", "h100", "nyc2", None)
+ROOM = room_gib(SPEC)
 
 
 @dataclass

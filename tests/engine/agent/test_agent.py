@@ -57,7 +57,7 @@ async def test_health_is_ready_when_health_and_models_answer(client):
     phases = body.pop("phase_seconds")
     assert body == {
         "status": "ready", "replica": "r1-0", "deployment_id": "dep_test", "model_id": "demo/model",
-        "in_flight": 0, "draining": False,
+        "in_flight": 0, "draining": False, "models": [],
     }  # fmt: skip
     assert 0 <= phases["worker_listening"] <= phases["ready"] < LIMIT
 

@@ -59,6 +59,7 @@ async def test_worker_and_agent_start_with_what_the_specification_says(machine):
     assert worker["arguments"] == {"--host": facts["address"], "--port": "8000", "--model-id": "tiny"}
     assert worker["environment"]["HF_TOKEN"] == "hf"
     agent = await answer(facts["address"], 8443)
+    assert "engine.sandbox.llama" in agent["arguments"].pop("--llama-command")
     root = Path(facts["root"])
     assert agent["arguments"] == {
         "--spec": f"{root}/etc/stackyard/worker.json", "--host": facts["address"],
