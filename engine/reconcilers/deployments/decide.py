@@ -123,7 +123,7 @@ def _talk_to_agents(view: View) -> list[Action]:
         actions.append(ProbeReplicas(due))
     draining = {m.name for m in view.s.machines if m.draining_since is not None}
     recorded = {r.name for r in view.s.replicas if _is_told(r)}
-    told = [r for r in view.replicas if r.name in recorded and _is_told(r) and _is_due(view, r)]
+    told = [r for r in view.replicas if r.name in recorded and _is_told(r) and _next_word(view, r) <= view.now]
     if drained := tuple(r.name for r in told if r.name in draining and _drains(view, r)):
         actions.append(DrainReplicas(drained))
     if back := tuple(r.name for r in told if r.name not in draining and not _drains(view, r)):
@@ -139,9 +139,8 @@ def _drains(view: View, replica: Replica) -> bool:
     return view.machine(replica).draining_since is not None
 
 
-def _is_due(view: View, replica: Replica) -> bool:
-    due = next_word(replica, view.policy)
-    return due is None or due <= view.now
+def _next_word(view: View, replica: Replica) -> datetime:
+    return next_word(replica, view.machine(replica), view.policy)
 
 
 def _next_check(view: View, replica: Replica) -> datetime:
@@ -151,9 +150,8 @@ def _next_check(view: View, replica: Replica) -> datetime:
 def _check_after(view: View, replica: Replica) -> datetime:
     """When a replica is asked next, given that one which is due is asked now and says nothing new."""
     if _is_told(replica):
-        return (next_word(replica, view.policy) if not _is_due(view, replica) else None) or (
-            view.now + view.policy.drain_every
-        )
+        due = _next_word(view, replica)
+        return due if due > view.now else view.now + view.policy.drain_every
     due = _next_check(view, replica)
     return due if due > view.now else _next_check(view, replica.model_copy(update={"checked_at": view.now}))
 

@@ -44,6 +44,11 @@ def as_planned(
     return tuple(found)
 
 
-def next_word(replica: Replica, policy: Policy) -> datetime | None:
-    """When a replica's agent is told (again) to drain, or not to; None: now."""
-    return replica.checked_at + policy.drain_every if replica.checked_at else None
+def next_word(replica: Replica, machine: Machine, policy: Policy) -> datetime:
+    """When a replica's agent is told (again) to drain, or not to; in the past when it is due.
+
+    Gateways know before agents do: who is told first refuses what a gateway still sends.
+    """
+    if replica.checked_at is not None:
+        return replica.checked_at + policy.drain_every
+    return machine.draining_since + policy.drain_notice if machine.draining_since else machine.decided_at

@@ -159,6 +159,7 @@ class Policy:
         first_backoff, longest_backoff: pauses after the first and after many failures; doubled in between.
         verify_every, longest_verify: pauses between asking the cloud whether a destroyed deployment is gone.
         leftovers_after: resources still there so long after a successful destroy are deleted one by one.
+        drain_notice: how long before its agent is told gateways know that a replica drains.
         drain_every: how often a draining replica is asked whether it has work left.
         drain_limit: for how long it is waited for.
         replace_after: a replica that is unhealthy for so long gets a successor.
@@ -175,6 +176,7 @@ class Policy:
     verify_every: timedelta = timedelta(seconds=1)
     longest_verify: timedelta = timedelta(seconds=60)
     leftovers_after: timedelta = timedelta(seconds=5)
+    drain_notice: timedelta = timedelta(seconds=1)
     drain_every: timedelta = timedelta(seconds=1)
     drain_limit: timedelta = timedelta(seconds=300)
     replace_after: timedelta = timedelta(seconds=120)

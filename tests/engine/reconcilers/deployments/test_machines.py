@@ -60,7 +60,7 @@ def test_its_agent_is_asked_every_second_and_only_after_the_draining_is_recorded
     for _ in range(40):
         told += sum(isinstance(a, DrainReplicas) for a in world.look())
         world.now += SECOND / 4
-    assert told == 10
+    assert told == 9
 
 
 def test_draining_has_a_limit() -> None:
