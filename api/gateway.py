@@ -26,6 +26,7 @@ from engine.gateway.waiting import Patience
 from engine.gateway.waking import Waker
 from engine.identity import installation_secret
 from engine.identity.keys import KeyHasher
+from engine.jobs.backlog import BacklogLimits
 from engine.jobs.leading import Retention
 from engine.jobs.processes import process_name
 from engine.jobs.service import JobOptions, JobService
@@ -72,6 +73,7 @@ def build_jobs(settings: Settings, database: Database, clock: Clock, secret: byt
         tell=Teller(sealer),
         check_url=settings.webhook_rule.check_url,
         retention=Retention(timedelta(hours=settings.job_result_hours), timedelta(days=settings.job_log_days)),
+        backlog=BacklogLimits(settings.waiting_jobs, settings.waiting_bytes),
     )
     return JobService(database, sealer, clock, ids.new_id, process_name(), options)
 

@@ -129,6 +129,10 @@ class Settings(BaseSettings):
     oidc_client_secret: SecretStr = SecretStr("")
     oidc_scopes: str = Field("openid email profile", description="space-separated; openid and email are needed")
     job_result_hours: int = Field(48, ge=24, description="what came out of a job is kept so long after its end")
+    waiting_jobs: int = Field(100_000, ge=0, description="jobs an organisation may have waiting; 0: no limit")
+    waiting_bytes: int = Field(
+        10 * 10**9, ge=0, description="bytes of inputs an organisation's waiting jobs may have; 0: no limit"
+    )
     job_log_days: int = Field(90, ge=2, description="that a job was done, by whom and for how much, is kept so long")
     webhook_networks: str = Field(
         "", description="networks that are not public and get webhooks all the same; comma-separated, 10.0.0.0/8"

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from engine.identity.grants import lacks
+from engine.jobs.backlog import Backlog
 from engine.jobs.cards import Card
 from engine.jobs.dispatcher import Dispatcher
 from engine.jobs.funds import Funds
@@ -98,6 +99,7 @@ class Jobs:
     dispatcher: Dispatcher
     leader: Leader
     funds: Funds
+    backlog: Backlog
     new_id: Callable[[str], str]
     check_url: Callable[[str], str] = str
     _background: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -128,6 +130,7 @@ class Jobs:
             InsufficientCredit, BudgetExceeded: no money for it, or the deployment is suspended.
             Conflict: the deployment is being deleted or has failed; the idempotency key was used for something else.
             InvalidSpec: a limit or address that cannot be.
+            RateLimited, TooLarge: too many jobs of the organisation wait, or too many bytes.
         """
         entry = await self.handler(caller, slug, Permission.DEPLOYMENT_INVOKE)
         if refusal := _refusal(entry):
@@ -150,6 +153,10 @@ class Jobs:
             url_sealed = self.dispatcher.sealer.seal(self.check_url(wanted.webhook_url))
         scopes = Scopes(caller.org_id, caller.user_id, caller.key_lineage or caller.key_id, entry.id)
         tier = await self.funds.admit(scopes)
+        roster = self.dispatcher.roster
+        await self.backlog.admit(
+            caller.org_id, lambda: [e.id for e in roster if e.org_id == caller.org_id], len(wanted.input)
+        )
         job_id = self._id_for(caller.org_id, wanted.idempotency_key)
         now = self.dispatcher.clock.now()
         card = Card(

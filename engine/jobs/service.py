@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from engine.jobs.backlog import Backlog, BacklogLimits
 from engine.jobs.calls import GpuCalls
 from engine.jobs.clients import Jobs
 from engine.jobs.dispatcher import Dispatcher
@@ -34,6 +35,7 @@ class JobOptions:
     tell: Tell = tell_nobody
     check_url: Callable[[str], str] = str
     retention: Retention = field(default_factory=Retention)
+    backlog: BacklogLimits = field(default_factory=BacklogLimits)
 
 
 class JobService:
@@ -54,7 +56,8 @@ class JobService:
         self.writer = Writer(database, sealer, clock, held, options.tell)
         self.dispatcher = Dispatcher(database, sealer, clock, self.writer, self._http, held)
         self.leader = Leader(database, sealer, clock, self.writer, self.dispatcher, owner, retention=options.retention)
-        self.jobs = Jobs(self.dispatcher, self.leader, Funds(database, clock), new_id, options.check_url)
+        backlog = Backlog(database, clock, options.backlog)
+        self.jobs = Jobs(self.dispatcher, self.leader, Funds(database, clock), backlog, new_id, options.check_url)
         self.desk = Taking(self.dispatcher)
         clients = [*GpuCalls(self.jobs).routes(), *RunpodClients(self.jobs).routes()]
         self.routes = Routes([*clients, *WorkerProtocol(self.desk, clock).routes()])

@@ -39,6 +39,7 @@ class QueueFacts:
 
     Attributes:
         last_job_at: when the newest job was accepted or ended; None: there never was one.
+        longest_ms_by_worker: worker → how long a job it has may take, of several the longest.
     """
 
     queued: int = 0
@@ -46,6 +47,7 @@ class QueueFacts:
     oldest_queued_at: datetime | None = None
     last_job_at: datetime | None = None
     running_by_worker: Mapping[str, int] = field(default_factory=dict)
+    longest_ms_by_worker: Mapping[str, int] = field(default_factory=dict)
 
 
 def add(session: Session, rows: Sequence[Values], payloads: Sequence[Values]) -> None:
@@ -272,8 +274,9 @@ def queue_facts(session: Session, handler_id: str) -> QueueFacts:
     connection = session.connection()
     count, oldest = connection.execute(select(func.count(), func.min(j.created_at)).where(waiting)).one()
     busy = and_(OPEN, j.handler_id == handler_id, j.state == JobState.RUNNING.value)
-    grouped = select(j.worker, func.count()).where(busy).group_by(j.worker)
-    by_worker = {worker: int(number) for worker, number in connection.execute(grouped)}
+    grouped = select(j.worker, func.count(), func.max(j.execution_timeout_ms)).where(busy).group_by(j.worker)
+    running = connection.execute(grouped).all()
+    by_worker = {worker: int(number) for worker, number, _ in running}
     newest = connection.execute(
         select(j.created_at, j.finished_at)
         .where(j.handler_id == handler_id)
@@ -284,7 +287,18 @@ def queue_facts(session: Session, handler_id: str) -> QueueFacts:
     return QueueFacts(
         queued=int(count), running=sum(by_worker.values()), oldest_queued_at=oldest,
         last_job_at=max(moments, default=None), running_by_worker=by_worker,
+        longest_ms_by_worker={worker: int(longest) for worker, _, longest in running},
     )  # fmt: skip
+
+
+def backlog(session: Session, handler_ids: Collection[str]) -> tuple[int, int]:
+    """How many jobs of these deployments wait, and how many bytes were sent in with them."""
+    j, p = _JOBS.c, _PAYLOADS.c
+    inputs = _JOBS.join(_PAYLOADS, and_(p.job_id == j.id, p.part == "input"))
+    waiting = and_(OPEN, j.handler_id.in_(handler_ids), j.state == JobState.QUEUED.value)
+    query = select(func.count(), func.coalesce(func.sum(func.length(p.sealed)), 0)).select_from(inputs).where(waiting)
+    count, size = session.connection().execute(query).one()
+    return int(count), int(size)
 
 
 def counts(session: Session, handler_id: str, since: datetime) -> dict[str, int]:

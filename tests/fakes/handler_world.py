@@ -61,6 +61,7 @@ class HandlerWorld:
         self.s = Snapshot("hdl_1", self.spec, 1, HandlerPhase.PROVISIONING, self.now)
         self.queued: list[datetime] = []
         self.running: dict[str, int] = {}
+        self.longest: dict[str, timedelta] = {}
         self.activity: dict[str, Activity] = {}
         self.dead: dict[str, str] = {}
         self.exists: dict[str, Worker] = {}
@@ -158,7 +159,7 @@ class HandlerWorld:
         self.s = replace(
             self.s, places=free, activity=dict(self.activity),
             queue=Queue(len(self.queued), sum(self.running.values()), min(self.queued, default=None), None,
-                        dict(self.running)),
+                        dict(self.running), self.longest),
         )  # fmt: skip
         self._ids += 1
         actions = decide(self.s, now=self.now, new_ids=[f"id{self._ids}"], policy=self.policy)

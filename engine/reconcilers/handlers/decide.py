@@ -204,7 +204,8 @@ def _remove_drained(s: Snapshot, plan: _Plan, now: datetime, policy: HandlerPoli
     for worker in [w for w in plan.workers if w.phase is WorkerPhase.DRAINING]:
         seen = s.activity.get(worker.name, _NOTHING)
         was_used = seen.ready_at is not None or is_busy(s, worker.name)
-        limit = timedelta(seconds=s.spec.execution_timeout_seconds) + policy.drain_grace
+        own = s.queue.longest_by_worker.get(worker.name, timedelta(0))
+        limit = max(timedelta(seconds=s.spec.execution_timeout_seconds), own) + policy.drain_grace
         deadline = worker.phase_since + (limit if was_used else policy.undispatched_grace)
         if (seen.drained_at is not None and not is_busy(s, worker.name)) or deadline <= now:
             plan.move(worker, WorkerPhase.EXITED, now)

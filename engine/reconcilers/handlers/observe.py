@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from sqlmodel import Session
 
@@ -58,7 +59,7 @@ def observe(session: Session, handler_id: str, places_of: PlacesOf, book: Proces
         refusals=tuple(Refusal.model_validate(r) for r in row.refusals),
         cold_starts=tuple(ColdStart.model_validate(c) for c in row.cold_starts),
         conditions=tuple(Condition.model_validate(c) for c in row.conditions),
-        queue=Queue(facts.queued, facts.running, facts.oldest_queued_at, facts.last_job_at, facts.running_by_worker),
+        queue=_queue(facts),
         activity={
             name: Activity(seen.ready_at, seen.idle_since, seen.in_flight, seen.drained_at)
             for name, seen in handlers.activity(session, handler_id).items()
@@ -92,6 +93,13 @@ def free_places(session: Session, places: Sequence[Place]) -> tuple[Place, ...]:
             devices=tuple(d for d in place.devices if d not in devices.get(place.host, frozenset())),
         )
         for place in places
+    )
+
+
+def _queue(facts: jobs.QueueFacts) -> Queue:
+    longest = {worker: timedelta(milliseconds=ms) for worker, ms in facts.longest_ms_by_worker.items()}
+    return Queue(
+        facts.queued, facts.running, facts.oldest_queued_at, facts.last_job_at, facts.running_by_worker, longest
     )
 
 

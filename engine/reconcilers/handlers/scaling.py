@@ -52,8 +52,11 @@ def scale(s: Snapshot, workers: tuple[Worker, ...], now: datetime, *, may_add: b
     until: list[datetime] = []
     missing = _missing(s, wanted, current, now, until)
     surplus = _surplus_of_current(s, wanted, current, now, until)
-    room = s.spec.workers_max + (1 if old else 0) - len(live)
-    drained = set(surplus) | _replaced(s, wanted, current, old, may_add=may_add, stuck=missing > 0 and room <= 0)
+    going = [w for w in workers if w.phase is WorkerPhase.DRAINING]
+    replacing = bool(old) or any(w.generation != s.generation for w in going)
+    room = s.spec.workers_max + (1 if replacing else 0) - len(live) - len(going)
+    stuck = missing > 0 and room <= 0 and not going  # what drains makes room by itself
+    drained = set(surplus) | _replaced(s, wanted, current, old, may_add=may_add, stuck=stuck)
     return Scaling(
         min(missing, max(0, room)) if may_add else 0,
         frozenset(drained),

@@ -66,6 +66,7 @@ class Queue:
 
     Attributes:
         running_by_worker: worker → jobs it has.
+        longest_by_worker: worker → how long a job it has may take: a job may be given more time than its deployment.
     """
 
     queued: int = 0
@@ -73,6 +74,7 @@ class Queue:
     oldest_queued_at: datetime | None = None
     last_job_at: datetime | None = None
     running_by_worker: Mapping[str, int] = field(default_factory=dict)
+    longest_by_worker: Mapping[str, timedelta] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

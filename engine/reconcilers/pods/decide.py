@@ -342,7 +342,8 @@ def container_answer(
 
 
 def _bill(s: PodSnapshot, ids: Iterator[str]) -> list[Action]:
-    """Bill the volume from the operation that made it, and the GPU while a machine is wished and made.
+    """Bill the volume from the operation that made it, the GPU from when the machine was up: an image that takes long
+    to fetch, and attempts that failed, are not the user's to pay.
 
     All dates are of requests and operations, not "now", however late this runs.
     """
@@ -354,8 +355,11 @@ def _bill(s: PodSnapshot, ids: Iterator[str]) -> list[Action]:
     if not s.wants_machine and s.is_billed(GPU):
         actions.append(CloseUsage(GPU, s.spec_changed_at or s.created_at))
     opens = s.wants_machine and up is not None and bool(up.outputs.replicas) and not s.is_billed(GPU)
-    if opens and began is not None:
-        actions.append(OpenUsage(s.precharged or f"use_{next(ids)}", GPU, max(began, s.spec_changed_at or began)))
+    if opens and up is not None:
+        runs_since = up.finished_at or up.requested_at
+        actions.append(
+            OpenUsage(s.precharged or f"use_{next(ids)}", GPU, max(runs_since, s.spec_changed_at or runs_since))
+        )
     elif s.precharged and (not s.wants_machine or s.is_billed(GPU)):
         actions.append(ReleasePrecharge(s.precharged))
     return actions

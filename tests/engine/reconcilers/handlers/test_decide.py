@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -301,6 +302,29 @@ def test_drain_of_a_job_that_never_ends_is_not_waited_for_without_end() -> None:
     assert world.phases == {"w0": "draining"}
     world.run(20, every=10)
     assert world.phases == {}
+
+
+def test_job_that_was_given_more_time_than_its_deployment_gives_is_not_cut_short_by_a_drain() -> None:
+    world = HandlerWorld(spec=SPEC.model_copy(update={"workers_min": 1, "execution_timeout_seconds": 60}))
+    world.longest = {"w0": timedelta(seconds=300)}
+    world.submit()
+    world.settle()
+    world.suspend()
+    world.run(320, every=10)
+    assert world.phases == {"w0": "draining"}
+    world.run(20, every=10)
+    assert world.phases == {}
+
+
+def test_workers_that_drain_count_as_long_as_they_are_there() -> None:
+    world = HandlerWorld(spec=SPEC.model_copy(update={"workers_max": 2}))
+    world.submit(6)
+    world.run(5)
+    assert world.running == {"w0": 1, "w1": 1}
+    for version in (2, 3, 4):
+        world.edit(image=f"ghcr.io/you/echo:v{version}")
+        world.run(20)
+    assert world.peak == 3 and world.killed == [], "one more than the limit, for as long as an edit replaces"
 
 
 def test_delete_is_over_when_nothing_is_listed() -> None:

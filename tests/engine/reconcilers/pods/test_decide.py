@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from engine.model.deployment import Condition, UpdateKind
 from engine.model.pod import ContainerState, PodPhase
-from engine.reconcilers.pods.decide import NO_KEY, read_ports
+from engine.reconcilers.pods.decide import NO_KEY, decide, read_ports
 from engine.reconcilers.pods.snapshot import (
     CAPACITY_AVAILABLE,
     CONTAINER_UP,
@@ -14,6 +15,7 @@ from engine.reconcilers.pods.snapshot import (
     SSH_REACHABLE,
     STACK_UPDATED,
     VOLUME,
+    OpenUsage,
     PodPolicy,
 )
 from tests.fakes.pod_world import PodWorld
@@ -43,6 +45,17 @@ def test_a_stop_ends_the_gpus_billing_and_keeps_volume_place_and_ports() -> None
     world.run(seconds=2)
     assert world.snapshot.phase is PodPhase.RUNNING and dict(world.snapshot.ports) == ports
     assert world.made == ["r1/0", "r1/1"] and [w for w, _, end in world.intervals if end is None] == [VOLUME, GPU]
+
+
+def test_the_gpu_is_paid_for_from_when_the_machine_is_up_and_not_while_its_image_is_fetched() -> None:
+    world = PodWorld()
+    world.run(seconds=300)
+    up = world.snapshot.live_up
+    assert up is not None and up.started_at is not None
+    slow = replace(up, finished_at=up.started_at + timedelta(seconds=200))
+    s = replace(world.snapshot, last_up=slow, last_update=slow, open_usage=())
+    opened = {a.what: a.started_at for a in decide(s, now=world.now, new_ids=list("abcd")) if isinstance(a, OpenUsage)}
+    assert opened == {VOLUME: slow.started_at, GPU: slow.finished_at}
 
 
 def test_a_restart_makes_another_machine_and_goes_on_with_the_bill() -> None:
