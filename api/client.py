@@ -113,7 +113,7 @@ class Client:
         return cast(Deployment, self._call("DELETE", f"/deployments/{deployment_id}"))
 
     def scale(self, deployment_id: str, **bounds: Any) -> dict[str, Any]:
-        """Change `min_replicas`, `max_replicas`, `replicas`, `scale_to_zero` or `idle_timeout_seconds`."""
+        """Change bounds, targets or `replicas` (see `PATCH …/scaling`); None clears a target."""
         return self._call("PATCH", f"/deployments/{deployment_id}/scaling", json=bounds)
 
     def logs(self, deployment_id: str, *, tail: int = 100) -> list[dict[str, Any]]:

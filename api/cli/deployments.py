@@ -76,13 +76,20 @@ def scale(
     replicas: Annotated[int | None, typer.Argument(help="run exactly this many")] = None,
     minimum: Annotated[int | None, typer.Option("--min")] = None,
     maximum: Annotated[int | None, typer.Option("--max")] = None,
+    zero: Annotated[bool | None, typer.Option("--zero/--no-zero", help="run nothing while nobody asks")] = None,
+    idle: Annotated[int | None, typer.Option(help="seconds without a request until then")] = None,
+    queue_depth: Annotated[int | None, typer.Option(help="add a replica above so many waiting requests each")] = None,
+    latency_ms: Annotated[int | None, typer.Option(help="add one above this p95 time to the first token")] = None,
     watch: WatchOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """Scale a deployment to a number of replicas, or change its bounds."""
-    asked = {"min_replicas": minimum, "max_replicas": maximum}
+    """Scale a deployment to a number of replicas, or say between which and by what it scales itself."""
+    asked: dict[str, int | bool | None] = {
+        "min_replicas": minimum, "max_replicas": maximum, "scale_to_zero": zero, "idle_timeout_seconds": idle,
+        "target_queue_depth": queue_depth, "target_latency_ms": latency_ms,
+    }  # fmt: skip
     if replicas is not None:
-        asked = {"min_replicas": replicas, "max_replicas": replicas}
+        asked |= {"min_replicas": replicas, "max_replicas": replicas, "replicas": replicas}
     bounds = {name: value for name, value in asked.items() if value is not None}
     if not bounds:
         raise typer.BadParameter("say how many: `stackyard deployments scale ID 2`, or --min and --max")

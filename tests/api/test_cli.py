@@ -110,6 +110,9 @@ def test_deployments_from_create_to_delete(run: Any, api: Any, monkeypatch: pyte
         assert made["status"] == "provisioning" and made["id"] in run("deployments", "list").stdout
         assert run("deployments", "scale", made["id"], "3", "--output", "json")["replicas"] == 3
         assert run("deployments", "scale", made["id"], "--min", "1", "--output", "json")["scaling"]["min_replicas"] == 1
+        own = ("--max", "4", "--zero", "--idle", "60", "--queue-depth", "8", "--latency-ms", "900")
+        scaling = run("deployments", "scale", made["id"], *own, "--output", "json")["scaling"]
+        assert list(scaling.values()) == [1, 4, True, 60, 8, 900]
         api.activate(made["id"], 3)
         settled = run("deployments", "get", made["id"], "--watch", "--output", "json")
         assert settled["status"] == "active" and settled["ready_replicas"] == 3
