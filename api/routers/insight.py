@@ -73,8 +73,8 @@ def get_cost(deployment_id: str, caller: CallerArg, deps: DepsArg) -> Deployment
     with deps.database.read() as session:
         row = owned(session, deployment_id, caller.org_id)
         rows = usage.for_deployment(session, row.id)
-    spec = deployments.spec_of(row)
-    billed = 0 if row.delete_requested_at or row.suspended_at else spec.replicas
+    spec = deployments.running_spec_of(row)
+    billed = 0 if row.delete_requested_at else spec.replicas
     intervals = [interval_of(r) for r in rows]
     microdollars = cost_microdollars(intervals, now)
     return DeploymentCost(
