@@ -139,7 +139,7 @@ class WorkerView(_Wire):
 
 
 class ColdStartView(_Wire):
-    """How long a worker took to its first answer; milliseconds, null where it is not known."""
+    """How long a worker took until it could do jobs, in five phases; milliseconds, null where it is not known."""
 
     worker: str
     at: datetime
@@ -147,6 +147,7 @@ class ColdStartView(_Wire):
     provision_ms: int | None
     pull_ms: int | None
     boot_ms: int | None
+    handler_ms: int | None
     total_ms: int | None
 
 

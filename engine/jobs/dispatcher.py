@@ -499,7 +499,9 @@ class Dispatcher:
                 return
             place = Place(worker.worker.endpoint, self.token_for(entry, worker.name), entry.fingerprint)
             found = await self.http.answers(place)
-            if found is not None and not worker.asks:  # it may have asked for a job meanwhile
+            if found is not None:
+                worker.note_open(self.clock.now())
+            if found is not None and found.is_ready and not worker.asks:  # it may have asked for a job meanwhile
                 worker.concurrency = found.concurrency or worker.concurrency
                 self.is_ready(entry, worker, Protocol.HTTP)
                 return
@@ -510,6 +512,7 @@ class Dispatcher:
         now, at = self.clock.monotonic(), self.clock.now()
         worker.protocol, worker.is_suspect, worker.is_dirty = protocol, False, True
         worker.seen, worker.last_seen_at = now, at
+        worker.note_open(at)
         if worker.ready_at is None:
             worker.ready_at = at
             worker.boot_ms = max(0, (at - worker.worker.created_at) // timedelta(milliseconds=1))
@@ -525,7 +528,8 @@ class Dispatcher:
     async def check(self, entry: HandlerEntry, worker: WorkerEntry) -> None:
         """Ask an idle worker whether it lives."""
         place = Place(worker.worker.endpoint, self.token_for(entry, worker.name), entry.fingerprint)
-        if await self.http.answers(place) is None:
+        found = await self.http.answers(place)
+        if found is None or not found.is_ready:
             self.suspect(worker)
         else:
             worker.last_seen_at, worker.is_dirty = self.clock.now(), True

@@ -52,6 +52,19 @@ class Outcome:
     concurrency: int | None = None
 
 
+@dataclass(frozen=True)
+class Sign:
+    """Somebody serves HTTP there.
+
+    Attributes:
+        is_ready: and says that it can do jobs.
+        concurrency: as in `Outcome`.
+    """
+
+    is_ready: bool
+    concurrency: int | None = None
+
+
 class WorkerLost(Exception):
     """A worker could not be reached, or its connection ended before it had answered."""
 
@@ -129,11 +142,11 @@ class HttpWorkers:
                 return None
         return bytes(content)
 
-    async def answers(self, place: Place) -> Outcome | None:
+    async def answers(self, place: Place) -> Sign | None:
         """Whether somebody serves HTTP there by now; None: not yet.
 
         A published port of a container accepts connections before anything listens behind it, so only an answer counts:
-        any answer of a container but 502 and 503, the agent's own word that its worker is ready.
+        any answer of a container but 502 and 503 says that it is ready, of an agent its own word that its worker is.
         """
         is_agent = place.endpoint.startswith("https:")
         url = URL(f"{place.endpoint.rstrip('/')}/{'healthz' if is_agent else 'health'}")
@@ -144,7 +157,7 @@ class HttpWorkers:
                 timeout=aiohttp.ClientTimeout(total=PROBE_SECONDS),
             ) as answer:  # fmt: skip
                 is_ready = answer.status == 200 if is_agent else answer.status not in (502, 503)
-                return Outcome(concurrency=_concurrency(answer)) if is_ready else None
+                return Sign(is_ready, _concurrency(answer))
         except (aiohttp.ClientError, TimeoutError, OSError):
             return None
 

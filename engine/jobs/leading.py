@@ -335,7 +335,7 @@ class Leader:
                 known.restore(recorded, at, now)
         has_moved = known.worker.endpoint != worker.endpoint
         if has_moved and known.worker.endpoint:  # made anew under its name: it has not shown yet that it is there
-            known.ready_at = known.boot_ms = known.drained_at = None
+            known.opened_at = known.ready_at = known.boot_ms = known.drained_at = None
             known.is_dirty = True
         known.worker = worker
         if has_moved and known.protocol is Protocol.HTTP:

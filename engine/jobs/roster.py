@@ -48,6 +48,7 @@ class WorkerEntry:
 
     Attributes:
         protocol: None until its behaviour told.
+        opened_at: when it first said anything, also that it is not ready; ready_at: when it could do jobs.
         is_suspect: a connection to it failed: nothing is sent until it answers again.
         cards: jobs it works on, by id.
         stopped: jobs it should stop working on → when that was said first.
@@ -59,6 +60,7 @@ class WorkerEntry:
     handler_id: str
     worker: Worker
     protocol: Protocol | None = None
+    opened_at: datetime | None = None
     ready_at: datetime | None = None
     idle_since: datetime | None = None
     last_seen_at: datetime | None = None
@@ -128,20 +130,26 @@ class WorkerEntry:
             self.idle_unbilled += total - self.idle_counted
             self.idle_counted = total
 
+    def note_open(self, at: datetime) -> None:
+        """It said something."""
+        if self.opened_at is None:
+            self.opened_at, self.is_dirty = at, True
+
     def restore(self, recorded: WorkerActivityRow, at: datetime, now: float) -> None:
         """Know what an earlier dispatcher knew."""
         self.protocol = Protocol(recorded.protocol) if recorded.protocol else None
         self.ready_at, self.boot_ms, self.drained_at = recorded.ready_at, recorded.boot_ms, recorded.drained_at
-        self.last_seen_at = recorded.last_seen_at
+        self.last_seen_at, self.opened_at = recorded.last_seen_at, recorded.opened_at
         if self.ready_at is not None and self.ready_at < self.worker.created_at:  # of one before it, made anew since
-            self.ready_at = self.boot_ms = self.drained_at = None
+            self.opened_at = self.ready_at = self.boot_ms = self.drained_at = None
         if self.ready_at is not None:
             self.idle_begins(now, recorded.idle_since or at)
         self.written_news = self.news(now)
 
     def row(self) -> WorkerActivityRow:
         return WorkerActivityRow(
-            handler_id=self.handler_id, worker=self.name, protocol=self.protocol or "", ready_at=self.ready_at,
+            handler_id=self.handler_id, worker=self.name, protocol=self.protocol or "", opened_at=self.opened_at,
+            ready_at=self.ready_at,
             idle_since=self.idle_since, last_seen_at=self.last_seen_at, in_flight=len(self.cards),
             drained_at=self.drained_at, boot_ms=self.boot_ms,
         )  # fmt: skip

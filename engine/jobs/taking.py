@@ -169,6 +169,7 @@ class Taking:
         if now - known.seen > 1.0:
             known.is_dirty = True
         known.seen, known.last_seen_at = now, self.dispatcher.clock.now()
+        known.note_open(known.last_seen_at)
         return entry, known
 
     def _leading(self) -> None:

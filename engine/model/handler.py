@@ -193,8 +193,9 @@ class ColdStart(_Frozen):
     Attributes:
         queue_ms: from the job that had waited longest to the decision to start a worker.
         provision_ms: making its container or machine, pull included; pull_ms: fetching the image, within that.
-        boot_ms: from the made container to its handler's first sign.
-        total_ms: from the job, or where none waited the decision, to that sign.
+        boot_ms: from the made container or machine to its first word: an open port that answers, a ping, an agent.
+        handler_ms: from there to a handler that takes jobs: its models are loaded, on a machine its image is fetched.
+        total_ms: from the job, or where none waited the decision, to a handler that takes jobs.
     """
 
     worker: str
@@ -203,4 +204,5 @@ class ColdStart(_Frozen):
     provision_ms: int | None = None
     pull_ms: int | None = None
     boot_ms: int | None = None
+    handler_ms: int | None = None
     total_ms: int | None = None

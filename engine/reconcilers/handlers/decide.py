@@ -135,7 +135,7 @@ def _note_progress(s: Snapshot, plan: _Plan, now: datetime) -> None:
         if worker.phase is WorkerPhase.BOOTING and ready_at is not None and ready_at >= worker.created_at:
             since = max(ready_at, worker.phase_since)
             plan.put(worker.model_copy(update={"phase": WorkerPhase.READY, "phase_since": since, "reason": ""}))
-            _time_ready(plan, worker, since)
+            _time_ready(plan, worker, s.activity[worker.name].opened_at or since, since)
 
 
 def _note_ends(s: Snapshot, plan: _Plan, now: datetime, policy: HandlerPolicy) -> None:
@@ -311,13 +311,15 @@ def _time(plan: _Plan, worker: Worker, **values: int) -> None:
     plan.starts = [c.model_copy(update=values) if c.worker == worker.name else c for c in plan.starts]
 
 
-def _time_ready(plan: _Plan, worker: Worker, ready_at: datetime) -> None:
+def _time_ready(plan: _Plan, worker: Worker, opened_at: datetime, ready_at: datetime) -> None:
     start = next((c for c in plan.starts if c.worker == worker.name), None)
     if start is None or start.total_ms is not None:
         return
     total = start.queue_ms + _ms(ready_at - start.at)
-    boot = max(0, _ms(ready_at - start.at) - (start.provision_ms or 0))
-    _time(plan, worker, boot_ms=boot, total_ms=total)
+    made_at = start.at + timedelta(milliseconds=start.provision_ms or 0)
+    opened_at = min(max(opened_at, made_at), ready_at)  # one that asks may do so before its operation has ended
+    boot, handler = max(0, _ms(opened_at - made_at)), _ms(ready_at - opened_at)
+    _time(plan, worker, boot_ms=boot, handler_ms=handler, total_ms=total)
 
 
 def _ms(span: timedelta) -> int:

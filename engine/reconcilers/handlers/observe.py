@@ -61,7 +61,7 @@ def observe(session: Session, handler_id: str, places_of: PlacesOf, book: Proces
         conditions=tuple(Condition.model_validate(c) for c in row.conditions),
         queue=_queue(facts),
         activity={
-            name: Activity(seen.ready_at, seen.idle_since, seen.in_flight, seen.drained_at)
+            name: Activity(seen.ready_at, seen.idle_since, seen.in_flight, seen.drained_at, seen.opened_at)
             for name, seen in handlers.activity(session, handler_id).items()
         },
         places=free_places(session, places_of(spec.pools)),

@@ -85,6 +85,7 @@ class Activity:
     idle_since: datetime | None = None
     in_flight: int = 0
     drained_at: datetime | None = None
+    opened_at: datetime | None = None
 
 
 @dataclass(frozen=True)
