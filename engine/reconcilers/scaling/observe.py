@@ -85,7 +85,7 @@ def _awake(session: Session) -> Sequence[Row[Any]]:
     row = DeploymentRow.__table__.c  # type: ignore[attr-defined]
     columns: list[Any] = [
         row.id, row.org_id, row.spec, row.generation, row.observed_generation, row.phase, row.replicas, row.conditions,
-        row.created_at, row.awake_since,
+        row.created_at, row.awake_since, row.spec_changed_at,
     ]  # fmt: skip
     runs = [
         col(DeploymentRow.deleted_at), col(DeploymentRow.delete_requested_at), col(DeploymentRow.suspended_at),
@@ -105,7 +105,6 @@ def _snapshot(row: Row[Any], scaling: Scaling, around: _Around) -> Snapshot:
     phases = Counter(replica["phase"] for replica in row.replicas)
     conditions = {c["type"]: c for c in row.conditions}
     since = _since(row, conditions.get(REPLICAS_READY))
-    capacity = conditions.get(CAPACITY_AVAILABLE)
     memory = around.remembered.get(row.id)
     return Snapshot(
         deployment_id=row.id,
@@ -119,7 +118,7 @@ def _snapshot(row: Row[Any], scaling: Scaling, around: _Around) -> Snapshot:
         unhealthy=phases[ReplicaPhase.UNHEALTHY],
         draining=phases[ReplicaPhase.DRAINING],
         observed=row.observed_generation == row.generation,
-        is_short=capacity is not None and not capacity["status"],
+        is_short=_is_short(row, conditions.get(CAPACITY_AVAILABLE)),
         since=since,
         load=_load(row, since, around),
         memory=Memory() if memory is None else Memory(*memory[1:]),
@@ -132,6 +131,13 @@ def _since(row: Row[Any], readiness: Mapping[str, Any] | None) -> datetime:
     if readiness is not None and readiness["status"]:
         times.append(datetime.fromisoformat(readiness["changed_at"]))
     return max(t for t in times if t is not None)
+
+
+def _is_short(row: Row[Any], capacity: Mapping[str, Any] | None) -> bool:
+    """A refusal from before the replica count changed says nothing of what is asked for now."""
+    if capacity is None or capacity["status"]:
+        return False
+    return row.spec_changed_at is None or datetime.fromisoformat(capacity["changed_at"]) >= row.spec_changed_at
 
 
 def _load(row: Row[Any], since: datetime, around: _Around) -> Load:
