@@ -195,10 +195,10 @@ class _Worker:
             policy=Policy(
                 health_period=timedelta(seconds=self._settings.health_period_seconds),
                 boot_timeout=timedelta(seconds=self._settings.boot_timeout_seconds),
-            ),
-            reconcile_period_seconds=self._settings.reconcile_period_seconds,
                 drain_limit=timedelta(seconds=self._settings.drain_seconds),
                 replace_after=timedelta(seconds=self._settings.replace_after_seconds),
+            ),
+            reconcile_period_seconds=self._settings.reconcile_period_seconds,
             sweep_period_seconds=self._settings.sweep_period_seconds,
             kinds=(
                 pods,
