@@ -21,31 +21,50 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
 }
 
 
-@org_router.post("/chat/completions", name="chat_for_org", summary="Chat, routed through an organisation",
-                 responses=_ANSWER)  # fmt: skip
-@org_router.post("/completions", name="complete_for_org", summary="Complete a text, routed through an organisation",
-                 responses=_ANSWER)  # fmt: skip
-@org_router.post("/embeddings", name="embed_for_org", summary="Embed texts, routed through an organisation",
-                 responses=_ANSWER)  # fmt: skip
-@router.post("/chat/completions", name="chat", summary="Chat (OpenAI's request; `stream` for SSE)", responses=_ANSWER)
-@router.post("/completions", name="complete", summary="Complete a text (OpenAI's request)", responses=_ANSWER)
-@router.post("/embeddings", name="embed", summary="Embed texts (OpenAI's request)", responses=_ANSWER)
+_POSTED = (
+    ("chat/completions", "chat", "Chat (OpenAI's request; `stream` for SSE)"),
+    ("completions", "complete", "Complete a text (OpenAI's request)"),
+    ("embeddings", "embed", "Embed texts (OpenAI's request)"),
+    ("responses", "respond", "Respond (OpenAI's request; `stream` for SSE)"),
+    ("responses/{response_id}/cancel", "cancel_response", "Cancel a response that runs in the background"),
+    ("rerank", "rerank", "Order documents by how well they answer a query"),
+    ("score", "score", "Score pairs of texts"),
+    ("tokenize", "tokenize", "Tokens of a text or of a chat"),
+    ("detokenize", "detokenize", "Text of tokens"),
+    ("audio/transcriptions", "transcribe", "Transcribe speech (OpenAI's multipart request)"),
+    ("audio/translations", "translate", "Translate speech (OpenAI's multipart request)"),
+)
+_READ = (
+    ("GET", "models", "list_models", "Models this deployment serves (OpenAI's answer)"),
+    ("GET", "responses/{response_id}", "get_response", "A stored response"),
+    ("DELETE", "responses/{response_id}", "delete_response", "Delete a stored response"),
+)
+
+
 def call_model(
     deployment_id: str, caller: CallerArg, deps: DepsArg, body: dict[str, Any] = Body(default_factory=dict)
 ) -> None:
-    """Passed through to the deployment unchanged.
+    """Passed through to the deployment unchanged, where its model server has it; else its own 404.
 
-    409 with the `status` while the deployment does not serve, 503 while no replica is ready. Through an organisation
-    the caller must be its member: with a session, a key of it, or a key of the caller's personal organisation.
+    409 with the `status` while the deployment does not serve, 503 while no replica is ready. A sleeping one wakes: the
+    request waits, a stream gets comments meanwhile; 504 `wake_timeout` when that takes too long. Behind the concurrency
+    limit requests wait their turn; 429 when too many do. Through an organisation the caller must be its member: with a
+    session, a key of it, or a key of the caller's personal organisation.
     """
     refuse(deployment_id, caller, deps)
 
 
-@org_router.get("/models", name="list_models_for_org", summary="Models of a deployment, routed through an organisation",
-                responses=_ANSWER)  # fmt: skip
-@router.get("/models", summary="Models this deployment serves (OpenAI's answer)", responses=_ANSWER)
-def list_models(deployment_id: str, caller: CallerArg, deps: DepsArg) -> None:
+def read_from_model(deployment_id: str, caller: CallerArg, deps: DepsArg) -> None:
     refuse(deployment_id, caller, deps)
+
+
+for _router, _suffix, _words in ((router, "", ""), (org_router, "_for_org", ", routed through an organisation")):
+    for _path, _name, _summary in _POSTED:
+        _router.add_api_route(f"/{_path}", call_model, methods=["POST"], name=_name + _suffix,
+                              summary=_summary + _words, responses=_ANSWER)  # fmt: skip
+    for _method, _path, _name, _summary in _READ:
+        _router.add_api_route(f"/{_path}", read_from_model, methods=[_method], name=_name + _suffix,
+                              summary=_summary + _words, responses=_ANSWER)  # fmt: skip
 
 
 class Admission(BaseModel):
@@ -60,6 +79,8 @@ class Admission(BaseModel):
 @org_router.get("/admission", name="admit_reading_for_org", include_in_schema=False)
 @router.post("/admission", name="admit", include_in_schema=False)
 @router.get("/admission", name="admit_reading", include_in_schema=False)
+@org_router.delete("/admission", name="admit_deleting_for_org", include_in_schema=False)
+@router.delete("/admission", name="admit_deleting", include_in_schema=False)
 def admission(deployment_id: str, caller: CallerArg, deps: DepsArg) -> Admission:
     """The caller, who was found to have what an inference call with this method needs."""
     with deps.database.read() as session:

@@ -78,6 +78,8 @@ class Agent:
         app.router.add_delete("/models/{name}", self._drop_model)
         app.router.add_get("/v1/models", self._served_models)
         app.router.add_route("*", "/v1/{path:.+}", self._inference)
+        for path in ("/tokenize", "/detokenize"):  # vLLM has these at its root
+            app.router.add_post(path, self._inference)
         if self._spec.engine == HANDLER:
             app.router.add_post("/run", self._inference)
         return app

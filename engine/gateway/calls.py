@@ -34,7 +34,7 @@ QUIET = frozenset(("models", "tokenize", "detokenize"))
 _RESPONSE = "responses/"
 _PATH = re.compile(
     r"/api/v1/public(?:/orgs/([^/]+))?/deployments/([^/]+)/"
-    rf"({'|'.join(sorted(METHODS, key=len, reverse=True))}|responses/[A-Za-z0-9._:-]+(?:/cancel|/input_items)?)"
+    rf"({'|'.join(sorted(METHODS, key=len, reverse=True))}|responses/[A-Za-z0-9._:-]+(?:/cancel)?)"
 )
 
 
@@ -55,9 +55,7 @@ class Call:
         known = METHODS.get(self.name)
         if known is not None:
             return known
-        if self.name.endswith("/cancel"):
-            return _POST
-        return ("GET",) if self.name.endswith("/input_items") else ("GET", "DELETE")
+        return _POST if self.name.endswith("/cancel") else ("GET", "DELETE")
 
     @property
     def worker_path(self) -> str:

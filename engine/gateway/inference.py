@@ -25,15 +25,18 @@ from engine.gateway.waiting import Lines, Patience, WakeTimeout
 from engine.gateway.waking import Waker
 from engine.identity.keys import KeyHasher, bearer_secret
 from engine.model.access import Principal
+from engine.model.byom import PREFIX
 from engine.model.clock import Clock
 from engine.model.errors import RateLimited, StackyardError, Unavailable
+from engine.model.worker import MODEL_HEADER
 
 MAX_ATTEMPTS = 3
 
+_MODEL = MODEL_HEADER.lower().encode()
 _NOT_PASSED_ON = asgi.HOP_BY_HOP | frozenset(
     (b"host", b"authorization", b"cookie", b"content-length", b"content-type", b"expect", b"forwarded",
      b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id", b"x-csrf-token",
-     b"stackyard-org", b"accept-encoding")
+     b"stackyard-org", b"accept-encoding", _MODEL)
 )  # fmt: skip
 """`accept-encoding` too: tokens are counted while the answer passes, and nobody compresses what is generated."""
 
@@ -315,7 +318,9 @@ async def _asked(call: Call, scope: Scope, request_id: str, body: bytes | bytear
         if content_type is None or content_type.split(b";")[0].strip().lower() == _FORM:
             content_type = b"application/json"  # what curl -d sends is JSON here; workers check the header
         lines.append(b"content-type: %b\r\ncontent-length: %d\r\n" % (content_type, len(body)))
-        own_model = await own_models.asked_for(body)
+        own_model = await own_models.asked_for(call.deployment_id, body)
+        if own_model is not None:
+            lines.append(b"%b: %b\r\n" % (_MODEL, f"{PREFIX}{own_model}".encode()))
     return Asked(call, b"%b %b HTTP/1.1" % (method.encode(), path), b"".join(lines), body, own_model)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import structlog
@@ -16,6 +17,7 @@ from engine.store import byom
 from engine.store.database import Database
 
 DISTRIBUTING_SECONDS = 5
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _LONG_BYTES = 64 * 1024
 _log = structlog.get_logger("gateway.own_models")
 
@@ -31,13 +33,26 @@ class NoSuchModel(StackyardError):
         }
 
 
-async def asked_for(body: bytes | bytearray) -> str | None:
-    """The name behind `byom:` in a request's `model`; None: it asks for another model, or says none."""
+async def asked_for(deployment_id: str, body: bytes | bytearray) -> str | None:
+    """The name behind `byom:` in a request's `model`; None: it asks for another model, or says none.
+
+    Raises:
+        NoSuchModel: no model can have that name (which goes into a header, so it matters what is in it).
+    """
     if PREFIX.encode() not in body and b"\\u00" not in body:  # the second: written with escapes
         return None
     found = members(body, ("model",)) if len(body) < _LONG_BYTES else await asyncio.to_thread(members, body, ("model",))
     model = found.get("model")
-    return model.removeprefix(PREFIX) if isinstance(model, str) and model.startswith(PREFIX) else None
+    if not isinstance(model, str) or not model.startswith(PREFIX):
+        return None
+    name = model.removeprefix(PREFIX)
+    if not _PLAIN.fullmatch(name):
+        raise no_such_model(deployment_id, name)
+    return name
+
+
+def no_such_model(deployment_id: str, name: str) -> NoSuchModel:
+    return NoSuchModel(f"The model `{PREFIX}{name[:80]}` does not exist on deployment {deployment_id}.")
 
 
 class OwnModels:
@@ -58,7 +73,7 @@ class OwnModels:
                 f"no ready replica of deployment {route.deployment_id} serves {PREFIX}{name} yet (it is {phase}); try "
                 "again in a few seconds", phase=phase, retry_after_seconds=DISTRIBUTING_SECONDS,
             )  # fmt: skip
-        return NoSuchModel(f"The model `{PREFIX}{name}` does not exist on deployment {route.deployment_id}.")
+        return no_such_model(route.deployment_id, name)
 
     def _phase(self, route: Route, name: str) -> str | None:
         with self._database.read() as session:

@@ -291,6 +291,10 @@ NEEDS = {
     "pod:write": ("create_pod stop_pod start_pod restart_pod delete_pod"),
     "deployment:invoke": (
         "chat complete embed list_models chat_for_org complete_for_org embed_for_org list_models_for_org "
+        "respond cancel_response rerank score tokenize detokenize transcribe translate get_response delete_response "
+        "respond_for_org cancel_response_for_org rerank_for_org score_for_org tokenize_for_org detokenize_for_org "
+        "transcribe_for_org translate_for_org get_response_for_org delete_response_for_org "
+        "admit_deleting admit_deleting_for_org "
         "admit admit_reading admit_for_org admit_reading_for_org"
     ),
     "org:admin or_session": (

@@ -36,6 +36,7 @@ class FakeWorker:
 
     identity: WorkerIdentity
     answer: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
+    answer_get: Callable[[web.Request], Awaitable[web.StreamResponse]] | None = None
     seen: list[Seen] = field(default_factory=list)
     cancelled: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
@@ -79,6 +80,7 @@ class FakeWorker:
 
     def _routes(self, app: web.Application) -> None:
         app.router.add_route("*", "/v1/{call:.*}", self._handle)
+        app.router.add_route("POST", "/tokenize", self._handle)
 
     def _tls(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -95,11 +97,11 @@ class FakeWorker:
         self.seen.append(Seen(request.raw_path, {k.lower(): v for k, v in request.headers.items()}, body))
         if request.headers.get("Authorization") != f"Bearer {self.identity.token}":
             return web.json_response({"error": "wrong token"}, status=401)
-        if request.method == "GET":
+        if request.method == "GET" and self.answer_get is None:
             return web.json_response({"object": "list", "data": [{"id": "m", "object": "model", "created": 1,
                                                                   "owned_by": "stackyard"}]})  # fmt: skip
         try:
-            return await (self.answer or self._chat)(request)
+            return await ((self.answer_get if request.method == "GET" else self.answer) or self._chat)(request)
         except asyncio.CancelledError:
             self.cancelled.set()
             raise

@@ -327,3 +327,41 @@ def test_draining_replica_hands_requests_to_another(yard: Any, new_worker: Any) 
     second.answer = draining
     answer = post(yard, dep)
     assert answer.status_code == 503 and answer.json()["error"]["code"] == "draining"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "at_worker"),
+    [
+        ("POST", "embeddings", "/v1/embeddings"),
+        ("POST", "rerank", "/v1/rerank"),
+        ("POST", "audio/transcriptions", "/v1/audio/transcriptions"),
+        ("POST", "tokenize", "/tokenize"),
+        ("POST", "responses", "/v1/responses"),
+        ("POST", "responses/resp_1/cancel", "/v1/responses/resp_1/cancel"),
+        ("GET", "responses/resp_1?include=x", "/v1/responses/resp_1?include=x"),
+        ("DELETE", "responses/resp_1", "/v1/responses/resp_1"),
+    ],
+)
+def test_calls_reach_the_workers_path_and_its_404_the_client(
+    yard: Any, new_worker: Any, method: str, path: str, at_worker: str
+) -> None:
+    worker = new_worker()
+    missing = {"error": {"message": "Not Found", "type": "NotFoundError", "param": None, "code": 404}}
+
+    async def not_here(request: web.Request) -> web.Response:
+        return web.json_response(missing, status=404)
+
+    worker.answer = worker.answer_get = not_here
+    url = yard.chat_url(yard.add_deployment(worker)).replace("chat/completions", path)
+    for prefix in ("public/deployments", "public/orgs/org_1/deployments"):
+        answer = httpx.request(method, url.replace("public/deployments", prefix), headers=yard.headers, timeout=60)
+        assert (answer.status_code, answer.json()) == (404, missing)
+    assert [seen.path for seen in worker.seen] == [at_worker] * 2
+
+
+@pytest.mark.parametrize("path", ["responses/..%2f..%2fdrain", "responses/a%0d%0aX: 1", "admin", "responses/a/b"])
+def test_no_other_path_reaches_a_worker(yard: Any, new_worker: Any, path: str) -> None:
+    worker = new_worker()
+    url = yard.chat_url(yard.add_deployment(worker)).replace("chat/completions", path)
+    assert httpx.get(url, headers=yard.headers, timeout=60).status_code == 503  # it is the API's, which is not there
+    assert not worker.seen
