@@ -43,6 +43,9 @@ from engine.proof.private_postgres import private_postgres
 from engine.store.database import Database
 from engine.store.migrate import migrate
 
+_QUIET_LOAD = 0.5
+"""A machine with more to do than this gives latencies of its scheduler, not of what is measured."""
+
 app = typer.Typer(help="Measure this machine; beside the official engine where `pulumi` is installed.")
 
 
@@ -153,7 +156,12 @@ def gateway(
     litellm_python: Annotated[str, typer.Option(help="a Python of its own that has litellm[proxy]")] = "",
     rounds: Annotated[int, typer.Option(help="measurements per figure; the median counts")] = 3,
 ) -> None:
-    """Requests a second, added latency and memory of the gateway, beside LiteLLM, nginx and a bare proxy."""
+    """Requests a second, added latency and memory of the gateway, beside LiteLLM, nginx and a bare proxy.
+
+    About three minutes. Wants a machine with nothing else running: other work falls on latencies most.
+    """
+    if (load := os.getloadavg()[0]) > _QUIET_LOAD:
+        Console(stderr=True).print(f"[yellow]other work is running here (load {load:.1f}): only ratios will tell[/]")
     try:
         size = bench_gateway.Size(rounds=rounds)
         figures = bench_gateway.run(SystemClock(), size, litellm_python=litellm_python)
