@@ -155,6 +155,9 @@ MIN_CONTEXT_TOKENS = 8192
 USABLE_VRAM = 0.92
 """Share of GPU memory vLLM may take (`--gpu-memory-utilization`); the rest is for CUDA graphs and fragmentation."""
 
+_ROUNDING_GIB = 0.02
+"""What is reserved is rounded up to hundredths; a context that fits exactly must not be lost by that."""
+
 RUNTIME_GIB_PER_GPU = 2.0
 """Activations and the CUDA or ROCm context on each GPU."""
 
@@ -209,14 +212,18 @@ class Placement:
 
 
 def usable_share(gpu: GpuType, reserved_gib: float = 0.0) -> float:
-    """Share of each GPU that vLLM may take; what is reserved is taken from all GPUs alike. Rounded down."""
-    return int((USABLE_VRAM - reserved_gib / gpu.vram_gib) * 1000) / 1000
+    """Share of each GPU that vLLM may take; what is reserved is taken from all GPUs alike."""
+    return round(USABLE_VRAM - reserved_gib / gpu.vram_gib, 4)
+
+
+def _room_gib(gpu: GpuType, reserved_gib: float) -> float:
+    """For weights and conversations."""
+    return gpu.vram_gib * USABLE_VRAM - reserved_gib - RUNTIME_GIB_PER_GPU * gpu.gpus
 
 
 def context_that_fits(model: Model, gpu: GpuType, checkpoint: Checkpoint, reserved_gib: float = 0.0) -> int:
     """Tokens of context left on `gpu` beside the weights, a multiple of 1024, at most the model's own; 0 = no room."""
-    usable = gpu.vram_gib * usable_share(gpu, reserved_gib)
-    room = usable - RUNTIME_GIB_PER_GPU * gpu.gpus - checkpoint.weights_gib
+    room = _room_gib(gpu, reserved_gib) - checkpoint.weights_gib + _ROUNDING_GIB
     return max(0, min(model.context_tokens, int(room / model.kv_cache_gib_per_1k_tokens) * 1024))
 
 
@@ -268,7 +275,7 @@ def _does_not_fit(model: Model, gpu: GpuType, preset: Preset | None, reserved_gi
     valid = [g.slug for g in GPU_TYPES.values() if _fitting(model, g, "", reserved_gib)]
     presets = [p.slug for p in PRESETS.values() if p.gpu_type in valid]
     smallest = min(c.weights_gib for c in model.checkpoints)
-    room = gpu.vram_gib * usable_share(gpu, reserved_gib) - RUNTIME_GIB_PER_GPU * gpu.gpus
+    room = _room_gib(gpu, reserved_gib)
     message = (
         f"{model.id} does not fit on {gpu.slug} ({gpu.vram_gib} GB): its smallest weights have {smallest:g} GiB, "
         f"{room:.1f} GiB are left for them and {MIN_CONTEXT_TOKENS} tokens of context"

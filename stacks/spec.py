@@ -55,7 +55,7 @@ def build_request(workload: Workload, settings: StackSettings) -> StackRequest:
     return StackRequest(stack_name(workload.deployment_id), run_program, config)
 
 
-def _machine(machine: Machine) -> dict[str, str | float]:
+def _machine(machine: Machine) -> dict[str, str | float | list[str]]:
     return {
         "name": machine.name,
         "modelId": machine.model_id,
@@ -63,6 +63,7 @@ def _machine(machine: Machine) -> dict[str, str | float]:
         "region": machine.region,
         "preset": machine.preset or "",
         "reservedGib": machine.reserved_gib,
+        "vllmArgs": list(machine.vllm_args),
     }
 
 

@@ -19,6 +19,7 @@ class DeclaredMachine:
     region: str
     preset: str
     reserved_gib: float
+    vllm_args: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,4 +70,5 @@ def _machine(written: Mapping[str, Any]) -> DeclaredMachine:
         region=written["region"],
         preset=written["preset"],
         reserved_gib=written["reservedGib"],
+        vllm_args=tuple(written.get("vllmArgs", ())),
     )

@@ -48,7 +48,7 @@ def advance(current: Phase, to: Phase) -> Phase:
     raise IllegalTransition(f"a deployment cannot go from {current} to {to}", current=current, to=to)
 
 
-REPLACING_FIELDS = ("model_id", "gpu_type", "region", "preset", "reserved_gib")
+REPLACING_FIELDS = ("model_id", "gpu_type", "region", "preset", "reserved_gib", "vllm_args")
 """Edits of these need other machines: they raise `revision`, which is part of machines' names."""
 
 
@@ -128,6 +128,7 @@ class Machine(_Frozen):
     region: str
     preset: str | None = None
     reserved_gib: float = 0.0
+    vllm_args: tuple[str, ...] = ()
     decided_at: datetime
     begun_at: datetime | None = None
     exists_since: datetime | None = None

@@ -11,6 +11,7 @@ from sqlalchemy import func, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, and_, col, or_, select
 
+from engine.model.byom import own_name
 from engine.model.deployment import REPLACING_FIELDS, DeploymentSpec, Machine, Phase, SlaTargets
 from engine.model.errors import NotFound
 from engine.store import changes
@@ -22,6 +23,8 @@ def insert(session: Session, row: DeploymentRow) -> DeploymentRow:
     session.add(row)
     session.flush()
     changes.record(session, changes.DEPLOYMENT, row.id, row.created_at)
+    if own_name(str(row.spec.get("model_id", ""))) is not None:
+        changes.record(session, changes.BYOM, row.id, row.created_at)  # its machines are to be sent own weights
     return row
 
 
@@ -124,12 +127,12 @@ def update_spec(
     row = session.get(DeploymentRow, deployment_id, populate_existing=True)
     if row is None or row.generation != generation or row.delete_requested_at is not None:
         return None
-    edited = spec.model_dump(mode="json")
-    values: dict[str, Any] = {"spec": edited, "generation": generation + 1, "updated_at": now}
-    replaces = any(edited[name] != row.spec.get(name) for name in REPLACING_FIELDS)
+    before = spec_of(row)  # rows from before a field was there have its default
+    values: dict[str, Any] = {"spec": spec.model_dump(mode="json"), "generation": generation + 1, "updated_at": now}
+    replaces = any(getattr(spec, name) != getattr(before, name) for name in REPLACING_FIELDS)
     if replaces:
         values["revision"] = row.revision + 1
-    if replaces or edited["replicas"] != row.spec.get("replicas"):
+    if replaces or spec.replicas != before.replicas:
         values["spec_changed_at"] = now  # billing follows it: edits that touch no machine leave it
     guard = and_(
         col(DeploymentRow.id) == deployment_id,

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 import pulumi
 import pulumi_digitalocean as digitalocean
 
+from engine.model.byom import own_name
 from engine.model.stack import installation_tag, owner_tag, stack_name
-from engine.model.worker import WorkerSpec
+from engine.model.worker import LLAMA_CPP, WorkerSpec
 from stacks.agent_archive import build_agent_archive
-from stacks.catalog import Placement, choose
+from stacks.byom_room import own_gpu, whole_gpu_gib
+from stacks.catalog import GpuType, choose
 from stacks.cloudinit import user_data
 from stacks.components.firewall import worker_firewall
 from stacks.components.replica import DropletReplica
+from stacks.llama_server import llama_command, llama_image
 from stacks.workload import DeclaredMachine, WorkloadSpec, read_workload
 
 AGENT_PORT = 8443
+
+
+@dataclass(frozen=True)
+class _Served:
+    """What one machine serves, and on which hardware."""
+
+    gpu: GpuType
+    engine: str
+    image: str
+    args: tuple[str, ...]
+    own_weights_gib: float
 
 
 def dedicated(config: pulumi.Config) -> None:
@@ -30,23 +45,36 @@ def dedicated(config: pulumi.Config) -> None:
     tags: list[pulumi.Input[str]] = [tag.name, installation_tag(workload.installation_id)]
     replicas, hourly_usd = [], Decimal(0)
     for machine in workload.machines:
-        placement = choose(machine.model_id, machine.gpu_type, machine.region, machine.preset or None)
+        served = _served(machine)
         replica = DropletReplica(
             machine.name,
             hostname=f"{stack}-{machine.name}",
-            gpu=placement.gpu,
+            gpu=served.gpu,
             region=machine.region,
             tags=tags,
             ssh_keys=list(workload.ssh_keys),
-            user_data=_replica_user_data(workload, machine, placement, archive),
+            user_data=_replica_user_data(workload, machine, served, archive),
         )
         replicas.append((machine.name, replica))
-        hourly_usd += placement.gpu.hourly_usd
+        hourly_usd += served.gpu.hourly_usd
     _export(workload, replicas, hourly_usd)
 
 
+def _served(machine: DeclaredMachine) -> _Served:
+    """A model of the catalog, with room beside it for own weights; or those alone."""
+    if own_name(machine.model_id) is not None:
+        gpu = own_gpu(machine.gpu_type, machine.region)
+        return _Served(gpu, LLAMA_CPP, llama_image(gpu.vendor), (), whole_gpu_gib(gpu.slug))
+    placement = choose(
+        machine.model_id, machine.gpu_type, machine.region, machine.preset or None,
+        reserved_gib=machine.reserved_gib, vllm_args=machine.vllm_args,
+    )  # fmt: skip
+    image = placement.gpu.container_image
+    return _Served(placement.gpu, "vllm", image, placement.vllm_args, machine.reserved_gib)
+
+
 def _replica_user_data(
-    workload: WorkloadSpec, machine: DeclaredMachine, placement: Placement, archive: bytes
+    workload: WorkloadSpec, machine: DeclaredMachine, served: _Served, archive: bytes
 ) -> pulumi.Output[str]:
     def render(secrets: dict[str, Any]) -> str:
         hugging_face_token = secrets.get("hugging_face_token")
@@ -54,16 +82,18 @@ def _replica_user_data(
             deployment_id=workload.deployment_id,
             replica=machine.name,
             model_id=machine.model_id,
-            engine="vllm",
-            image=placement.gpu.container_image,
-            args=placement.vllm_args,
+            engine=served.engine,
+            image=served.image,
+            args=served.args,
             token=secrets["token"],
             certificate_pem=workload.worker_certificate,
             private_key_pem=secrets["private_key"],
             env={"HF_TOKEN": hugging_face_token} if hugging_face_token else {},
             agent_port=AGENT_PORT,
+            llama_command=llama_command(served.gpu.vendor),
+            own_weights_gib=served.own_weights_gib,
         )
-        return user_data(spec, placement.gpu.vendor, archive)
+        return user_data(spec, served.gpu.vendor, archive)
 
     return pulumi.Output.all(
         token=workload.worker_token,

@@ -55,6 +55,7 @@ def test_options_stay_until_others_are_given(api: Any) -> None:
     assert other["vllm_args"] == ["--max-num-seqs", "4"]
     assert other["serving"]["vllm_args"].count("--max-num-seqs") == 1
     assert apply(api, dep, preset="latency", vllm_args=[])["vllm_args"] == []
+    assert row_of(api, dep).revision == 4
 
 
 @pytest.mark.parametrize(

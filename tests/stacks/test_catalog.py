@@ -97,7 +97,7 @@ def test_every_placement_is_started_with_options_vllm_has() -> None:
 def test_memory_for_own_weights_shrinks_the_models_share() -> None:
     alone, beside = (choose("llama-3.1-8b-instruct", "h100", "nyc2", reserved_gib=r) for r in (0.0, 55.0))
     assert value_of(alone.vllm_args[2:], "--gpu-memory-utilization") == "0.92"
-    assert value_of(beside.vllm_args[2:], "--gpu-memory-utilization") == "0.232"
+    assert value_of(beside.vllm_args[2:], "--gpu-memory-utilization") == "0.2325"
     assert beside.max_context_tokens < alone.max_context_tokens
     with pytest.raises(InvalidSpec, match="beside 30 GiB for own weights") as refused:
         choose("llama-3.3-70b-instruct", "h100", "nyc2", reserved_gib=30)

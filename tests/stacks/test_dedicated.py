@@ -83,6 +83,15 @@ def test_each_machine_is_what_it_was_made_for_not_what_the_spec_says_now(recorde
     assert made == {"dep-abc-r1-0": ("gpu-h100x1-80gb", "nyc2"), "dep-abc-r2-1": ("gpu-mi300x1-192gb", "atl1")}
 
 
+def test_owners_options_and_memory_kept_for_own_weights_reach_the_machine(recorder: Recorder) -> None:
+    options = ("--max-num-seqs", "4", "--enforce-eager")
+    run(recorder, workload(1, preset="speed", model_id="llama-3.1-8b-instruct", vllm_args=options, reserved_gib=20.0))
+    (droplet,) = recorder.resources["Droplet"]
+    told = droplet["userData"]["value"]  # it is a secret
+    assert "--gpu-memory-utilization 0.67" in told
+    assert "--max-num-seqs 4 --enforce-eager" in told and "--max-num-seqs 512" not in told
+
+
 def test_no_replicas_leave_no_machine(recorder: Recorder) -> None:
     run(recorder, workload(replicas=0))
     assert "Droplet" not in recorder.resources

@@ -87,6 +87,20 @@ def test_spec_edit_raises_generation_and_is_refused_when_read_too_early(store: D
         assert deployments.update_spec(session, "dep_1", SPEC, generation=3, now=START) is None
 
 
+def test_fields_that_a_row_is_older_than_replace_no_machine(store: Database) -> None:
+    older = deployment_row(START)
+    older.spec = {k: v for k, v in older.spec.items() if k not in ("reserved_gib", "vllm_args")}
+    with store.write() as session:
+        deployments.insert(session, older)
+        row = deployments.update_spec(
+            session, "dep_1", SPEC.model_copy(update={"replicas": 3}), generation=1, now=START
+        )
+        assert row is not None and row.revision == 1
+        other = SPEC.model_copy(update={"vllm_args": ("--enforce-eager",)})
+        row = deployments.update_spec(session, "dep_1", other, generation=2, now=START)
+        assert row is not None and row.revision == 2
+
+
 def test_only_an_edit_of_the_machines_moves_the_time_billing_follows(store: Database) -> None:
     idle = SPEC.model_copy(update={"scaling": Scaling(idle_timeout_seconds=60, max_replicas=4)})
     edits = [idle, idle.model_copy(update={"replicas": 2}), SPEC.model_copy(update={"replicas": 2, "name": "other"})]
