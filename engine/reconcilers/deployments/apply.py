@@ -181,17 +181,17 @@ class Applier:
             recorded = deployments.record_status(session, row, values, now)
             if recorded is Recorded.STALE:
                 return recorded
-            self._tell(session, row, record, now)
             for closing in record.closed:
                 usage.close(session, row.id, closing.replica, closing.ended_at)
             for opening in record.opened:
                 usage.insert(session, self._interval(row, opening))
             if record.update is not None:
                 _insert_update(session, row, record.update, now)
+            self._tell(session, row, record, now)
         return recorded
 
     def _tell(self, session: Session, row: DeploymentRow, record: _Record, now: datetime) -> None:
-        """Publish what became of it, while the transaction holds the row: messages keep their order."""
+        """Publish what became of it, with the change and as its last step: messages keep their order."""
         found = news(row.told_phase, record.phase, reason=record.values.get("phase_reason", row.phase_reason))
         if found is None:
             return

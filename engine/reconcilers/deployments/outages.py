@@ -62,11 +62,16 @@ class MachineWatch:
             self._due = now + self.period_seconds
             self._listing = asyncio.create_task(self._look_safely())
 
+    async def settled(self) -> None:
+        """Wait for the listing that is under way, if one is."""
+        if self._listing is not None:
+            await asyncio.gather(self._listing, return_exceptions=True)
+
     async def close(self) -> None:
         """End a listing that is under way."""
         if self._listing is not None:
             self._listing.cancel()
-            await asyncio.gather(self._listing, return_exceptions=True)
+            await self.settled()
 
     async def _look_safely(self) -> None:
         try:

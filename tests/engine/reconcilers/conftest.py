@@ -60,7 +60,7 @@ class FakeProbe:
     async def measure(self, endpoint: str, credentials: Credentials) -> Measurement:
         self.asked.append((endpoint, credentials))
         if self.healthy and endpoint not in self.silent:
-            return Measurement(True)
+            return Measurement(True, in_flight=self.in_flight.get(endpoint, 0))
         return Measurement(False, "does not answer")
 
     async def drain(self, endpoint: str, credentials: Credentials, *, draining: bool) -> Measurement:

@@ -138,6 +138,54 @@ async def test_a_silent_replica_leaves_the_routes_at_the_third_missed_check(rig:
     assert [kind for kind, _, _ in rig.stacks.calls] == ["up"], "it may come back"
 
 
+async def test_a_replica_that_is_to_go_is_told_to_drain_and_taken_back_when_wanted(rig: Any) -> None:
+    rig.create(replicas=2)
+    await rig.settle(seconds=5)
+    rig.probe.in_flight = {"https://127.0.0.1:1": 1, "https://127.0.0.1:2": 1}
+    rig.edit(replicas=1)
+    await rig.settle(seconds=5)
+    assert [(r["name"], r["phase"], r["in_flight"]) for r in rig.row().replicas if r["phase"] != "ready"] == [
+        ("r1-1", "draining", 1)
+    ]
+    assert set(rig.probe.told) == {("https://127.0.0.1:2", True)} and len(rig.cloud.things) == 2
+    rig.edit(replicas=2)
+    await rig.settle(seconds=2)
+    assert rig.probe.told[-1] == ("https://127.0.0.1:2", False)
+    assert [r["phase"] for r in rig.row().replicas] == ["ready", "ready"] and rig.row().phase == "active"
+    rig.probe.in_flight = {"https://127.0.0.1:1": 2}
+    await rig.settle(seconds=6)
+    rig.edit(replicas=1)
+    await rig.settle(seconds=5)
+    assert list(rig.cloud.things) == ["1"] and [m["name"] for m in rig.row().machines] == ["r1-0"]
+
+
+async def test_a_machine_the_cloud_says_is_off_gets_a_successor(rig: Any) -> None:
+    rig.create()
+    await rig.settle(seconds=5)
+    rig.probe.silent, rig.cloud.off = {"https://127.0.0.1:1"}, {"1"}
+    await rig.settle(seconds=30)
+    row = rig.row()
+    assert (row.phase, [r["name"] for r in row.replicas], list(rig.cloud.things)) == ("active", ["r1-1"], ["2"])
+    with rig.database.read() as session:
+        (first, second) = usage.for_deployment(session, "dep_1")
+    assert (first.replica, second.replica) == ("r1-0", "r1-1")
+    assert first.ended_at is not None and first.ended_at < second.started_at and second.ended_at is None
+
+
+async def test_a_replacement_is_billed_at_its_own_price_from_the_hand_over(rig: Any) -> None:
+    rig.create()
+    await rig.settle(seconds=10)
+    rig.edit(gpu_type="mi300x")
+    await rig.settle(seconds=20)
+    with rig.database.read() as session:
+        rows = usage.for_deployment(session, "dep_1")
+    assert [(r.replica, r.gpu_type, r.hourly_rate_usd) for r in rows] == [
+        ("r1-0", "h100", "4.41"),
+        ("r2-1", "mi300x", "2.59"),
+    ]
+    assert rows[0].ended_at == rows[1].started_at
+
+
 async def test_it_is_not_gone_while_the_cloud_does_not_answer(rig: Any) -> None:
     rig.create()
     await rig.settle()

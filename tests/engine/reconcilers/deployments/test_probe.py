@@ -22,8 +22,12 @@ class Agent:
     def __init__(self, identity: WorkerIdentity) -> None:
         self.identity = identity
         self.status, self.body = 200, '{"status": "ready"}'
-        self.hangs = False
+        self.hangs = self.draining = False
         self.url = ""
+
+    async def drain(self, request: web.Request) -> web.Response:
+        self.draining = request.path == "/drain"
+        return web.json_response({"draining": self.draining, "in_flight": 3})
 
     async def healthz(self, request: web.Request) -> web.Response:
         if self.hangs:
@@ -42,6 +46,8 @@ async def agent(tmp_path: Path) -> AsyncIterator[Agent]:
     served = Agent(identity)
     app = web.Application()
     app.router.add_get("/healthz", served.healthz)
+    app.router.add_post("/drain", served.drain)
+    app.router.add_post("/undrain", served.drain)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
@@ -60,6 +66,34 @@ async def ask(agent: Agent, credentials: Credentials | None = None, url: str = "
 
 async def test_200_is_healthy(agent: Agent) -> None:
     assert await ask(agent) == (True, "")
+
+
+@pytest.mark.parametrize(
+    ("body", "in_flight", "models"),
+    [
+        ('{"status": "ready", "in_flight": 2, "models": ["mine", "other"]}', 2, ("mine", "other")),
+        ('{"status": "ready"}', None, None),
+        ('["ready"]', None, None),
+        ("ready", None, None),
+    ],
+)
+async def test_what_an_agent_has_to_do_and_serves_is_read_where_it_says_so(
+    agent: Agent, body: str, in_flight: int | None, models: tuple[str, ...] | None
+) -> None:
+    agent.body = body
+    async with HealthProbe() as probe:
+        answer = await probe.measure(agent.url, Credentials(agent.identity.fingerprint, agent.identity.token))
+    assert (answer.healthy, answer.in_flight, answer.models) == (True, in_flight, models)
+
+
+async def test_an_agent_is_told_to_drain_and_says_what_it_has_left(agent: Agent) -> None:
+    own = Credentials(agent.identity.fingerprint, agent.identity.token)
+    async with HealthProbe() as probe:
+        answer = await probe.drain(agent.url, own, draining=True)
+        assert (answer.healthy, answer.in_flight, agent.draining) == (True, 3, True)
+        await probe.drain(agent.url, own, draining=False)
+        assert not agent.draining
+        assert not (await probe.drain("https://127.0.0.1:1", own, draining=True)).healthy
 
 
 async def test_503_is_not_and_the_agents_words_are_kept(agent: Agent) -> None:
