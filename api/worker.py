@@ -14,12 +14,14 @@ import structlog
 
 from api.accounting import Accounting
 from api.autoscaling import ScalingLeading
+from api.byom_leading import ByomLeading
 from api.cloud_account import cloud_api, shared_budget
 from api.docker_hosts import resolved
 from api.droplet_sizes import DropletSizes
 from api.handlers import HandlerLeading, handler_source
 from api.object_storage import build_storage, build_upkeep
 from api.outbox import build_outbox
+from api.own_weights import build_own_weights
 from api.pods import PodLeading, pod_settings
 from api.settings import Settings
 from api.sla import SlaLeading
@@ -205,6 +207,11 @@ class _Worker:
                 handlers,
                 ScalingLeading(self._settings, self._database, self._clock, sealer),
                 SlaLeading(self._settings, self._database, self._clock, sealer),
+                ByomLeading(
+                    build_own_weights(self._settings, self._database, self._clock, self._secret),
+                    sealer,
+                    self._settings.reconcile_period_seconds,
+                ),
             ),
             account=self._accounting(cloud, tag, sealer),
             accounting_period_seconds=self._settings.accounting_period_seconds,
