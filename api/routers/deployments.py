@@ -20,9 +20,11 @@ from api.schemas.deployments import (
     ScalingBounds,
     deployment_view,
 )
+from engine.byom.placing import byom_placement
 from engine.identity.grants import require_still
 from engine.identity.worker_identity import new_worker_identity
 from engine.model.access import Permission, Principal
+from engine.model.byom import own_name
 from engine.model.deployment import DeploymentSpec, Scaling
 from engine.model.errors import Conflict, InvalidSpec, NotFound
 from engine.model.tiers import Feature, Tier, require
@@ -30,6 +32,7 @@ from engine.store import deployments, orgs
 from engine.store.deployments import owned
 from engine.store.tables import DeploymentRow
 from stacks import catalog
+from stacks.byom_room import own_gpu, room_gib
 from stacks.vllm_options import check_for_users
 
 router = APIRouter(tags=["deployments"])
@@ -59,6 +62,8 @@ def create_deployment(
         orgs.locked(session, caller.org_id)  # of two requests with one key the second has to see the first's row
         if deployments.get(session, row.id) is None:  # a repeated request starts nothing new
             require_still(session, caller, row.created_at)
+            if own_name(spec.model_id) is not None:
+                byom_placement(session, caller.org_id, spec.model_id, gpu_type=spec.gpu_type, room_gib=room_gib(spec))
             require_an_hour(session, caller, spec.gpu_type, spec.replicas, row.created_at)
         row = deployments.insert_once(session, row)
     if row.request_digest != digest:
@@ -108,12 +113,17 @@ def spec_asked_for(body: DeploymentCreate) -> DeploymentSpec:
 
 
 def require_placeable(spec: DeploymentSpec) -> DeploymentSpec:
-    """The specification, if its model fits its hardware.
+    """The specification, if its model fits its hardware; own weights are looked at by `byom_placement`.
 
     Raises:
         InvalidSpec: the catalog knows no such model, hardware, region, preset or option, or it does not fit; names
             what would.
     """
+    if own_name(spec.model_id) is not None:
+        own_gpu(spec.gpu_type, spec.region)
+        if given := "preset" if spec.preset else "vllm_args" if spec.vllm_args else "":
+            raise InvalidSpec(f"{given} is for vLLM; own weights are served by llama.cpp: leave it out", field=given)
+        return spec
     catalog.choose(
         spec.model_id, spec.gpu_type, spec.region, spec.preset, reserved_gib=spec.reserved_gib,
         vllm_args=spec.vllm_args,

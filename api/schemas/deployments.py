@@ -38,7 +38,9 @@ class DeploymentCreate(_Request):
     """Body of `POST /deployments`."""
 
     name: str = Field(min_length=1, max_length=100, examples=["prod-llama-70b"])
-    model_id: str = Field(examples=["llama-3.3-70b-instruct"], description="see GET /gpu-model-configs")
+    model_id: str = Field(
+        examples=["llama-3.3-70b-instruct"], description="see GET /gpu-model-configs; `byom:NAME`: own weights alone"
+    )
     gpu_type: str | None = Field(
         None, examples=["h100"], description="see GET /gpu-model-configs; a preset brings its own"
     )

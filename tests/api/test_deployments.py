@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from engine.model import ids
-from engine.store import usage
+from engine.store import byom, usage
+from engine.store.byom_tables import ByomModelRow
 from engine.store.tables import DeploymentRow, UpdateRow, UsageIntervalRow
 
 CREATE = {"name": "prod", "model_id": "llama-3.3-70b-instruct", "gpu_type": "h100", "region": "nyc2"}
@@ -162,6 +163,53 @@ def test_an_idempotency_key_means_the_request_it_came_with(api: Any, changed: An
     assert answer.status_code == status, answer.text
     if status == 201:
         assert (answer.json()["id"], answer.json()["replicas"]) == (dep, 3)
+
+
+def own_model(api: Any, name: str, weights_gib: int, phase: str = "ready") -> None:
+    """Own weights that the organisation keeps, as an upload leaves them."""
+    now = api.clock.now()
+    header = {"weights_bytes": weights_gib << 30, "kv_bytes_per_token": 131_072, "context_tokens": 8192}
+    row = ByomModelRow(id=ids.new_id("byom"), org_id="org_1", owner_id="org_1", name=name, phase=phase, header=header,
+                       created_by="u", created_at=now, updated_at=now)  # fmt: skip
+    with api.database.write() as session:
+        byom.insert(session, row)
+
+
+def test_create_of_own_weights_alone(api: Any) -> None:
+    own_model(api, "mine", 8)
+    headers = {**api.headers, "Idempotency-Key": "order-9"}
+    asked = CREATE | {"model_id": "byom:mine"}
+    made = api.call("POST", "/deployments", json=asked, headers=headers)
+    assert made.status_code == 201, made.text
+    assert (made.json()["model_id"], made.json()["serving"], made.json()["hourly_cost_usd"]) == (
+        "byom:mine",
+        None,
+        4.41,
+    )
+    assert api.call("POST", "/deployments", json=asked, headers=headers).json()["id"] == made.json()["id"]
+    refused = api.call("PATCH", f"/deployments/{made.json()['id']}/preset", json={"preset": "speed"})
+    assert refused.status_code == 422 and "llama.cpp" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "names"),
+    [
+        ({"model_id": "byom:none"}, 404, "upload it without a deployment_id"),
+        ({"model_id": "byom:large"}, 422, "h100"),
+        ({"model_id": "byom:coming"}, 409, "wait until it is ready"),
+        ({"model_id": "byom:mine", "preset": "speed"}, 422, "preset is for vLLM"),
+        ({"model_id": "byom:mine", "vllm_args": ["--enforce-eager"]}, 422, "vllm_args is for vLLM"),
+        ({"model_id": "byom:mine", "gpu_type": "a100"}, 422, "mi325x"),
+        ({"model_id": "byom:mine", "region": "sfo3"}, 422, "ric1"),
+    ],
+)
+def test_create_refuses_own_weights_that_cannot_be(api: Any, changed: Any, status: int, names: str) -> None:
+    own_model(api, "mine", 8)
+    own_model(api, "large", 200)
+    own_model(api, "coming", 8, phase="validating")
+    answer = api.call("POST", "/deployments", json=CREATE | changed)
+    assert answer.status_code == status and names in answer.json()["error"]["message"], answer.text
+    assert api.call("GET", "/deployments").json()["data"] == []
 
 
 def test_another_tenants_id_is_no_place_in_ones_list(api: Any) -> None:
