@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -22,6 +25,7 @@ from api.settings import Settings
 from engine.identity.worker_identity import new_worker_identity
 from engine.model.access import Role
 from engine.store import keys
+from engine.store.byom_tables import ByomModelRow
 from engine.store.sealing import Sealer
 from engine.store.tables import ApiKeyRow
 from engine.store.webhook_tables import SubscriptionRow
@@ -30,6 +34,7 @@ from engine.webhooks.deliveries import DeliveryLoop
 from engine.webhooks.events import Event, publish
 from engine.webhooks.sender import WebhookSender
 from tests.fakes.fake_worker import FakeWorker
+from tests.fakes.gguf_file import whole
 from tests.fakes.people import People
 from tests.fakes.served_app import served
 from tests.fakes.webhook_receiver import receiving
@@ -101,7 +106,7 @@ class Reader:
 
 @pytest.fixture
 def reader(api: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
-    """Gateway and API on sockets, a worker behind; waiting five seconds is what makes the deployment active."""
+    """Gateway and API on sockets, a worker behind; what waiting brings is told by hand."""
     settings = Settings(data_dir=tmp_path, secret_key=SECRET)
     sealer: Sealer = api.app.state.deps.sealer
     api.app.state.deps = replace(api.app.state.deps, webhook_rule=LOOPBACK)
@@ -109,14 +114,19 @@ def reader(api: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     key = api.headers["Authorization"].removeprefix("Bearer ")
     session: dict[str, Any] = {"ORG_ID": "org_1"}
 
-    def become_active(seconds: float) -> None:
+    def wait(seconds: float) -> None:
+        """Five seconds make the deployment active, ten more the model that was brought to it ready."""
         replica = {"id": "1", "name": "r1-0", "address": "127.0.0.1", "endpoint": worker.endpoint, "phase": "ready"}
+        if seconds == 10:
+            replica["models"] = ["my-model-v2"]
+            with api.database.write() as database:
+                database.get_one(ByomModelRow, session["model_id"]).phase = "ready"
         api.observe(
             session["dep"]["id"], phase="active", observed_generation=1, replicas=[replica],
             worker_fingerprint=worker.identity.fingerprint, worker_token_sealed=sealer.seal(worker.identity.token),
         )  # fmt: skip
 
-    monkeypatch.setattr(time, "sleep", become_active)
+    monkeypatch.setattr(time, "sleep", wait)
     with ExitStack() as stack:
         stack.callback(worker.close)
         stack.enter_context(served(api.app, at=settings.api_socket))
@@ -211,6 +221,30 @@ def test_samples_scope_a_customers_key(reader: Reader) -> None:
     }
     reader.run("revoke")
     assert (call(mine), call(other)) == (403, 403)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not on PATH")
+def test_samples_bring_own_weights_and_call_them(reader: Reader, tmp_path: Path) -> None:
+    reader.run("create")
+    reader.run("poll")
+    (tmp_path / "my-finetune-7b.gguf").write_bytes(whole(1 << 20))
+    command = (
+        samples()["own weights: upload"].replace(HOST, reader.url).replace("dep_abc123", reader.session["dep"]["id"])
+    )
+    done = subprocess.run(
+        ["bash", "-ec", command], cwd=tmp_path, env=os.environ | {"AINATIVE_API_KEY": reader.key}, check=True,
+        timeout=60, capture_output=True,
+    )  # fmt: skip
+    made = json.loads(done.stdout)
+    assert made["status"] == "distributing", made
+    reader.session["model_id"] = made["id"]
+    reader.run("own weights: poll")
+    assert reader.session["m"]["status"] == "ready"
+    body = samples()["own weights: call"].replace("[...]", '[{"role": "user", "content": "Hello"}]')
+    url = f"{reader.session['BASE']}/deployments/{reader.session['dep']['id']}/chat/completions"
+    answer = httpx.post(url, headers=reader.session["H"], json=json.loads(body))
+    assert answer.status_code == 200, answer.text
+    assert reader.worker.seen[-1].headers["x-stackyard-model"] == "byom:my-model-v2"
 
 
 def test_org_sample_needs_membership_and_the_permission(reader: Reader) -> None:
