@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import re
 from collections.abc import Awaitable, Callable
 
@@ -45,7 +46,8 @@ class FrontDoor:
         self._api = api
         self._feed = feed
         self._metrics = metrics
-        self._new_id = new_id
+        self._request_prefix = new_id("req")  # one for all: randomness for each request would be a system call each
+        self._request_numbers = itertools.count(1)
         self._storage = storage
         self._jobs = jobs
         self._models = models
@@ -161,9 +163,11 @@ class FrontDoor:
         return held
 
     def _request_id(self, scope: Scope) -> str:
-        """The client's `x-request-id` if it is a plain one, else a new one."""
-        given = asgi.header(scope, b"x-request-id") or b""
-        return given.decode() if _REQUEST_ID.fullmatch(given) else self._new_id("req")
+        """The client's `x-request-id` if it is a plain one, else a new one: this process's own id and a number."""
+        given = asgi.header(scope, b"x-request-id")
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            return given.decode()
+        return f"{self._request_prefix}{next(self._request_numbers):x}"
 
 
 class _Reply:

@@ -290,6 +290,9 @@ class Inference:
         try:
             while part := await answer.part():
                 visit.passes(part)
+                if answer.is_read:  # most answers are one part: no need to send an empty one after it
+                    await reply.part(part, is_last=True)
+                    return
                 await reply.part(part)
         except UpstreamError as err:
             reply.failed = True

@@ -47,11 +47,11 @@ class Reply:
         self.status = status
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
-    async def part(self, chunk: bytes) -> None:
-        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+    async def part(self, chunk: bytes, *, is_last: bool = False) -> None:
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": not is_last})
 
     async def end(self) -> None:
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        await self.part(b"", is_last=True)
 
     async def error(self, body: Mapping[str, Any]) -> None:
         """An error in a stream that has begun."""

@@ -141,6 +141,11 @@ class Answer:
             self._waiter = None
 
     @property
+    def is_read(self) -> bool:
+        """Whether all of it came and was taken."""
+        return self.is_whole and not self._parts
+
+    @property
     def has_failed(self) -> bool:
         return self._failure is not None
 

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from engine.gateway.feed import RouteFeed
-from engine.gateway.routes import RouteTable, not_serving
+from engine.gateway.routes import Outlook, RouteTable, not_serving
+from engine.identity import operators
 from engine.identity.keys import KeyHasher
 from engine.model.clock import SystemClock
 from engine.model.errors import InsufficientCredit, Unauthenticated
+from engine.model.tiers import Tier
 from engine.store import changes, deployments, keys, orgs
 from engine.store.database import Database
 from engine.store.sealing import Sealer
@@ -108,3 +110,28 @@ def test_suspended_deployment_answers_with_what_to_do(database: Database, add: A
     assert route is not None
     refusal = not_serving(route)
     assert isinstance(refusal, InsufficientCredit) and "make a deposit" in refusal.message
+
+
+def test_route_carries_what_waiting_needs_and_follows_the_tier(database: Database, add: Any) -> None:
+    table = RouteTable()
+    feed = RouteFeed(database, table, Sealer(SECRET), SystemClock())
+    replica = {"phase": "ready", "name": "r1-0", "endpoint": "https://127.0.0.2:8443", "models": ["mine"]}
+    leaving = replica | {"phase": "draining", "name": "r1-1"}
+    add("dep_1", replicas=[replica, leaving], sla={"concurrency_limit": 5}, spec={"model_id": "byom:own"})
+    add("dep_2", phase="asleep", asleep_since=NOW)
+    feed.load()
+    first, second = table.route("dep_1"), table.route("dep_2")
+    assert first is not None and second is not None
+    assert (first.tier, first.concurrency_limit, first.own_model) == (Tier.ENTERPRISE, 5, "byom:own")
+    assert [(u.replica, u.models) for u in first.upstreams] == [("r1-0", frozenset({"mine"}))]
+    assert second.outlook is Outlook.SLEEPS
+    changed: list[Any] = []
+    table.announce()
+    table.listen(changed.extend)
+    with database.write() as session:
+        operators.set_tier(session, "org_1", Tier.PRO, actor="operator", now=NOW)
+    add("dep_3")
+    feed.poll()
+    table.announce()
+    assert sorted(changed) == ["dep_1", "dep_2", "dep_3"]
+    assert {route.tier for i in "123" if (route := table.route(f"dep_{i}"))} == {Tier.PRO}
