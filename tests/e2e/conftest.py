@@ -9,7 +9,11 @@ import pytest
 
 from engine.proof.installation import Installation
 
-PLENTY = {"STACKYARD_CLOUD_CALLS_PER_MINUTE": "100000", "STACKYARD_CLOUD_CALLS_PER_HOUR": "1000000"}
+PLENTY = {
+    "STACKYARD_CLOUD_CALLS_PER_MINUTE": "100000",
+    "STACKYARD_CLOUD_CALLS_PER_HOUR": "1000000",
+    "STACKYARD_WEBHOOK_NETWORKS": "127.0.0.0/8",
+}
 
 
 @pytest.fixture(scope="module")
