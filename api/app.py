@@ -8,6 +8,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from api import errors
 from api.access import check_routes
 from api.deps import Deps, authorise
+from api.job_document import DocumentedApi
 from api.metrics import ApiMetrics
 from api.middleware import Counted, JsonByDefault
 from api.routers import (
@@ -48,7 +49,7 @@ Every failure is `{"error": {"code", "message", "details"?}}`. Authenticate with
 
 def create_app(deps: Deps) -> FastAPI:
     """The API as an ASGI application."""
-    app = FastAPI(
+    app = DocumentedApi(
         title="Stackyard",
         version="0.1.0",
         description=_DESCRIPTION,
