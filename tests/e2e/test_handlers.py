@@ -12,7 +12,9 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from api.cli.main import build
 from engine.proof.installation import Installation, await_until
 from tests.fakes.container_door import ContainerDoor
 from tests.fakes.dockerd import DockerDaemon, DockerMissing
@@ -214,3 +216,33 @@ def test_image_that_nobody_has_fails_in_words(yard: Yard) -> None:
     assert "manifest for ghcr.io/you/none:v1 not found" in failed["statusReason"]
     assert [c["reason"] for c in failed["conditions"] if c["type"] == "WorkersReady"] == ["ImageNotFound"]
     yard.delete("none")
+
+
+def test_command_line_deploys_runs_lists_and_deletes(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Handlers, jobs, pods and registries by `stackyard`, as people and as programs read it."""
+    if yard.docker is None:
+        pytest.skip("no Docker daemon can run here")
+    monkeypatch.setenv("STACKYARD_URL", yard.installation.url)
+    monkeypatch.setenv("STACKYARD_API_KEY", yard.installation.api_key)
+    monkeypatch.setenv("STACKYARD_REGISTRY_PASSWORD", "s3cret pull")
+    monkeypatch.setenv("TOKEN", "from here")
+
+    def stackyard(*words: str, fails: bool = False) -> Any:
+        done = CliRunner().invoke(build(), [*words, *([] if fails else ["--output", "json"])])
+        assert (done.exit_code != 0) is fails, done.output
+        return done.exception if fails else json.loads(done.stdout)
+
+    image = handler_image(yard.docker)
+    made = stackyard("handlers", "create", "cli", "-i", image, "-g", "CPU", "-e", "MODE=fast", "--secret", "TOKEN")
+    assert (made["slug"], made["secrets"], made["env"]) == ("cli", ["TOKEN"], {"MODE": "fast"})
+    ended = stackyard("handlers", "run", "cli", "--input", '{"env": "TOKEN"}')
+    assert (ended["status"], ended["output"]) == ("succeeded", "from here")
+    assert "unlucky" in str(stackyard("jobs", "run", "cli", "--input", '{"fail": "unlucky"}', fails=True))
+    assert [j["status"] for j in stackyard("jobs", "list", "--slug", "cli")] == ["failed", "succeeded"]
+    assert stackyard("jobs", "get", ended["job_id"])["output"] == "from here"
+    assert "cli" in [h["slug"] for h in stackyard("handlers", "list")]
+    assert "s3cret" not in json.dumps(stackyard("registries", "login", "ghcr.io", "-u", "ann"))
+    assert [r["registry"] for r in stackyard("registries", "list")] == ["ghcr.io"]
+    assert "CPU" in [t["id"] for t in stackyard("pods", "types")] and stackyard("pods", "list") == []
+    assert stackyard("handlers", "delete", "cli")["status"] == "teardown"
+    yard.await_status(made["id"], "inactive")
