@@ -42,7 +42,8 @@ _NOT_PASSED_ON = asgi.HOP_BY_HOP | frozenset(
 
 _NOT_ANSWERED = asgi.HOP_BY_HOP | frozenset((b"server", b"date"))
 _AGENT_ERROR = b"x-stackyard-agent-error"
-_GO_ELSEWHERE = (b"draining", b"worker_unreachable")
+_DRAINING = b"draining"
+_GO_ELSEWHERE = (_DRAINING, b"worker_unreachable")
 _FORM = b"application/x-www-form-urlencoded"
 _EVENTS = b"text/event-stream"
 _LONG_BODY_BYTES = 64 * 1024
@@ -61,12 +62,13 @@ class RefusedGateway(UpstreamError):
     reason = "refused_gateway"
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Asked:
     """One request as it is sent to replicas.
 
     Attributes:
         line: method and path with the query; headers: the rest of the head, but for host and token.
+        body: forgotten when an answer began: a stream may go on for long.
         own_model: the own weights it asks for by name; None: whatever the replicas serve.
     """
 
@@ -149,8 +151,7 @@ class Inference:
         try:
             if route.outlook is not Outlook.SERVES:
                 self._lines.refuse_if_full(route, int(asgi.header(scope, b"content-length") or 0))
-            body = await asgi.read_body(scope, receive, self._max_body_bytes)
-            asked = await _asked(call, scope, request_id, body)
+            asked = await _asked(call, scope, request_id, await asgi.read_body(scope, receive, self._max_body_bytes))
             await asgi.while_connected(receive, self._serve(asked, reply, visit))
         except StackyardError as err:
             refused = isinstance(err, (RateLimited, WakeTimeout))
@@ -177,16 +178,19 @@ class Inference:
         return self._table.principal(key_hash, self._clock.now(), org_id)
 
     async def _serve(self, asked: Asked, reply: Reply, visit: Visit) -> None:
-        """Get a place, waiting for it if need be, and forward."""
+        """Get a place, waiting for it if need be, and forward; again if the replicas left just then."""
         deployment_id = asked.call.deployment_id
-        route = self._table.route(deployment_id)
-        if route is None or not self._lines.enter(route):
-            await self._wait(asked, reply, visit)
-        try:
-            visit.runs()
-            await self._forward(asked, reply, visit)
-        finally:
-            self._lines.leave(deployment_id)
+        for _ in range(MAX_ATTEMPTS):
+            route = self._table.route(deployment_id)
+            if route is None or not self._lines.enter(route):
+                await self._wait(asked, reply, visit)
+            try:
+                visit.runs()
+                if await self._forward(asked, reply, visit):
+                    return
+            finally:
+                self._lines.leave(deployment_id)
+        raise Unavailable("the deployment's replicas went away; try again in a few seconds", retry_after_seconds=2)
 
     async def _wait(self, asked: Asked, reply: Reply, visit: Visit) -> None:
         route = self._table.route(asked.call.deployment_id)
@@ -203,8 +207,8 @@ class Inference:
         if route.outlook in (Outlook.SLEEPS, Outlook.WAKES):
             visit.woke()
 
-    async def _forward(self, asked: Asked, reply: Reply, visit: Visit) -> None:
-        """Try replicas until one begins to answer, then pass its answer on."""
+    async def _forward(self, asked: Asked, reply: Reply, visit: Visit) -> bool:
+        """Try replicas until one begins to answer, then pass its answer on; False: they left, and none has seen it."""
         tried: set[str] = set()
         failure: UpstreamError | None = None
         broke_off = False
@@ -229,20 +233,28 @@ class Inference:
                     broke_off = broke_off or isinstance(err, BrokeOff)
                     continue
                 try:
-                    if answer.header(_AGENT_ERROR) in _GO_ELSEWHERE and self._balancer.choose(
-                        upstreams, tried | {upstream.endpoint}
-                    ):  # draining, or its model server is gone: it never saw the request
-                        tried.add(upstream.endpoint)
+                    said = answer.header(_AGENT_ERROR)
+                    if said in _GO_ELSEWHERE and self._balancer.choose(upstreams, tried | {upstream.endpoint}):
+                        tried.add(upstream.endpoint)  # its model server has not seen the request
                         continue
+                    if said == _DRAINING and await self._has_left(route, upstream):
+                        return False
+                    asked.body = b""
                     await self._pass_on(answer, reply, visit)
                 finally:
                     answer.close()
-                return
+                return True
         if failure is None:
-            raise Unavailable("the deployment's replicas went away; try again in a few seconds", retry_after_seconds=2)
+            return False
         raise BadGateway(
             f"no replica of deployment {asked.call.deployment_id} answered: {failure}", reason=failure.reason
         )
+
+    async def _has_left(self, route: Route, upstream: Upstream) -> bool:
+        """Whether the newest state has a replica no more: it was told to drain because the deployment falls asleep."""
+        await self._fresh()
+        newest = self._table.route(route.deployment_id)
+        return newest is None or upstream.endpoint not in (one.endpoint for one in newest.upstreams)
 
     async def _candidates(self, route: Route, asked: Asked) -> tuple[Upstream, ...]:
         if asked.own_model is None:

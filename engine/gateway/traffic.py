@@ -155,6 +155,7 @@ class Visit:
         """It is held: nothing runs, or all places are taken."""
         if not self._is_waiting:
             self._is_waiting = True
+            self._stop_running()
             self._tally.wait(self._clock.now())
 
     def woke(self) -> None:
@@ -164,8 +165,9 @@ class Visit:
     def runs(self) -> None:
         """It goes to a replica."""
         self._stop_waiting()
-        self._is_running = True
-        self._tally.run(self._clock.now())
+        if not self._is_running:
+            self._is_running = True
+            self._tally.run(self._clock.now())
 
     def begins(self, status: int, content_type: bytes) -> None:
         """The head of its answer came."""
@@ -190,10 +192,8 @@ class Visit:
     def ends(self, status: int, *, failed: bool = False, refused: bool = False) -> None:
         """It is over: answered, refused (by a limit of ours), broken off by the replica (`failed`) or by the client."""
         self._stop_waiting()
+        self._stop_running()
         now, tally = self._clock.now(), self._tally
-        if self._is_running:
-            self._is_running = False
-            tally.rest(now)
         counts = tally.at(now)
         tally.last_at = now
         tally.visits -= 1
@@ -208,6 +208,11 @@ class Visit:
             prompt, completion = self._reader.tokens()
             counts.prompt_tokens += prompt
             counts.completion_tokens += completion
+
+    def _stop_running(self) -> None:
+        if self._is_running:
+            self._is_running = False
+            self._tally.rest(self._clock.now())
 
     def _stop_waiting(self) -> None:
         if self._is_waiting:

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from aiohttp import web
 
 from engine.gateway.waiting import Patience
 from engine.store import deployments, traffic
@@ -159,3 +160,23 @@ def test_replica_that_restarts_is_waited_for_a_moment(yard: Any, new_worker: Any
         held = posting(pool, yard, other)
         yard.change(other, worker)
         assert held.result().status_code == 200
+
+
+def test_request_that_meets_a_replica_told_to_drain_is_held_not_lost(yard: Any, new_worker: Any) -> None:
+    """The deployment falls asleep at the very moment: the agent refuses before the routes know."""
+    worker = new_worker()
+    dep = yard.add_deployment(worker)
+
+    async def drains(request: web.Request) -> web.Response:
+        if row(yard, dep).asleep_since is None and row(yard, dep).awake_since is None:
+            yard.change(dep, replicas=[], phase="asleep", asleep_since=yard.clock.now())
+        return web.json_response({}, status=503, headers={"X-Stackyard-Agent-Error": "draining"})
+
+    worker.answer = drains
+    with ThreadPoolExecutor(1) as pool:
+        held = posting(pool, yard, dep)
+        soon(lambda: row(yard, dep).awake_since is not None)
+        worker.answer = None
+        ready(yard, dep, worker)
+        assert held.result().status_code == 200
+    assert len(worker.seen) == 2
