@@ -129,6 +129,18 @@ class Client:
         """What a deployment has cost: `microdollars`, `usd`, `intervals`."""
         return self._call("GET", f"/deployments/{deployment_id}/cost")
 
+    def sla(self, deployment_id: str) -> dict[str, Any]:
+        """Targets, what was measured last, and the newest breaches."""
+        return self._call("GET", f"/deployments/{deployment_id}/sla")
+
+    def set_sla(self, deployment_id: str, **targets: Any) -> dict[str, Any]:
+        """Change targets (see `PATCH …/sla`); None takes one away."""
+        return self._call("PATCH", f"/deployments/{deployment_id}/sla", json=targets)
+
+    def metrics(self, deployment_id: str, *, window: str = "1h") -> dict[str, Any]:
+        """What it did in the window (1m, 1h or 24h), and does now."""
+        return self._call("GET", f"/deployments/{deployment_id}/metrics", params={"window": window})
+
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         try:
             answer = self._http.request(method, PUBLIC + path, **options)

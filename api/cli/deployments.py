@@ -136,6 +136,60 @@ def cost(deployment_id: DeploymentId, output: OutputOption = Output.TABLE) -> No
         typer.echo(f"${found['usd']} so far, ${found['hourly_cost_usd']:.2f}/hour now")
 
 
+@app.command()
+def sla(
+    deployment_id: DeploymentId,
+    ttft_ms: Annotated[str | None, typer.Option(help="p95 time to the first token at most, or `none`")] = None,
+    tps: Annotated[str | None, typer.Option(help="tokens a second under load at least, or `none`")] = None,
+    concurrency: Annotated[str | None, typer.Option(help="requests at the same time at most, or `none`")] = None,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show targets and what missed them, or set them."""
+    asked = {"ttft_target_ms": ttft_ms, "throughput_target_tps": tps, "concurrency_limit": concurrency}
+    targets = {name: None if value == "none" else value for name, value in asked.items() if value is not None}
+    with _client() as client:
+        found = client.set_sla(deployment_id, **targets) if targets else client.sla(deployment_id)
+    if output is Output.JSON:
+        print_json(found)
+        return
+    typer.echo(
+        f"{found['status']}: {found['breach_count_24h']} missed in 24 hours; targets: first token "
+        f"{_or_none(found['ttft_target_ms'], ' ms')}, throughput {_or_none(found['throughput_target_tps'], '/s')}, "
+        f"at the same time {_or_none(found['concurrency_limit'])}"
+    )
+    columns = ("at", "metric", "target", "measured", "source")
+    print_rows(found["breaches"], columns, output, empty="nothing was missed")
+
+
+@app.command()
+def metrics(
+    deployment_id: DeploymentId,
+    window: Annotated[str, typer.Option("--window", "-w", help="1m, 1h or 24h")] = "1h",
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Show what a deployment did in a window, and does now."""
+    with _client() as client:
+        found = client.metrics(deployment_id, window=window)
+    if output is Output.JSON:
+        print_json(found)
+        return
+    queue, replicas = found["queue"], found["replicas"]
+    typer.echo(
+        f"{found['requests']} requests in {window} ({found['errors']} errors, {found['refused']} refused), "
+        f"{found['tokens']['prompt']} + {found['tokens']['completion']} tokens, ${found['cost']['usd']}; now "
+        f"{found['in_flight']} in flight, {queue['gateway'] + queue['workers']} waiting, "
+        f"{replicas['ready']}/{replicas['wanted']} replicas ready"
+    )
+    rows = [
+        {"latency": name.removesuffix("_ms"), **found[name]} for name in ("ttft_ms", "inter_token_ms", "duration_ms")
+    ]
+    print_rows(rows, ("latency", "p50", "p95", "p99"), output, empty="")
+
+
+def _or_none(value: float | None, unit: str = "") -> str:
+    return "none" if value is None else f"{value:g}{unit}"
+
+
 def _client() -> Client:
     settings = load()
     if not settings.api_key:

@@ -120,6 +120,12 @@ def test_deployments_from_create_to_delete(run: Any, api: Any, monkeypatch: pyte
         logs = run("deployments", "logs", made["id"])
         assert "r1-1  loaded" in logs.stdout and "r1-2  replica r1-2 does not answer" in logs.stderr
         assert run("deployments", "cost", made["id"]).stdout.startswith("$0.000000 so far, $13.23/hour now")
+        targets = run("deployments", "sla", made["id"], "--ttft-ms", "500", "--tps", "99.5", "--output", "json")
+        assert (targets["ttft_target_ms"], targets["throughput_target_tps"]) == (500, 99.5)
+        shown = run("deployments", "sla", made["id"], "--tps", "none").stdout
+        assert "first token 500 ms, throughput none" in shown
+        assert run("deployments", "metrics", made["id"], "--output", "json")["window"] == "1h"
+        assert "0 requests in 1m" in run("deployments", "metrics", made["id"], "-w", "1m").stdout
         assert "teardown" in run("deployments", "delete", made["id"]).stdout
         refused = run("deployments", "get", "dep_none", code=1).exception
         assert refused.status == 404 and refused.message == "no deployment dep_none"
