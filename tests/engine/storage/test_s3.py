@@ -6,7 +6,7 @@ import hashlib
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,14 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from engine.byom import sinks
+from engine.byom.gguf import GgufReader, Header
+from engine.byom.models import Offer, OwnWeights
+from engine.byom.sinks import Sink
 from engine.gateway import asgi
 from engine.gateway.storage_door import S3Source, StorageDoor
 from engine.model import ids
+from engine.model.access import Principal
 from engine.model.clock import SystemClock
 from engine.model.errors import Conflict, InvalidSpec, StackyardError, Unavailable
 from engine.model.storage import SMALLEST_PART, Mount, Upload
@@ -36,6 +41,7 @@ from engine.storage.signing import UrlSigner
 from engine.storage.sweeping import sweep_rows
 from engine.store import orgs, storage_egress, storage_objects
 from engine.store.database import Database
+from tests.fakes.gguf_file import whole
 from tests.fakes.rows import org_row
 from tests.fakes.s3_server import ACCESS_KEY, SECRET_KEY, S3Missing, S3Server, find_binary
 from tests.fakes.served_app import served
@@ -318,3 +324,42 @@ class Lone:
             await self._door.answer(scope, receive, send)
         except StackyardError as err:
             await asgi.send_json(send, asgi.STATUS_OF_CODE[err.code], asgi.error_body(err.code, err.message))
+
+
+def test_own_weights_go_there_in_parts_and_what_is_refused_is_removed(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sinks, "PART_BYTES", SMALLEST_PART)
+    weights = OwnWeights(storage, lambda _: 100.0, ids.new_id)
+    content = whole(SMALLEST_PART * 2 + 1280)
+    caller, offer, digest = Principal("org_1"), Offer("big"), hashlib.sha256(content).hexdigest()
+
+    def sent() -> tuple[Sink, Header]:
+        sink, reader = weights.sink(caller), GgufReader()
+        for at in range(0, len(content), 1_000_000):
+            sink.write(content[at : at + 1_000_000])
+            reader.feed(content[at : at + 1_000_000])
+        sink.finish()
+        return sink, reader.finish()
+
+    sink, header = sent()
+    row = weights.keep(caller, offer, sink, header, size_bytes=len(content), sha256=digest)
+    sink.discard()  # what was kept is not discarded
+    with httpx.stream("GET", storage.internal_url(row.object_id or "", org_id="org_1")) as answer:
+        assert hashlib.sha256(answer.read()).hexdigest() == digest
+    with storage.database.read() as session:
+        kept = storage_objects.owned(session, row.object_id or "", "org_1")
+    assert (kept.filename, kept.phase, kept.size_bytes, kept.sha256) == ("big.gguf", "committed", len(content), digest)
+    assert b"".join(storage.backend.chunks(kept)) == content
+
+    again, header = sent()
+    with pytest.raises(Conflict, match="there is a model named 'big' already"):
+        weights.keep(caller, offer, again, header, size_bytes=len(content), sha256=digest)
+    again.discard()
+    broken = weights.sink(caller)
+    broken.write(content[: SMALLEST_PART + 1])
+    broken.discard()
+    assert [listed.key for listed in backend_of(storage).listing("org_1")] == [kept.location]
+    with storage.database.read() as session:
+        assert storage_objects.at_rest(session, "org_1") == (1, len(content))
+        assert storage_objects.expired_sessions(session, datetime.max.replace(tzinfo=UTC)) == []
