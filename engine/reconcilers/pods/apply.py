@@ -46,7 +46,7 @@ from engine.reconcilers.pods.snapshot import (
     VerifyGone,
     Wait,
 )
-from engine.store import leases, placements, pods, updates, usage
+from engine.store import leases, ledger, placements, pods, updates, usage
 from engine.store.database import Database
 from engine.store.pod_tables import PodRow
 from engine.store.tables import UpdateRow, UsageIntervalRow
@@ -212,6 +212,8 @@ class PodApplier:
             self._check_lease(session, now)
             if record.hold is not None and not self._still_free(session, row, record.hold):
                 return None
+            if record.released:
+                ledger.lock(session, [row.org_id])  # the API locks it before the pod, too: they must not meet
             recorded = pods.record_status(session, row, values, now)
             if recorded is None:
                 return None

@@ -7,6 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from sqlalchemy import event
 
 from engine.billing import credit
 from engine.model.errors import StackError, StaleLease
@@ -74,6 +75,24 @@ async def test_two_accepted_for_the_last_place_one_gets_it_and_one_is_told(rig: 
     rig.wish("pod_2", stopped=False)
     await rig.settle("pod_2")
     assert rig.row("pod_2").phase == "running"
+
+
+async def test_the_ledger_is_locked_before_the_pod_as_the_api_does(rig: PodRig) -> None:
+    rig.create()
+    rig.places = 0
+    said: list[str] = []
+    with rig.database.read() as session:
+        engine = session.get_bind()
+    note = lambda _c, _cursor, statement, *_: said.append(" ".join(statement.split()))  # noqa: E731 (removed again)
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        await rig.settle()
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+    assert rig.row().phase == "failed" and rig.books()[1] == 0
+    failed = next(i for i, text in enumerate(said) if text.startswith("UPDATE pods") and "failed_generation" in text)
+    began = max(i for i in range(failed) if "FROM leases" in said[i])  # every transaction of a leader asks that first
+    assert any("FROM ledger_accounts" in text for text in said[began:failed])
 
 
 async def test_a_place_taken_between_looking_and_recording_is_not_taken_twice(rig: PodRig) -> None:
