@@ -151,19 +151,26 @@ def new_machine(spec: DeploymentSpec, *, revision: int, number: int, now: dateti
     return Machine(name=f"r{revision}-{number}", revision=revision, decided_at=now, replaces=replaces, **made_for)
 
 
+class MachineFailure(StrEnum):
+    """Why there is no machine."""
+
+    NO_CAPACITY = "no_capacity"  # the cloud has none at the moment
+    REFUSED = "refused"  # the cloud makes none for another reason, again and again
+    DIED = "died"  # it was there
+
+
 class MachineFailures(_Frozen):
     """Machines that could not be had, or had to be replaced, in a row: what pauses between attempts follow from.
 
     Attributes:
         generation: of the spec they were for; an edit forgets them.
-        no_capacity: the cloud had none; otherwise they died.
         until: nothing more is made before then.
     """
 
     generation: int
     count: int
     reason: str
-    no_capacity: bool
+    cause: MachineFailure
     last_at: datetime
     until: datetime
 

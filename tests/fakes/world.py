@@ -71,7 +71,7 @@ class World:
         intervals: replica → billed (start, end) pairs; end None while open.
         started: kinds of operations in the order they were asked for.
         watches: the cloud's listing is read at each look.
-        no_capacity: the cloud makes no new machine.
+        no_capacity, refuses: the cloud makes no new machine, for want of them or with these words.
         wanted: how many replicas were asked for from when on.
     """
 
@@ -87,6 +87,7 @@ class World:
     leftovers: int = 0
     watches: bool = False
     no_capacity: bool = False
+    refuses: str = ""
     wanted: list[tuple[datetime, int]] = field(default_factory=list)
     removed: set[str] = field(default_factory=set)
     spec: DeploymentSpec = SPEC
@@ -351,9 +352,10 @@ class World:
 
     def _refusal(self, update: UpdateView) -> tuple[str, str] | None:
         new = [m.name for m in self.snapshot.machines if m.name not in self.state]
-        if not self.no_capacity or update.kind is not UpdateKind.UP or not new:
+        words = "no capacity in nyc2" if self.no_capacity else self.refuses
+        if not words or update.kind is not UpdateKind.UP or not new:
             return None
-        return "stack_operation_failed", f"digitalocean:index:Droplet ({new[0]}): no capacity in nyc2"
+        return "stack_operation_failed", f"digitalocean:index:Droplet ({new[0]}): {words}"
 
     def _end(self, update: UpdateView, failure: tuple[str, str] | None) -> None:
         if failure is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from engine.model.deployment import Condition, ReplicaPhase, UpdateKind, UpdateState
+from engine.model.deployment import Condition, MachineFailure, ReplicaPhase, UpdateKind, UpdateState
 from engine.model.failure_words import for_tenant
 from engine.reconcilers.deployments.machines import says_no_capacity
 from engine.reconcilers.deployments.phases import is_late
@@ -88,7 +88,7 @@ def _readiness(view: View) -> Condition:
 
 def _capacity(view: View) -> Condition | None:
     failures, last = view.plan.failures, view.s.last_update
-    if failures is not None and failures.no_capacity:
+    if failures is not None and failures.cause is MachineFailure.NO_CAPACITY:
         return Condition(
             type=CAPACITY_AVAILABLE, status=False, reason="NoCapacity", message=failures.reason,
             until=failures.until, changed_at=view.now,
@@ -118,8 +118,9 @@ def _replacement(view: View) -> Condition | None:
         if view.s.condition(REPLACED) is None:
             return None
         return Condition(type=REPLACED, status=True, reason="Replaced", changed_at=view.now)
-    if failures is not None and failures.no_capacity:
-        return condition("NoCapacity", failures.reason, failures.until)
+    if failures is not None and failures.cause is not MachineFailure.DIED:
+        reason = "NoCapacity" if failures.cause is MachineFailure.NO_CAPACITY else "Failed"
+        return condition(reason, failures.reason, failures.until)
     if view.blocked:
         return condition("Failed", view.blocked, view.retry_at)
     if any(is_late(view, r) and r.phase is ReplicaPhase.BOOTING for r in view.replicas):

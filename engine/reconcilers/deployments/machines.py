@@ -13,6 +13,7 @@ from datetime import datetime
 
 from engine.model.deployment import (
     Machine,
+    MachineFailure,
     MachineFailures,
     Replica,
     ReplicaPhase,
@@ -134,22 +135,24 @@ def _note_made(r: _Round, plan: Plan) -> None:
 def _heed_refusals(r: _Round, plan: Plan) -> None:
     """Let go of what the cloud did not give, so that the operation gets through and the rest is served.
 
-    Not before the first success: then the same operation is tried until it works or is given up.
+    Not before the first success: then the same operation is tried until it works or is given up. Without words about
+    capacity it takes some failures in a row: the cloud may just be away.
     """
     last = r.s.last_update
     if r.s.last_up is None or last is None or last.kind is not UpdateKind.UP or last.state is not UpdateState.FAILED:
         return
-    no_capacity = says_no_capacity(last.message)
-    if not no_capacity and r.s.failures < r.policy.failed_after:
+    cause = MachineFailure.NO_CAPACITY if says_no_capacity(last.message) else MachineFailure.REFUSED
+    known = plan.failures is not None and plan.failures.cause is cause
+    if cause is MachineFailure.REFUSED and not known and r.s.failures < r.policy.failed_after:
         return
     named = {name for line in reasons(last.message) for name in _NAMED.findall(line)}
     to_be_made = [m for m in plan.machines if m.exists_since is None]
-    refused = [m for m in to_be_made if m.name in named] or (to_be_made if no_capacity else [])
+    refused = [m for m in to_be_made if m.name in named] or (to_be_made if cause is MachineFailure.NO_CAPACITY else [])
     for machine in refused:
         plan.remove(machine)
     if refused:
         ended_at = last.finished_at or r.now
-        plan.failures = _one_more(r, plan.failures, for_tenant(last.message), ended_at, no_capacity=no_capacity)
+        plan.failures = _one_more(r, plan.failures, for_tenant(last.message), ended_at, cause)
 
 
 def says_no_capacity(message: str) -> bool:
@@ -159,11 +162,11 @@ def says_no_capacity(message: str) -> bool:
 
 
 def _one_more(
-    r: _Round, before: MachineFailures | None, reason: str, at: datetime, *, no_capacity: bool
+    r: _Round, before: MachineFailures | None, reason: str, at: datetime, cause: MachineFailure
 ) -> MachineFailures:
     count = (before.count if before else 0) + 1
     return MachineFailures(
-        generation=r.s.generation, count=count, reason=reason, no_capacity=no_capacity,
+        generation=r.s.generation, count=count, reason=reason, cause=cause,
         last_at=at, until=at + r.policy.backoff(count),
     )  # fmt: skip
 
@@ -228,9 +231,9 @@ def _remove_gone(r: _Round, plan: Plan) -> None:
 
 def _note_death(r: _Round, plan: Plan, machine: Machine) -> None:
     """Deaths in a row make the pauses between successors longer."""
-    if machine.suits(r.s.spec) and not (plan.failures and plan.failures.no_capacity):
+    if machine.suits(r.s.spec) and (plan.failures is None or plan.failures.cause is MachineFailure.DIED):
         reason = f"{machine.name}: {plan.dead[machine.name]}"
-        plan.failures = _one_more(r, plan.failures, reason, r.now, no_capacity=False)
+        plan.failures = _one_more(r, plan.failures, reason, r.now, MachineFailure.DIED)
 
 
 def _take_back(plan: Plan, draining: list[Machine], count: int) -> list[Machine]:
@@ -263,7 +266,7 @@ def _add_missing(r: _Round, plan: Plan, ours: list[Machine], missing: int) -> No
         return
     lost = [m for m in plan.live if m.suits(r.s.spec) and m.name in plan.dead]
     replaces = ""
-    if lost or (plan.failures is not None and not plan.failures.no_capacity):
+    if lost or (plan.failures is not None and plan.failures.cause is MachineFailure.DIED):
         if any(_is_coming(r, m) for m in ours):
             return
         missing = 1
@@ -291,5 +294,5 @@ def _forget_failures(r: _Round, plan: Plan) -> None:
     failures = plan.failures
     if failures is None or plan.dead or sum(r.is_ready(m) for m in _ours(r, plan)) < r.s.spec.replicas:
         return
-    if failures.no_capacity or failures.last_at + r.policy.steady_after <= r.now:
+    if failures.cause is not MachineFailure.DIED or failures.last_at + r.policy.steady_after <= r.now:
         plan.failures = None

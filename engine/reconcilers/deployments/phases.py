@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.model.deployment import Phase, Replica, ReplicaPhase
+from engine.model.deployment import MachineFailure, Phase, Replica, ReplicaPhase
 from engine.reconcilers.deployments.view import View
 
 _VIA: dict[tuple[Phase, Phase], Phase] = {
@@ -35,8 +35,11 @@ def _goal(view: View) -> tuple[Phase, str]:
         return _to_sleep(view)
     if view.ready >= view.goal and not is_behind:
         return Phase.ACTIVE, ""
-    if view.no_capacity and view.plan.failures is not None:
-        return _waiting_for_capacity(view, view.plan.failures.reason)
+    failures = view.plan.failures
+    if failures is not None and failures.cause is MachineFailure.NO_CAPACITY:
+        return _waiting_for_capacity(view, failures.reason)
+    if failures is not None and failures.cause is MachineFailure.REFUSED:
+        return _by_service(view, failures.reason)
     if view.blocked:
         return _by_service(view, view.blocked)
     if is_behind:

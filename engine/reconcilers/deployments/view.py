@@ -56,11 +56,6 @@ class View:
         """Replicas that do not answer, or whose machine is down."""
         return [r for r in self.replicas if r.phase is ReplicaPhase.UNHEALTHY]
 
-    @property
-    def no_capacity(self) -> bool:
-        """Whether the cloud had no machine to give when last asked."""
-        return self.plan.failures is not None and self.plan.failures.no_capacity
-
     def machine(self, replica: Replica) -> Machine:
         """The machine of a replica."""
         return next(m for m in self.plan.machines if m.name == replica.name)

@@ -240,6 +240,23 @@ def test_without_capacity_for_all_some_new_ones_take_over() -> None:
     assert len(names(world)) == 2 and all(name.startswith("r2-") for name in names(world))
 
 
+def test_what_the_cloud_refuses_for_another_reason_leaves_the_rest_alone() -> None:
+    world = active()
+    world.refuses = "422 the image is not available on this size"
+    world.edit(gpu_type="mi300x")
+    world.run(seconds=120)
+    assert names(world) == ["r1-0"] and world.snapshot.phase is P.ACTIVE
+    found = world.snapshot.condition(REPLACED)
+    assert found is not None and found.reason == "Failed" and "422 the image" in found.message
+    assert world.snapshot.condition(CAPACITY_AVAILABLE) is None
+    world.edit(gpu_type="h100", replicas=2)
+    world.run(seconds=120)
+    assert world.snapshot.phase is P.DEGRADED and "422 the image" in world.snapshot.phase_reason
+    world.refuses = ""
+    world.run(seconds=130)
+    assert world.snapshot.phase is P.ACTIVE and world.overbilled() == []
+
+
 def test_a_further_edit_redirects_a_replacement_and_leaves_nothing_behind() -> None:
     world = active()
     world.boots = False

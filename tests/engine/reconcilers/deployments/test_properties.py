@@ -72,7 +72,7 @@ def happen(world: World, name: str, value: object) -> None:
             world.delete()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(0, 3), st.lists(EVENTS, max_size=14))
 def test_it_settles_whatever_happened(replicas: int, events: list[tuple[str, object]]) -> None:
     """Safety is asserted by the world at every step; this asks for progress, once the outside calms down."""
