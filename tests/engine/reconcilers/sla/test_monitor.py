@@ -91,6 +91,11 @@ class Rig:
         with self.database.write() as session:
             traffic.add_minutes(session, [counted])
 
+    def is_busy(self, id: str) -> None:
+        row = TrafficRow(deployment_id=id, gateway="g", in_flight=1, updated_at=self.clock.now())
+        with self.database.write() as session:
+            traffic.record_now(session, [row])
+
     def state(self, id: str = "dep_1") -> SlaStateRow | None:
         with self.database.read() as session:
             return sla.state_of(session, id)
@@ -134,6 +139,7 @@ async def test_traffic_that_misses_both_targets_is_written_down_and_told_once(ri
     ]  # fmt: skip
     assert told[0]["data"]["window"] == {"from": noon.isoformat(), "until": (noon + MINUTE).isoformat()}
     assert not rig.worker.seen, "traffic tells; nobody was probed"
+    rig.is_busy("dep_1")
     await rig.monitor.look()
     assert len(rig.breaches()) == len(rig.messages()) == 2, "a minute is judged once"
 
@@ -198,8 +204,7 @@ async def test_sleeping_loading_busy_and_untargeted_deployments_are_left_alone(r
     rig.add(IMPOSSIBLE, "dep_loading", replicas=loading)
     rig.add(IMPOSSIBLE, "dep_busy")
     rig.add(SlaTargets(concurrency_limit=5), "dep_untargeted")
-    with rig.database.write() as session:
-        traffic.record_now(session, [TrafficRow(deployment_id="dep_busy", gateway="g", in_flight=1, updated_at=now)])
+    rig.is_busy("dep_busy")
     await rig.monitor.look()
     with rig.database.read() as session:
         assert sla.states(session) == {} and rig.messages() == []
