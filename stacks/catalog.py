@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 from engine.model.errors import InvalidSpec
-from stacks.vllm_options import check_for_users, merged, tokens, value_of
+from stacks.vllm_options import check_for_users, merged, require_consistent, tokens, value_of
 
 T = TypeVar("T")
 
@@ -267,7 +267,9 @@ def choose(
         raise _does_not_fit(model, gpu, chosen, reserved_gib)
     extra = check_for_users(vllm_args)
     _require_context(extra, fit[1], model, gpu)
-    return Placement(model, gpu, *fit, preset=chosen, reserved_gib=reserved_gib, extra_args=extra)
+    placement = Placement(model, gpu, *fit, preset=chosen, reserved_gib=reserved_gib, extra_args=extra)
+    require_consistent(placement.vllm_args[2:])
+    return placement
 
 
 def _does_not_fit(model: Model, gpu: GpuType, preset: Preset | None, reserved_gib: float) -> InvalidSpec:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ from engine.model.errors import InvalidSpec
 VERSION = "0.11"
 MOST_ARGUMENTS = 64
 LONGEST_ARGUMENT = 2000
+
+
+_Allowed = range | tuple[str, ...] | type[bool] | type[float]
 
 
 class Kind(StrEnum):
@@ -40,7 +44,8 @@ class Option:
     Attributes:
         choices: the values there are; empty: any of its kind.
         low, high: bounds of a number, both included.
-        keys: what a JSON object may hold, and which values, where not all do.
+        keys: what a JSON object may hold: of which type, which numbers or which words.
+        required: keys it must hold.
     """
 
     name: str
@@ -48,7 +53,8 @@ class Option:
     choices: Sequence[str] = ()
     low: float = 0
     high: float = float("inf")
-    keys: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    keys: Mapping[str, _Allowed] = field(default_factory=dict)
+    required: Sequence[str] = ()
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -66,30 +72,30 @@ _QUANTIZATIONS = _words(
     "gptq_bitblas awq_marlin gptq compressed-tensors bitsandbytes hqq experts_int8 ipex quark moe_wna16 torchao "
     "auto-round rtn inc mxfp4 petit_nvfp4"
 )
-_NGRAM = {
+_NGRAM: Mapping[str, _Allowed] = {
     "method": ("ngram",), "num_speculative_tokens": range(1, 33), "prompt_lookup_max": range(1, 65),
     "prompt_lookup_min": range(1, 65), "disable_by_batch_size": range(1, 4097),
 }  # fmt: skip
-_STRUCTURED = {
-    "backend": ("auto", "xgrammar", "guidance", "outlines", "lm-format-enforcer"), "disable_fallback": (),
-    "disable_any_whitespace": (), "disable_additional_properties": (),
+_STRUCTURED: Mapping[str, _Allowed] = {
+    "backend": ("auto", "xgrammar", "guidance", "outlines", "lm-format-enforcer"), "disable_fallback": bool,
+    "disable_any_whitespace": bool, "disable_additional_properties": bool,
 }  # fmt: skip
-_SAMPLING = dict.fromkeys(("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens"), ())
+_SAMPLING: Mapping[str, _Allowed] = {
+    "temperature": float, "top_p": float, "min_p": float, "repetition_penalty": float, "top_k": range(-1, 1 << 20),
+    "max_new_tokens": range(1, 1 << 24),
+}  # fmt: skip
 
 FOR_USERS: Mapping[str, Option] = MappingProxyType({o.name: o for o in (
     Option("--dtype", Kind.WORD, ("auto", "half", "float16", "bfloat16")),  # 32 bits: twice the memory counted
-    Option("--kv-cache-dtype", Kind.WORD, ("auto", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc")),
+    Option("--kv-cache-dtype", Kind.WORD, ("auto", "bfloat16", "fp8", "fp8_e4m3")),  # what both makers' GPUs take
     Option("--calculate-kv-scales", Kind.FLAG),
     Option("--max-model-len", Kind.TOKENS, low=1),
     Option("--max-num-seqs", Kind.INT, low=1, high=4096),
     Option("--max-num-batched-tokens", Kind.TOKENS, low=1, high=1 << 20),
-    Option("--max-num-partial-prefills", Kind.INT, low=1, high=64),
-    Option("--max-long-partial-prefills", Kind.INT, low=1, high=64),
     Option("--long-prefill-token-threshold", Kind.INT),
-    Option("--block-size", Kind.INT, ("1", "8", "16", "32", "64", "128")),
+    Option("--block-size", Kind.INT, ("16", "32")),  # "on CUDA devices, only block sizes up to 32"
     Option("--enable-prefix-caching", Kind.FLAG),
     Option("--prefix-caching-hash-algo", Kind.WORD, ("sha256", "sha256_cbor")),
-    Option("--enable-chunked-prefill", Kind.FLAG),
     Option("--scheduling-policy", Kind.WORD, ("fcfs", "priority")),
     Option("--async-scheduling", Kind.FLAG),
     Option("--enforce-eager", Kind.FLAG),
@@ -99,7 +105,8 @@ FOR_USERS: Mapping[str, Option] = MappingProxyType({o.name: o for o in (
     Option("--seed", Kind.INT, high=(1 << 63) - 1),
     Option("--max-logprobs", Kind.INT, low=-1, high=1 << 20),
     Option("--logprobs-mode", Kind.WORD, ("raw_logits", "raw_logprobs", "processed_logits", "processed_logprobs")),
-    Option("--speculative-config", Kind.JSON, keys=_NGRAM),  # drafts of models would need memory of their own
+    Option("--speculative-config", Kind.JSON, keys=_NGRAM,  # drafts of models would need memory of their own
+           required=("method", "num_speculative_tokens")),
     Option("--structured-outputs-config", Kind.JSON, keys=_STRUCTURED),
     Option("--override-generation-config", Kind.JSON, keys=_SAMPLING),
     Option("--reasoning-parser", Kind.WORD, _THINKERS),
@@ -147,6 +154,9 @@ _REFUSED: Mapping[str, str] = MappingProxyType({
         "enable-server-load-tracking enable-sleep-mode enable-tokenizer-info-endpoint h11-max-header-count "
         "h11-max-incomplete-event-size log-error-stack max-log-len show-hidden-metrics-for-version uvicorn-log-level "
         "use-tqdm-on-load max-parallel-loading-workers ray-workers-use-nsight skip-tokenizer-init"
+    ),
+    "vLLM's engine always does it, or never": (
+        "enable-chunked-prefill max-long-partial-prefills max-num-partial-prefills"
     ),
     "no model and no hardware of the catalog has a use for it": (
         "convert data-parallel-address data-parallel-backend data-parallel-hybrid-lb data-parallel-rank "
@@ -202,6 +212,32 @@ def value_of(args: Sequence[str], name: str) -> str | None:
     return None
 
 
+def require_consistent(args: Sequence[str]) -> None:
+    """What vLLM itself checks between options: `validate_parsed_serve_args`, `SchedulerConfig`, `create_engine_config`.
+
+    Raises:
+        InvalidSpec: two of the checked arguments contradict each other.
+    """
+    if value_of(args, "--enable-auto-tool-choice") == "true" and value_of(args, "--tool-call-parser") is None:
+        raise _invalid("--enable-auto-tool-choice needs --tool-call-parser", option="--tool-call-parser")
+    batched, seqs = value_of(args, "--max-num-batched-tokens"), value_of(args, "--max-num-seqs")
+    if batched and seqs and tokens(batched) < int(seqs):
+        raise _invalid(
+            f"--max-num-batched-tokens ({batched}) is smaller than --max-num-seqs ({seqs})",
+            option="--max-num-batched-tokens",
+        )
+    drafts = value_of(args, "--speculative-config")
+    if drafts and value_of(args, "--async-scheduling") == "true":
+        raise _invalid("--async-scheduling does not go with --speculative-config", option="--async-scheduling")
+    found = json.loads(drafts or "{}")
+    low, high = found.get("prompt_lookup_min", 1), found.get("prompt_lookup_max", 64)
+    if low > high:
+        raise _invalid(
+            f"--speculative-config: prompt_lookup_min ({low}) is larger than prompt_lookup_max ({high})",
+            option="--speculative-config",
+        )
+
+
 def tokens(text: str) -> int:
     """The number `human_readable_int` reads: 25.6k is 25,600, 1K is 1,024.
 
@@ -224,7 +260,7 @@ def _check(args: Sequence[str], known: Mapping[str, Option]) -> tuple[str, ...]:
             raise _invalid(f"{option.name} is given twice", option=option.name)
         checked[option.name] = (name,) if option.kind is Kind.FLAG else (name, _checked_value(option, value))
     made = tuple(word for words in checked.values() for word in words)
-    _require_consistent(made)
+    require_consistent(made)
     return made
 
 
@@ -263,7 +299,7 @@ def _known(name: str, known: Mapping[str, Option]) -> Option:
 def _checked_value(option: Option, value: str) -> str:
     try:
         fits = _fits(option, value)
-    except ValueError:
+    except (ValueError, OverflowError, RecursionError):
         fits = False
     if not fits:
         raise _invalid(
@@ -276,7 +312,7 @@ def _checked_value(option: Option, value: str) -> str:
 def _fits(option: Option, value: str) -> bool:
     match option.kind:
         case Kind.JSON:
-            return _fits_keys(json.loads(value), option.keys)
+            return _fits_keys(json.loads(value), option)
         case _ if option.choices:
             return value in option.choices
         case Kind.INT:
@@ -289,16 +325,20 @@ def _fits(option: Option, value: str) -> bool:
             return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,99}", value) is not None
 
 
-def _fits_keys(given: Any, keys: Mapping[str, Sequence[Any]]) -> bool:
-    if not isinstance(given, dict):
+def _fits_keys(given: Any, option: Option) -> bool:
+    if not isinstance(given, dict) or not set(option.required) <= set(given):
         return False
-    for key, value in given.items():
-        allowed = keys.get(key)
-        if allowed is None or isinstance(value, dict | list) or (allowed and value not in allowed):
-            return False
-        if isinstance(allowed, range) and isinstance(value, bool):  # True is 1
-            return False
-    return True
+    return all(key in option.keys and _is_allowed(value, option.keys[key]) for key, value in given.items())
+
+
+def _is_allowed(value: Any, allowed: _Allowed) -> bool:
+    if isinstance(value, bool) or allowed is bool:
+        return isinstance(value, bool) and allowed is bool
+    if isinstance(allowed, range):
+        return isinstance(value, int) and value in allowed
+    if isinstance(allowed, tuple):
+        return isinstance(value, str) and value in allowed
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _what(option: Option) -> str:
@@ -312,29 +352,12 @@ def _what(option: Option) -> str:
     return f"{option.kind.value} from {option.low:g}{upper}"
 
 
-def _shown(key: str, allowed: Sequence[Any]) -> str:
+def _shown(key: str, allowed: _Allowed) -> str:
     if isinstance(allowed, range):
         return f"{key} ({allowed[0]} to {allowed[-1]})"
-    return f"{key} ({' | '.join(allowed)})" if allowed else key
-
-
-def _require_consistent(args: Sequence[str]) -> None:
-    """What vLLM itself checks between options (`validate_parsed_serve_args`, `SchedulerConfig.__post_init__`)."""
-    if value_of(args, "--enable-auto-tool-choice") == "true" and value_of(args, "--tool-call-parser") is None:
-        raise _invalid("--enable-auto-tool-choice needs --tool-call-parser", option="--tool-call-parser")
-    batched, seqs = value_of(args, "--max-num-batched-tokens"), value_of(args, "--max-num-seqs")
-    if batched and seqs and tokens(batched) < int(seqs):
-        raise _invalid(
-            f"--max-num-batched-tokens ({batched}) is smaller than --max-num-seqs ({seqs})",
-            option="--max-num-batched-tokens",
-        )
-    length = value_of(args, "--max-model-len")
-    whole = value_of(args, "--enable-chunked-prefill") == "false"
-    if whole and batched and length and tokens(batched) < tokens(length):
-        raise _invalid(
-            f"--no-enable-chunked-prefill needs --max-num-batched-tokens of --max-model-len ({length}) or more",
-            option="--max-num-batched-tokens",
-        )
+    if isinstance(allowed, tuple):
+        return f"{key} ({' | '.join(allowed)})"
+    return f"{key} ({'true | false' if allowed is bool else 'a number'})"
 
 
 def _pairs(args: Sequence[str]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -109,6 +109,10 @@ def test_users_options_take_the_place_of_the_presets() -> None:
         "llama-3.1-8b-instruct", "h100", "nyc2", "speed", vllm_args=["--max_num_seqs=64", "--no-enable-prefix-caching"]
     ).vllm_args
     assert args.count("--max-num-seqs") == 1 and args[-3:] == ("--max-num-seqs", "64", "--no-enable-prefix-caching")
+    with pytest.raises(InvalidSpec, match=r"\(256\) is smaller than --max-num-seqs \(512\)"):
+        choose("llama-3.1-8b-instruct", "h100", "nyc2", "speed", vllm_args=["--max-num-batched-tokens", "256"])
+    with pytest.raises(InvalidSpec, match="async-scheduling does not go with"):
+        choose("llama-3.1-8b-instruct", "h100", "nyc2", "latency", vllm_args=["--async-scheduling"])
     with pytest.raises(InvalidSpec, match="room for 12288 tokens") as refused:
         choose("llama-3.3-70b-instruct", "h100", "nyc2", vllm_args=["--max-model-len", "128k"])
     assert (refused.value.details["limit"], refused.value.details["asked"]) == (12288, 128_000)

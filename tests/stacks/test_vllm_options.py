@@ -53,7 +53,8 @@ def test_arguments_come_out_in_one_spelling() -> None:
         ("--seed -1", "a whole number from 0"),
         ("--dtype float32", "one of auto, half"),
         ("--kv-cache-dtype int4", "fp8_e4m3"),
-        ("--block-size 48", "one of 1, 8"),
+        ("--block-size 64", "one of 16, 32"),
+        ("--max-num-partial-prefills 2", "always does it, or never"),
         ("--enforce-eager true", "takes no value: write --enforce-eager or --no-enforce-eager"),
         ("--max-model-len 1.5K", "a whole number, or one with k"),
         ('--speculative-config {"method":"draft_model"}', "method (ngram)"),
@@ -66,7 +67,21 @@ def test_arguments_come_out_in_one_spelling() -> None:
         ("--enforce-eager --no-enforce-eager", "given twice"),
         ("--enable-auto-tool-choice", "needs --tool-call-parser"),
         ("--max-num-batched-tokens 64 --max-num-seqs 128", "smaller than --max-num-seqs (128)"),
-        ("--no-enable-chunked-prefill --max-num-batched-tokens 1k --max-model-len 8k", "--max-model-len (8k) or more"),
+        (f"--max-model-len {'9' * 400}k", "a whole number"),
+        (f"--speculative-config {'[' * 1900}", "a JSON object"),
+        ('--speculative-config {"method":"ngram"}', "a JSON object"),
+        ('--override-generation-config {"temperature":"hot"}', "temperature (a number)"),
+        ('--override-generation-config {"temperature":NaN}', "temperature (a number)"),
+        ('--structured-outputs-config {"disable_fallback":1}', "disable_fallback (true | false)"),
+        (
+            '--async-scheduling --speculative-config {"method":"ngram","num_speculative_tokens":2}',
+            "--async-scheduling does not go with",
+        ),
+        (
+            '--speculative-config {"method":"ngram","num_speculative_tokens":2,"prompt_lookup_min":9,'
+            '"prompt_lookup_max":3}',
+            "prompt_lookup_min (9) is larger",
+        ),
     ],
 )
 def test_what_vllm_would_refuse_or_nobody_may_give_is_refused(given: str, names: str) -> None:
