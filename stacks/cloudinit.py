@@ -9,8 +9,9 @@ import base64
 import json
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 
-from engine.model.worker import AGENT_PATH, EXITS_PATH, HANDLER, SPEC_PATH, WorkerSpec
+from engine.model.worker import AGENT_PATH, EXITS_PATH, HANDLER, MOUNTS_PATH, SPEC_PATH, WorkerSpec
 from stacks.fetched_files import FetchedFile, bindings, fetching
 from stacks.image_pull import fetching_image, login_file
 from stacks.llama_server import AMD_DEVICES, NVIDIA_DEVICES
@@ -97,6 +98,7 @@ def user_data(
                 _file(SETUP_PATH, _setup(spec), "0755"),
                 *(() if spec.own_model else _model_server(spec, vendor, files, registry_login)),
                 *login_file(registry_login),
+                *([_file(MOUNTS_PATH, json.dumps([asdict(f) for f in files]), "0600")] if files else []),
                 _file("/etc/systemd/system/stackyard-agent.service", _agent_unit(spec), "0644"),
             ],
             "runcmd": [[SETUP_PATH]],

@@ -16,6 +16,9 @@ LOG_PATH = "/var/log/stackyard/worker.log"
 EXITS_PATH = "/var/log/stackyard/worker.exits"
 """One line with the exit code for every time a handler's process ended by itself."""
 
+MOUNTS_PATH = "/etc/stackyard/mounts.json"
+"""Stored objects that a handler's container mounts, as JSON: object_id, path, url, size_bytes, sha256 of each."""
+
 MODELS_PATH = "/var/lib/stackyard/models"
 """Own weights that were fetched."""
 

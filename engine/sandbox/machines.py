@@ -20,6 +20,7 @@ from typing import Any
 import engine
 from engine.model.worker import AGENT_PATH, EXITS_PATH, HANDLER, SPEC_PATH, WorkerSpec
 from engine.sandbox.cloud import Cloud
+from engine.sandbox.mounted import fetch_mounts
 from engine.sandbox.records import Droplet, Phase
 from engine.sandbox.user_data import inside, parse_user_data, write_files
 
@@ -154,6 +155,7 @@ class Machines:
             return
         try:
             spec = await asyncio.to_thread(_prepare, machine.root, droplet.user_data)
+            missing = await asyncio.to_thread(fetch_mounts, machine.root) if spec else ""
         except (ValueError, OSError) as err:
             machine.failure = str(err)
             self._note(droplet.id, "machine.boot_failed", reason=machine.failure)
@@ -163,16 +165,18 @@ class Machines:
         machine.processes = ("agent",) if spec.own_model else ("worker", "agent")
         environment = {**self._environment, **spec.env}
         if spec.own_model is None:
-            await self._start(machine, "worker", self._worker_argv(droplet, machine, spec), environment, spec.log_path)
+            await self._start(
+                machine, "worker", self._worker_argv(droplet, machine, spec, missing), environment, spec.log_path
+            )
         await self._start(machine, "agent", _agent_argv(droplet, machine), self._environment, AGENT_LOG)
 
-    def _worker_argv(self, droplet: Droplet, machine: Machine, spec: WorkerSpec) -> list[str]:
+    def _worker_argv(self, droplet: Droplet, machine: Machine, spec: WorkerSpec, missing: str) -> list[str]:
         values = {
             "{host}": droplet.address, "{port}": str(spec.worker_port), "{model_id}": spec.model_id,
             "{root}": str(machine.root),
         }  # fmt: skip
         argv = []
-        for part in self._command_of(spec):
+        for part in _saying(missing, 1) if missing else self._command_of(spec):
             for name, value in values.items():
                 part = part.replace(name, value)
             argv.append(part)
@@ -182,8 +186,7 @@ class Machines:
         """What runs instead of the machine's container."""
         if spec.engine != HANDLER:
             return self._settings.worker_command or WORKER_COMMAND
-        missing = f"import sys; sys.stderr.write({NO_IMAGE.format(image=spec.image)!r}); sys.exit({NO_CONTAINER})"
-        return self.images.get(spec.image) or [sys.executable, "-c", missing]
+        return self.images.get(spec.image) or _saying(NO_IMAGE.format(image=spec.image), NO_CONTAINER)
 
     async def _start(
         self, machine: Machine, name: str, argv: Sequence[str], environment: Mapping[str, str], log: str
@@ -290,6 +293,11 @@ class Machines:
             assert self._nursery.stdin is not None
             self._nursery.stdin.close()
             await self._reader
+
+
+def _saying(words: str, code: int) -> list[str]:
+    """A command that says why there is no container, and ends."""
+    return [sys.executable, "-c", f"import sys; sys.stderr.write({words!r}); sys.exit({code})"]
 
 
 def _count_exit(root: Path, code: int) -> None:

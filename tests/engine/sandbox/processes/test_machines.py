@@ -10,6 +10,7 @@ import httpx
 import psutil
 import pytest
 
+from engine.model.worker import MOUNTS_PATH
 from engine.sandbox.server import running
 
 GPU = {"region": "nyc2", "size": "gpu-h100x1-80gb", "image": "gpu-h100x1-base"}
@@ -259,3 +260,34 @@ async def test_handlers_image_is_a_command_that_stands_in_for_it(client, sandbox
         return root and path.exists() and path.read_text().split()
 
     assert set(await until(exits)) == {"125"}
+
+
+async def test_mounted_objects_are_files_below_the_machines_folder(
+    client, sandbox, worker_script, worker_data, until, tmp_path
+):
+    stored = tmp_path / "weights"
+    stored.write_bytes(b"bytes")
+    command = [sys.executable, str(worker_script), "--host", "{host}", "--port", "{port}", "--model-id", "none"]
+    await client.post("/_sandbox/images", json={"you/echo:v1": command})
+
+    def data(size: int) -> str:
+        files = json.loads(worker_data.partition("\n")[2])["write_files"]
+        files[0]["content"] = json.dumps(
+            json.loads(files[0]["content"]) | {"engine": "handler", "image": "you/echo:v1"}
+        )
+        mount = {"object_id": "obj_1", "path": "/models/a b", "url": stored.as_uri(), "size_bytes": size, "sha256": ""}
+        files.append({"path": MOUNTS_PATH, "content": json.dumps([mount])})
+        return "#cloud-config\n" + json.dumps({"write_files": files})
+
+    whole, damaged = [
+        (await client.post("/v2/droplets", json={"name": "w", **GPU, "user_data": data(n)})).json()["droplet"]["id"]
+        for n in (5, 6)
+    ]
+    assert await until(lambda: both_run(client, whole))
+    assert (Path((await facts_of(client, whole))["root"]) / "models/a b").read_bytes() == b"bytes"
+
+    async def said():
+        log = Path((await facts_of(client, damaged))["root"] or "/nowhere") / "var/log/stackyard/worker.log"
+        return log.exists() and log.read_text()
+
+    assert "obj_1 came with 5 bytes instead of 6" in await until(said)
