@@ -21,6 +21,7 @@ from engine.model.deployment import Machine as MachineRow
 from engine.model.stack import StackOutputs
 from engine.reconcilers.deployments.decide import decide
 from engine.reconcilers.deployments.health import Measurement, drained, measured, undrained
+from engine.reconcilers.deployments.news import told_phase
 from engine.reconcilers.deployments.snapshot import (
     RESOURCES_PRESENT,
     Action,
@@ -233,7 +234,8 @@ class World:
                 update = UpdateView(update_id, kind, UpdateState.RUNNING, generation, self.now, started_at=self.now)
                 self.snapshot = replace(s, open_update=update)
             case SetPhase(phase, reason):
-                self.snapshot = replace(s, phase=advance(s.phase, phase), phase_reason=reason)
+                told = told_phase(s.told_phase, phase)
+                self.snapshot = replace(s, phase=advance(s.phase, phase), phase_reason=reason, told_phase=told)
                 if phase is not s.phase:
                     self.phases.append(phase)
             case Observed(generation):

@@ -15,6 +15,7 @@ from engine.model.deployment import (
     Machine,
     MachineFailure,
     MachineFailures,
+    Phase,
     Replica,
     ReplicaPhase,
     UpdateKind,
@@ -172,12 +173,19 @@ def _one_more(
 
 
 def _dead(r: _Round, plan: Plan) -> dict[str, str]:
+    """Machines the cloud says are down, silent ones, and ones that do not get ready although others of their kind do.
+
+    Where none of a kind ever got ready, the spec may be to blame: more of them would not help.
+    """
     dead = {}
+    works = r.s.told_phase == Phase.ASLEEP or any(r.is_ready(m) and m.suits(r.s.spec) for m in plan.machines)
     for machine in plan.machines:
         if outage := r.s.outages.get(machine.name):
             dead[machine.name] = outage.reason
             continue
         replica = r.replicas.get(machine.name)
+        if works and r.phase(machine) is ReplicaPhase.BOOTING and not _boots(r, machine):
+            dead[machine.name] = f"not ready {r.policy.boot_timeout.total_seconds() / 60:g} minutes after it was made"
         if replica is None or replica.phase is not ReplicaPhase.UNHEALTHY or replica.unhealthy_since is None:
             continue
         lost_at = replica.unhealthy_since + r.policy.replace_after
@@ -285,8 +293,10 @@ def _add_missing(r: _Round, plan: Plan, ours: list[Machine], missing: int) -> No
 
 def _is_coming(r: _Round, machine: Machine) -> bool:
     """Whether a machine may be ready soon: one that boots for too long is not waited for."""
-    if r.is_ready(machine):
-        return False
+    return not r.is_ready(machine) and _boots(r, machine)
+
+
+def _boots(r: _Round, machine: Machine) -> bool:
     return machine.exists_since is None or machine.exists_since + r.policy.boot_timeout > r.now
 
 

@@ -63,6 +63,7 @@ def observe(session: Session, deployment_id: str, seen: CloudView | None = None)
         machines_made=row.machines_made,
         placement_revision=row.placement_revision,
         machine_failures=MachineFailures.model_validate(row.machine_failures) if row.machine_failures else None,
+        told_phase=row.told_phase,
         outages=outages_of(seen, machines, replicas, last_up.outputs.replicas) if seen and last_up else {},
     )
     return Observation(row, snapshot)

@@ -80,6 +80,7 @@ class Snapshot:
         placement_revision: of `machines`; raised where the stack has to follow.
         machine_failures: what could not be had, or died, in a row; None: nothing.
         outages: replica → what the cloud says is wrong with its machine.
+        told_phase: the last phase subscribers were told of; "" before it ever was up.
     """
 
     deployment_id: str
@@ -107,6 +108,7 @@ class Snapshot:
     placement_revision: int = 0
     machine_failures: MachineFailures | None = None
     outages: Mapping[str, Outage] = field(default_factory=dict)
+    told_phase: str = ""
 
     def condition(self, type_: str) -> Condition | None:
         """The condition of that type, if it was ever set."""

@@ -332,6 +332,22 @@ def test_one_that_comes_back_before_its_successor_is_ready_stays() -> None:
     assert names(world) == ["r1-0"] and world.snapshot.phase is P.ACTIVE
 
 
+def test_a_machine_that_does_not_boot_gets_a_successor_where_others_of_its_kind_serve() -> None:
+    world = World(policy=Policy(boot_timeout=60 * SECOND), spec=SPEC)
+    world.run(seconds=10)
+    world.boots = False
+    world.edit(replicas=2)
+    world.run(seconds=80)
+    assert (world.snapshot.phase, names(world)) == (P.DEGRADED, ["r1-0", "r1-1", "r1-2"])
+    next(m for m in world.machines.values() if m.name == "r1-2").answers = True
+    world.run(seconds=10)
+    assert (world.snapshot.phase, names(world)) == (P.ACTIVE, ["r1-0", "r1-2"])
+    world.edit(gpu_type="mi300x")
+    world.run(seconds=300)
+    assert len(names(world)) == 4, "none of the new kind was ever ready: more of them would not help"
+    assert condition(world, REPLACED) == (False, "BootTimeout") and world.snapshot.phase is P.ACTIVE
+
+
 # The upgrade from a list that was a number
 
 
