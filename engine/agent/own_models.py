@@ -205,9 +205,7 @@ class OwnModels:
         return True
 
     async def _let_go(self, model: _Model) -> None:
-        with suppress(asyncio.TimeoutError):
-            if model.in_flight:
-                await asyncio.wait_for(model.idle.wait(), _DRAIN_SECONDS)
+        await _drained(model)
         await _end(model)
         if model.order.name not in self._models:  # else: a successor of its name has written its own by now
             for ending in (".json", ".gguf", ".part"):
@@ -224,6 +222,7 @@ class OwnModels:
         """Fetch, start, and start again; ends when nothing more can be done."""
         try:
             if after is not None:
+                await _drained(after)
                 await _end(after)
             if (dropping := self._dropping.get(model.order.name)) is not None:
                 await asyncio.wait({dropping})
@@ -432,6 +431,13 @@ def _has(manifest: Path, file: Path, order: Order) -> bool:
         return bool(facts["sha256"] == order.sha256 and file.stat().st_size == order.size)
     except (OSError, ValueError, KeyError, TypeError):
         return False
+
+
+async def _drained(model: _Model) -> None:
+    """Give the requests it has a while; it gets no new ones."""
+    with suppress(asyncio.TimeoutError):
+        if model.in_flight:
+            await asyncio.wait_for(model.idle.wait(), _DRAIN_SECONDS)
 
 
 async def _end(model: _Model) -> None:
