@@ -8,6 +8,7 @@ import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -21,13 +22,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.cli.output import Output, OutputOption, print_json
 from api.settings import Settings, load
+from engine.deploy.providers.docker.host_facts import FactsUnknown, read_facts
+from engine.deploy.providers.docker.host_programs import run_on_host
 from engine.deploy.providers.docker.hosts import DockerHost as DockerDaemon
 from engine.deploy.providers.docker.hosts import HostSettings, HostUnreachable
 from engine.identity import installation_secret
 from engine.model.clock import SystemClock
-from engine.model.hosts import CPU_POOL, DockerHost
+from engine.model.hosts import CPU_POOL, DockerHost, with_facts
+from engine.reconcilers.handlers import guard
 from engine.store import leases
 from engine.store.database import Database
+from stacks.pools import pool_of_gpu
 
 DEFAULT_CLOUD = "https://api.digitalocean.com"
 TOKEN_VARIABLES = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
@@ -181,7 +186,7 @@ def _exposure(settings: Settings) -> Iterator[Finding]:
 def _docker(settings: Settings) -> Iterator[Finding]:
     """The hosts that run containers, each asked, and whether their containers can call back."""
     for host in settings.hosts:
-        yield _docker_host(host)
+        yield from _docker_host(host, settings.resolved_worker_public_url)
     name = urlsplit(settings.resolved_worker_public_url).hostname or ""
     if settings.hosts and name in ("127.0.0.1", "localhost", "::1"):
         yield Finding(
@@ -191,25 +196,59 @@ def _docker(settings: Settings) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _docker_host(host: DockerHost) -> Finding:
-    """Asks the daemon what it is, and whether it can do what the host's pools promise."""
+def _docker_host(host: DockerHost, gateway_url: str) -> Iterator[Finding]:
+    """Asks the daemon what it is, whether it can do what the host's pools promise, and what containers reach there."""
+    check = f"docker host {host.name}"
     daemon = DockerDaemon(HostSettings(address=host.host, certificate_folder=host.cert_path))
     try:
         info = daemon.client().info()
-    except (HostUnreachable, DockerException, requests.exceptions.RequestException, OSError) as err:
-        return Finding(f"docker host {host.name}", "problem", str(err))
+        if host.reads_gpus:
+            host = with_facts(host, read_facts(daemon, gpus=True), pool_of_gpu)
+        yield _promise(check, host, info)
+        yield _walls(check, host, daemon, gateway_url)
+    except (FactsUnknown, HostUnreachable, DockerException, requests.exceptions.RequestException, OSError) as err:
+        yield Finding(check, "problem", str(err))
     finally:
         daemon.close()
+
+
+def _promise(check: str, host: DockerHost, info: Mapping[str, Any]) -> Finding:
     pools = ", ".join(f"{pool} {host.capacity(pool)}" for pool in host.pools)
+    if not pools:
+        return Finding(check, "problem", 'its pools are "auto", and nvidia-smi names no GPU that is in a pool: install '
+                       "the driver, or name pools")  # fmt: skip
     has_gpus = any(pool != CPU_POOL for pool in host.pools)
     runtimes = info.get("Runtimes") or {}
     if has_gpus and "nvidia" not in runtimes and not info.get("CDISpecDirs"):
         return Finding(
-            f"docker host {host.name}", "problem",
+            check, "problem",
             f"it promises GPUs ({pools}), and its daemon knows no runtime for them: install the NVIDIA container "
             "toolkit there (`nvidia-ctk runtime configure`), or declare the pool CPU only",
         )  # fmt: skip
-    return Finding(f"docker host {host.name}", "ok", f"Docker {info.get('ServerVersion')} at {host.host}; {pools}")
+    return Finding(check, "ok", f"Docker {info.get('ServerVersion')} at {host.host}; {pools}")
+
+
+def _walls(check: str, host: DockerHost, daemon: DockerDaemon, gateway_url: str) -> Finding:
+    """What tenants' containers reach there that is not theirs."""
+    check = f"{check}, walls"
+    if not host.is_guarded:
+        return Finding(
+            check, "note",
+            f"ports are published at {host.address} only, which containers do not reach; a cloud's metadata they do: "
+            f'on a machine of a cloud set "guard": true, or run `{guard.METADATA_RULE}` there as root',
+        )  # fmt: skip
+    try:
+        is_closed = run_on_host(daemon.client(), guard.IS_CLOSED, capabilities=guard.CAPABILITIES).exit_code == 0
+    except (DockerException, requests.exceptions.RequestException) as err:
+        return Finding(check, "problem", f"the host's iptables cannot be asked: {err}")
+    if is_closed:
+        return Finding(check, "ok", "containers reach neither each other's published ports nor the cloud's metadata")
+    rules = guard.rules(gateway_url).strip()
+    return Finding(
+        check, "problem",
+        "containers reach each other's published ports and the cloud's metadata. A running `stackyard serve` closes "
+        f"that; where its log says that it cannot, run there as root:\n{rules}",
+    )  # fmt: skip
 
 
 def _bad_network(network: str) -> str | None:

@@ -190,6 +190,7 @@ def test_doctor_asks_docker_hosts_whether_they_keep_their_promise(tmp_path: Path
     assert found["docker host large"].level == "problem" and "toolkit" in found["docker host large"].text
     assert found["docker host away"].level == "problem" and "start docker" in found["docker host away"].text
     assert found["cloud token"].level == "note" and found["worker_public_url"].level == "note"
+    assert "iptables -I DOCKER-USER -i sy-+" in found["docker host small, walls"].text
 
 
 def test_doctor_reads_the_account_and_the_workers(tmp_path: Path) -> None:

@@ -53,6 +53,15 @@ def rules(gateway_url: str) -> str:
     return _RULES.format(chain=_CHAIN, bridges=BRIDGES, rules=" ".join(f"'{line}'" for line in lines))
 
 
+IS_CLOSED = f"""\
+iptables -w 10 -C INPUT -i {BRIDGES} -j {_CHAIN} && iptables -w 10 -C DOCKER-USER -i {BRIDGES} -d 169.254.0.0/16 -j DROP
+"""
+"""A script that ends with 0 where the rules are in place; it changes nothing."""
+
+METADATA_RULE = f"iptables -I DOCKER-USER -i {BRIDGES} -d 169.254.0.0/16 -j DROP"
+"""What closes metadata alone, for hosts that are not guarded and published at loopback."""
+
+
 def keeping(gateway_url: str) -> str:
     """A script that sees to it for ever: other programs flush packet filters now and then."""
     return f"while true; do ({rules(gateway_url)}); sleep 10; done"

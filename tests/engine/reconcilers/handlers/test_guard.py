@@ -8,6 +8,7 @@ from contextlib import closing, suppress
 import pytest
 from docker.errors import NotFound
 
+from api.cli import doctor
 from engine.deploy.providers.docker.hosts import DockerHost as Connection
 from engine.deploy.providers.docker.hosts import HostSettings
 from engine.model.hosts import DockerHost, bridge_name
@@ -59,11 +60,16 @@ def test_containers_reach_neither_others_ports_nor_the_host_nor_metadata(host: W
     ]  # fmt: skip
     open_ = {(ADDRESS, PUBLISHED), (ADDRESS, GATEWAY), (ADDRESS, OTHER_SERVICE), (METADATA, 80), (OUTSIDE, 80)}
     assert reached(host, image, "mine", targets) == open_, "what Docker alone keeps apart, and what it does not"
+    known = DockerHost(name="lab", host=host.host, address=ADDRESS, pools={"CPU": 1})
+    gateway = f"http://{ADDRESS}:{GATEWAY}"
+    (_, open_walls) = doctor._docker_host(known, gateway)
+    assert open_walls.level == "problem" and f"--dport {GATEWAY} -j ACCEPT" in open_walls.text
     with closing(Connection(HostSettings(host.host))) as connection:
         for _ in range(2):  # as often as one likes
-            assert guard(connection, f"http://{ADDRESS}:{GATEWAY}") == ""
+            assert guard(connection, gateway) == ""
     assert reached(host, image, "mine", targets) == {(ADDRESS, GATEWAY), (OUTSIDE, 80)}
     assert host.reaches(ADDRESS, PUBLISHED) and host.reaches("127.0.0.1", LOOPBACK) and host.is_reached(PUBLISHED)
+    assert [finding.level for finding in doctor._docker_host(known, gateway)] == ["ok", "ok"]
     assert host.rules().count("-j STACKYARD") == 1 and client.containers.get(NAME).status == "running"
 
 
