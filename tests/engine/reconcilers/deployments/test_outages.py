@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from engine.model.deployment import Replica, ReplicaPhase, new_machine
-from engine.reconcilers.deployments.outages import CloudView, MachineWatch, outages_of
+from engine.reconcilers.deployments.outages import LISTING_SECONDS, CloudView, MachineWatch, outages_of
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.cloud import INSTALLATION, FakeCloud
 from tests.fakes.rows import SPEC
@@ -68,12 +68,12 @@ async def test_one_listing_serves_all_and_comes_again_when_it_is_old(clock: Fake
         await watch.settled()
     assert watch.seen is not None and watch.seen.states == {"7": "active"} and watch.seen.before is None
     cloud.unreachable = True
-    clock.advance(15)
+    clock.advance(LISTING_SECONDS)
     watch.keep_fresh()
     await watch.settled()
     assert watch.seen.states == {"7": "active"}, "a cloud that does not answer says nothing"
     cloud.unreachable, cloud.off = False, {"7"}
-    clock.advance(15)
+    clock.advance(LISTING_SECONDS)
     watch.keep_fresh()
     await watch.settled()
     assert watch.seen.states == {"7": "off"} and watch.seen.before == frozenset({"7"})
