@@ -11,7 +11,9 @@ import pytest
 from pulumi.runtime import mocks, stack
 
 from engine.model.deployment import DeploymentSpec, new_machine
+from engine.model.worker import SPEC_PATH, WorkerSpec
 from engine.model.workload import WorkerIdentity, Workload
+from stacks.llama_server import llama_command
 from stacks.registry import run_program
 from stacks.spec import StackSettings, build_request, describe
 from tests.fakes.clock import START
@@ -90,6 +92,30 @@ def test_owners_options_and_memory_kept_for_own_weights_reach_the_machine(record
     told = droplet["userData"]["value"]  # it is a secret
     assert "--gpu-memory-utilization 0.67" in told
     assert "--max-num-seqs 4 --enforce-eager" in told and "--max-num-seqs 512" not in told
+
+
+def files_of(droplet: dict[str, Any]) -> dict[str, str]:
+    told = json.loads(droplet["userData"]["value"].partition("\n")[2])
+    return {file["path"]: file["content"] for file in told["write_files"]}
+
+
+def test_own_weights_alone_take_a_whole_machine_without_a_model_server(recorder: Recorder) -> None:
+    run(recorder, workload(1, model_id="byom:solo", gpu_type="mi300x"))
+    (droplet,) = recorder.resources["Droplet"]
+    files = files_of(droplet)
+    told = WorkerSpec.from_json(files[SPEC_PATH])
+    assert (told.own_model, told.engine, told.own_weights_gib) == ("solo", "llama.cpp", 176.64)
+    assert told.llama_command == llama_command("amd")
+    assert droplet["size"] == "gpu-mi300x1-192gb" and "/etc/systemd/system/stackyard-worker.service" not in files
+
+
+def test_model_beside_own_weights_leaves_what_was_reserved(recorder: Recorder) -> None:
+    run(recorder, workload(1, model_id="llama-3.1-8b-instruct", reserved_gib=20.0))
+    (droplet,) = recorder.resources["Droplet"]
+    files = files_of(droplet)
+    told = WorkerSpec.from_json(files[SPEC_PATH])
+    assert (told.own_model, told.engine, told.own_weights_gib) == (None, "vllm", 20.0)
+    assert told.args[told.args.index("--gpu-memory-utilization") + 1] == "0.67"
 
 
 def test_no_replicas_leave_no_machine(recorder: Recorder) -> None:
