@@ -13,9 +13,11 @@ import uvicorn
 from api import process
 from api.own_weights import build_own_weights
 from api.settings import Settings
+from engine.gateway.admission import Admission
 from engine.gateway.api_proxy import ApiProxy
 from engine.gateway.feed import RouteFeed
 from engine.gateway.front_door import FrontDoor
+from engine.gateway.gathering import GatheringProtocol
 from engine.gateway.inference import Inference
 from engine.gateway.job_front import JobFront
 from engine.gateway.metrics import GatewayMetrics
@@ -24,7 +26,7 @@ from engine.gateway.own_models import OwnModels
 from engine.gateway.routes import RouteTable
 from engine.gateway.storage_door import DiskSource, S3Source, StorageDoor
 from engine.gateway.traffic import Traffic
-from engine.gateway.waiting import Patience
+from engine.gateway.waiting import Lines, Patience
 from engine.gateway.waking import Waker
 from engine.identity import installation_secret
 from engine.identity.keys import KeyHasher
@@ -69,11 +71,10 @@ def build(settings: Settings, database: Database) -> FrontDoor:
     clock, metrics, table, hasher = SystemClock(), GatewayMetrics(), RouteTable(), KeyHasher(secret)
     feed = RouteFeed(database, table, Sealer(secret), clock)
     traffic = Traffic(database, clock, process_name())
-    inference = Inference(
-        table, feed.fresh, hasher, clock, metrics, traffic, Waker(database, clock, feed.fresh), OwnModels(database),
-        max_body_bytes=settings.max_body_bytes,
-        patience=Patience(settings.wake_timeout_seconds, word_seconds=settings.wake_comment_seconds),
-    )  # fmt: skip
+    patience = Patience(settings.wake_timeout_seconds, word_seconds=settings.wake_comment_seconds)
+    lines = Lines(table, clock, patience, Waker(database, clock, feed.fresh))
+    inference = Inference(Admission(table, hasher, clock, feed.fresh), lines, OwnModels(database), traffic, metrics, clock,
+                          max_body_bytes=settings.max_body_bytes)  # fmt: skip
     proxy = ApiProxy(settings.api_socket, max_body_bytes=settings.max_body_bytes)
     storage = build_door(settings, database, clock, secret)
     jobs = JobFront(build_jobs(settings, database, clock, secret), table, hasher, clock, feed.fresh,
@@ -116,8 +117,8 @@ def main() -> None:
     database = Database(child.settings.resolved_database_url)
     config = uvicorn.Config(
         build(child.settings, database), host=child.settings.host, port=child.settings.port, loop="uvloop",
-        http="httptools", lifespan="on", log_config=None, access_log=False, proxy_headers=False, server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS, backlog=2048,
+        http=GatheringProtocol, lifespan="on", log_config=None, access_log=False, proxy_headers=False,
+        server_header=False, timeout_graceful_shutdown=GRACE_SECONDS, backlog=2048,
     )  # fmt: skip
     sockets = [socket.socket(fileno=child.fd)] if child.fd >= 0 else None
     sys.setswitchinterval(SWITCH_SECONDS)

@@ -171,8 +171,9 @@ class _Watch:
         self._task = asyncio.get_running_loop().create_task(self._look())
 
     def end(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        task, self._task = self._task, None  # else its end refers to us, and we to it: a cycle per request
+        if task is not None:
+            task.cancel()
 
     async def _look(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

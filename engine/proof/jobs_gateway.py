@@ -10,15 +10,18 @@ from pathlib import Path
 
 import uvicorn
 
+from engine.gateway.admission import Admission
 from engine.gateway.api_proxy import ApiProxy
 from engine.gateway.feed import RouteFeed
 from engine.gateway.front_door import FrontDoor
+from engine.gateway.gathering import GatheringProtocol
 from engine.gateway.inference import Inference
 from engine.gateway.job_front import JobFront
 from engine.gateway.metrics import GatewayMetrics
 from engine.gateway.own_models import OwnModels
 from engine.gateway.routes import RouteTable
 from engine.gateway.traffic import Traffic
+from engine.gateway.waiting import Lines, Patience
 from engine.gateway.waking import Waker
 from engine.identity.keys import KeyHasher
 from engine.jobs.processes import process_name
@@ -38,8 +41,9 @@ def build(database: Database, secret: bytes) -> FrontDoor:
     sealer = Sealer(secret)
     feed = RouteFeed(database, table, sealer, clock)
     traffic = Traffic(database, clock, process_name())
-    waker, models = Waker(database, clock, feed.fresh), OwnModels(database)
-    inference = Inference(table, feed.fresh, hasher, clock, metrics, traffic, waker, models, max_body_bytes=_BODY_BYTES)
+    lines = Lines(table, clock, Patience(), Waker(database, clock, feed.fresh))
+    inference = Inference(Admission(table, hasher, clock, feed.fresh), lines, OwnModels(database), traffic, metrics, clock,
+                          max_body_bytes=_BODY_BYTES)  # fmt: skip
     proxy = ApiProxy(Path("no-api.sock"), max_body_bytes=_BODY_BYTES)
     service = JobService(database, sealer, clock, ids.new_id, process_name(), JobOptions(tell=Teller(sealer)))
     front = JobFront(service, table, hasher, clock, feed.fresh, proxy.infrastructure_caller)
@@ -52,7 +56,7 @@ def main() -> None:
     secret = bytes.fromhex(sys.stdin.readline().strip())
     database = Database(url)
     uvicorn.run(
-        build(database, secret), host="127.0.0.1", port=port, loop="uvloop", http="httptools", lifespan="on",
+        build(database, secret), host="127.0.0.1", port=port, loop="uvloop", http=GatheringProtocol, lifespan="on",
         log_level="warning", access_log=False, proxy_headers=False, server_header=False, backlog=2048,
         timeout_graceful_shutdown=2,
     )  # fmt: skip

@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 import uvicorn
 
+from engine.gateway.admission import Admission
 from engine.gateway.api_proxy import ApiProxy
 from engine.gateway.feed import RouteFeed
 from engine.gateway.front_door import FrontDoor
+from engine.gateway.gathering import GatheringProtocol
 from engine.gateway.inference import Inference
 from engine.gateway.metrics import GatewayMetrics
 from engine.gateway.own_models import OwnModels
 from engine.gateway.routes import RouteTable
 from engine.gateway.traffic import Traffic
-from engine.gateway.waiting import Patience
+from engine.gateway.waiting import Lines, Patience
 from engine.gateway.waking import Waker
 from engine.identity.keys import KeyHasher
 from engine.identity.worker_identity import new_worker_identity
@@ -144,13 +146,19 @@ def yard(
         )
         feed = RouteFeed(database, table, sealer, clock)
         traffic = Traffic(database, clock, "gateway:test")
-        waker = Waker(database, clock, feed.fresh)
         patience = getattr(request, "param", Patience(WAKE_SECONDS, 0.2, 0.05))
-        inference = Inference(table, feed.fresh, hasher, clock, metrics, traffic, waker, OwnModels(database),
-                              max_body_bytes=LIMIT, patience=patience)  # fmt: skip
+        lines = Lines(table, clock, patience, Waker(database, clock, feed.fresh))
+        inference = Inference(Admission(table, hasher, clock, feed.fresh), lines, OwnModels(database), traffic, metrics,
+                              clock, max_body_bytes=LIMIT)  # fmt: skip
         proxy = ApiProxy(tmp_path / "api.sock", max_body_bytes=LIMIT)
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        config = {"loop": "uvloop", "http": "httptools", "lifespan": "on", "access_log": False, "proxy_headers": False}
+        config: dict[str, Any] = {
+            "loop": "uvloop",
+            "http": GatheringProtocol,
+            "lifespan": "on",
+            "access_log": False,
+            "proxy_headers": False,
+        }
         server = uvicorn.Server(
             uvicorn.Config(
                 FrontDoor(inference, proxy, feed, metrics, ids.new_id),
