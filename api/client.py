@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, NotRequired, TypedDict, cast
 
@@ -85,10 +85,10 @@ class Client:
         self._http.close()
 
     def create_deployment(
-        self, *, name: str, model_id: str, gpu_type: str, region: str, replicas: int = 1, preset: str | None = None,
-        idempotency_key: str | None = None,
+        self, *, name: str, model_id: str, gpu_type: str | None = None, region: str, replicas: int = 1,
+        preset: str | None = None, idempotency_key: str | None = None,
     ) -> Deployment:  # fmt: skip
-        """Create a deployment; with an idempotency key the same call made twice makes one."""
+        """Create a deployment, on a GPU type or by a preset; with an idempotency key the same call twice makes one."""
         body = {"name": name, "model_id": model_id, "gpu_type": gpu_type, "region": region, "replicas": replicas}
         headers = {"Idempotency-Key": idempotency_key} if idempotency_key else None
         made = self._call("POST", "/deployments", json=body | ({"preset": preset} if preset else {}), headers=headers)
@@ -115,6 +115,39 @@ class Client:
     def scale(self, deployment_id: str, **bounds: Any) -> dict[str, Any]:
         """Change bounds, targets or `replicas` (see `PATCH …/scaling`); None clears a target."""
         return self._call("PATCH", f"/deployments/{deployment_id}/scaling", json=bounds)
+
+    def set_preset(
+        self, deployment_id: str, preset: str | None, *, vllm_args: Sequence[str] | None = None
+    ) -> Deployment:
+        """Apply a preset, or take one back with None; `vllm_args` None leaves the options as they are."""
+        body: dict[str, Any] = {"preset": preset} | ({} if vllm_args is None else {"vllm_args": list(vllm_args)})
+        return cast(Deployment, self._call("PATCH", f"/deployments/{deployment_id}/preset", json=body))
+
+    def subscribe(self, deployment_id: str, url: str, events: Sequence[str]) -> dict[str, Any]:
+        """Send events to an address; `secret` of the answer is shown this once."""
+        body = {"url": url, "events": list(events)}
+        return self._call("POST", f"/deployments/{deployment_id}/webhooks", json=body)
+
+    def subscriptions(self, deployment_id: str) -> list[dict[str, Any]]:
+        """Who is told of a deployment's events."""
+        return cast(list[dict[str, Any]], self._call("GET", f"/deployments/{deployment_id}/webhooks")["data"])
+
+    def unsubscribe(self, deployment_id: str, webhook_id: str) -> None:
+        """Send nothing more there."""
+        self._call("DELETE", f"/deployments/{deployment_id}/webhooks/{webhook_id}")
+
+    def ping(self, deployment_id: str, webhook_id: str) -> dict[str, Any]:
+        """Try an address: `delivery_id`."""
+        return self._call("POST", f"/deployments/{deployment_id}/webhooks/{webhook_id}/test")
+
+    def rotate_secret(self, deployment_id: str, webhook_id: str) -> dict[str, Any]:
+        """A new `secret`, shown this once; the former one signs beside it until `previous_until`."""
+        return self._call("POST", f"/deployments/{deployment_id}/webhooks/{webhook_id}/secret/rotate")
+
+    def deliveries(self, deployment_id: str, webhook_id: str, *, limit: int = 50) -> list[dict[str, Any]]:
+        """What was sent there, newest first; `log` has every attempt."""
+        path = f"/deployments/{deployment_id}/webhooks/{webhook_id}/deliveries"
+        return cast(list[dict[str, Any]], self._call("GET", path, params={"limit": limit})["data"])
 
     def logs(self, deployment_id: str, *, tail: int = 100) -> list[dict[str, Any]]:
         """Last lines per replica: `replica`, `lines`, `error`."""
@@ -150,7 +183,7 @@ class Client:
             ) from err
         if answer.is_error:
             raise _refusal(answer)
-        return cast(dict[str, Any], answer.json())
+        return cast(dict[str, Any], answer.json()) if answer.status_code != 204 else {}
 
 
 def _refusal(answer: httpx.Response) -> ApiError:

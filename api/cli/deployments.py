@@ -34,15 +34,15 @@ WatchOption = Annotated[bool, typer.Option("--watch", "-w", help="show progress 
 def create(
     name: Annotated[str, typer.Argument(help="a name for people")],
     model: Annotated[str, typer.Option("--model", "-m", help="model id")],
-    gpu: Annotated[str, typer.Option("--gpu", "-g", help="GPU type")],
     region: Annotated[str, typer.Option("--region", "-r")],
+    gpu: Annotated[str | None, typer.Option("--gpu", "-g", help="GPU type; a preset brings its own")] = None,
     replicas: Annotated[int, typer.Option("--replicas", "-n")] = 1,
     preset: Annotated[str | None, typer.Option(help="speed, latency, cost or balanced")] = None,
     watch: WatchOption = False,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Create a deployment."""
-    with _client() as client:
+    with client_from_settings() as client:
         made = client.create_deployment(
             name=name, model_id=model, gpu_type=gpu, region=region, replicas=replicas, preset=preset
         )
@@ -55,7 +55,7 @@ def list_deployments(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """List deployments, newest first."""
-    with _client() as client:
+    with client_from_settings() as client:
         rows = list(client.deployments(include_inactive=inactive))
     if output is Output.JSON:
         print_json(rows)
@@ -66,7 +66,7 @@ def list_deployments(
 @app.command()
 def get(deployment_id: DeploymentId, watch: WatchOption = False, output: OutputOption = Output.TABLE) -> None:
     """Show one deployment."""
-    with _client() as client:
+    with client_from_settings() as client:
         _show(_watched(client, deployment_id) if watch else client.deployment(deployment_id), output)
 
 
@@ -93,7 +93,7 @@ def scale(
     bounds = {name: value for name, value in asked.items() if value is not None}
     if not bounds:
         raise typer.BadParameter("say how many: `stackyard deployments scale ID 2`, or --min and --max")
-    with _client() as client:
+    with client_from_settings() as client:
         client.scale(deployment_id, **bounds)
         _show(_watched(client, deployment_id) if watch else client.deployment(deployment_id), output)
 
@@ -101,7 +101,7 @@ def scale(
 @app.command()
 def delete(deployment_id: DeploymentId, watch: WatchOption = False, output: OutputOption = Output.TABLE) -> None:
     """Tear a deployment down; billing stops at once."""
-    with _client() as client:
+    with client_from_settings() as client:
         gone = client.delete_deployment(deployment_id)
         _show(_watched(client, deployment_id) if watch else gone, output)
 
@@ -113,7 +113,7 @@ def logs(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Print the last lines of every replica's model server."""
-    with _client() as client:
+    with client_from_settings() as client:
         found = client.logs(deployment_id, tail=tail)
     if output is Output.JSON:
         print_json(found)
@@ -128,12 +128,26 @@ def logs(
 @app.command()
 def cost(deployment_id: DeploymentId, output: OutputOption = Output.TABLE) -> None:
     """Show what a deployment has cost so far."""
-    with _client() as client:
+    with client_from_settings() as client:
         found = client.cost(deployment_id)
     if output is Output.JSON:
         print_json(found)
     else:
         typer.echo(f"${found['usd']} so far, ${found['hourly_cost_usd']:.2f}/hour now")
+
+
+@app.command()
+def preset(
+    deployment_id: DeploymentId,
+    name: Annotated[str, typer.Argument(help="speed, latency, cost, balanced, or none")],
+    vllm_args: Annotated[list[str] | None, typer.Option("--vllm", help="--max-num-seqs=64; again for more")] = None,
+    watch: WatchOption = False,
+    output: OutputOption = Output.TABLE,
+) -> None:
+    """Apply an inference preset; machines are replaced one after the other."""
+    with client_from_settings() as client:
+        changed = client.set_preset(deployment_id, None if name == "none" else name, vllm_args=vllm_args or None)
+        _show(_watched(client, deployment_id) if watch else changed, output)
 
 
 @app.command()
@@ -147,7 +161,7 @@ def sla(
     """Show targets and what missed them, or set them."""
     asked = {"ttft_target_ms": ttft_ms, "throughput_target_tps": tps, "concurrency_limit": concurrency}
     targets = {name: None if value == "none" else value for name, value in asked.items() if value is not None}
-    with _client() as client:
+    with client_from_settings() as client:
         found = client.set_sla(deployment_id, **targets) if targets else client.sla(deployment_id)
     if output is Output.JSON:
         print_json(found)
@@ -168,7 +182,7 @@ def metrics(
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Show what a deployment did in a window, and does now."""
-    with _client() as client:
+    with client_from_settings() as client:
         found = client.metrics(deployment_id, window=window)
     if output is Output.JSON:
         print_json(found)
@@ -190,7 +204,7 @@ def _or_none(value: float | None, unit: str = "") -> str:
     return "none" if value is None else f"{value:g}{unit}"
 
 
-def _client() -> Client:
+def client_from_settings() -> Client:
     settings = load()
     if not settings.api_key:
         raise Unauthenticated("set STACKYARD_API_KEY; `stackyard keys create NAME` makes a key")

@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, str] = {
     "demo": "Create, use, scale and destroy a deployment on a sandbox cloud.",
     "bench": "Measure this machine.",
     "deployments": "Create, list, watch, scale and delete deployments.",
+    "webhooks": "Subscribe to the events of deployments.",
     "handlers": "Create, list and delete images that execute jobs.",
     "jobs": "Run, list, cancel and retry jobs of handlers.",
     "pods": "Rent, stop, start and terminate machines.",

@@ -120,6 +120,16 @@ def test_deployments_from_create_to_delete(run: Any, api: Any, monkeypatch: pyte
         logs = run("deployments", "logs", made["id"])
         assert "r1-1  loaded" in logs.stdout and "r1-2  replica r1-2 does not answer" in logs.stderr
         assert run("deployments", "cost", made["id"]).stdout.startswith("$0.000000 so far, $13.23/hour now")
+        tuned = run("deployments", "preset", made["id"], "speed", "--vllm=--max-num-seqs=64", "--output", "json")
+        assert (tuned["preset"], tuned["vllm_args"]) == ("speed", ["--max-num-seqs", "64"])
+        assert run("deployments", "preset", made["id"], "none", "--output", "json")["preset"] is None
+        hook = run("webhooks", "add", made["id"], "https://a.example/h", "-e", "deployment.active", "--output", "json")
+        assert hook["id"] in run("webhooks", "list", made["id"]).stdout and hook["secret"].startswith("whsec_")
+        sent = run("webhooks", "test", made["id"], hook["id"]).stdout.strip()
+        assert sent in run("webhooks", "log", made["id"], hook["id"]).stdout
+        assert run("webhooks", "rotate", made["id"], hook["id"]).stdout.startswith("whsec_")
+        run("webhooks", "delete", made["id"], hook["id"])
+        assert run("webhooks", "list", made["id"], "--output", "json") == []
         targets = run("deployments", "sla", made["id"], "--ttft-ms", "500", "--tps", "99.5", "--output", "json")
         assert (targets["ttft_target_ms"], targets["throughput_target_tps"]) == (500, 99.5)
         shown = run("deployments", "sla", made["id"], "--tps", "none").stdout
