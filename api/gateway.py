@@ -73,7 +73,8 @@ def build(settings: Settings, database: Database) -> FrontDoor:
     traffic = Traffic(database, clock, process_name())
     patience = Patience(settings.wake_timeout_seconds, word_seconds=settings.wake_comment_seconds)
     lines = Lines(table, clock, patience, Waker(database, clock, feed.fresh))
-    inference = Inference(Admission(table, hasher, clock, feed.fresh), lines, OwnModels(database), traffic, metrics, clock,
+    admission = Admission(table, hasher, clock, feed.fresh)
+    inference = Inference(admission, lines, OwnModels(database), traffic, metrics, clock,
                           max_body_bytes=settings.max_body_bytes)  # fmt: skip
     proxy = ApiProxy(settings.api_socket, max_body_bytes=settings.max_body_bytes)
     storage = build_door(settings, database, clock, secret)

@@ -25,7 +25,7 @@ from engine.gateway.routes import NoRoute
 from engine.gateway.storage_door import StorageDoor
 from engine.gateway.upstream import UpstreamError
 from engine.jobs.web import Found
-from engine.model.errors import StackyardError
+from engine.model.errors import StackyardError, Unavailable
 
 NewId = Callable[[str], str]
 
@@ -100,6 +100,8 @@ class FrontDoor:
             await reply.refuse(err)
         except ClientGone:
             self._metrics.clients_gone.inc()
+        except asyncio.CancelledError:  # this process ends; one that waits for a deployment may do so at the next
+            await reply.refuse(Unavailable("the gateway restarts; send the request again", retry_after_seconds=2))
         except (aiohttp.ClientError, UpstreamError) as err:  # after the answer began: its short end tells the client
             self._log.warning("an answer broke off", request_id=request_id, error=str(err) or type(err).__name__)
         finally:

@@ -6,24 +6,22 @@ The request goes through unchanged but for the credentials; nothing of it is kep
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import structlog
 
 from engine.gateway import asgi, json_members, own_models
+from engine.gateway.admission import Admission
 from engine.gateway.asgi import Receive, Scope, Send
 from engine.gateway.balance import Balancer
 from engine.gateway.calls import Call
 from engine.gateway.metrics import GatewayMetrics
 from engine.gateway.own_models import OwnModels
 from engine.gateway.reply import Reply, body_of
-from engine.gateway.routes import Outlook, Route, RouteTable, Upstream
+from engine.gateway.routes import Outlook, Route, Upstream
 from engine.gateway.traffic import Traffic, Visit
 from engine.gateway.upstream import Answer, BrokeOff, Pool, UpstreamError
-from engine.gateway.waiting import Lines, Patience, WakeTimeout
-from engine.gateway.waking import Waker
-from engine.identity.keys import KeyHasher, bearer_secret
+from engine.gateway.waiting import Lines, WakeTimeout
 from engine.model.access import Principal
 from engine.model.byom import PREFIX
 from engine.model.clock import Clock
@@ -46,7 +44,7 @@ _DRAINING = b"draining"
 _GO_ELSEWHERE = (_DRAINING, b"worker_unreachable")
 _FORM = b"application/x-www-form-urlencoded"
 _EVENTS = b"text/event-stream"
-_LONG_BODY_BYTES = 64 * 1024
+_LONG_BODY_BYTES = 8 * 1024
 _MOST_ERROR_BYTES = 256 * 1024
 
 
@@ -86,32 +84,23 @@ class Asked:
 
 
 class Inference:
-    """Answers inference calls.
-
-    Args:
-        fresh: waits until the table has seen what the store holds now; called before every refusal, so that a client
-            that just read `active` from the API is never told otherwise here.
-    """
+    """Answers inference calls."""
 
     def __init__(
-        self, table: RouteTable, fresh: Callable[[], Awaitable[None]], hasher: KeyHasher, clock: Clock,
-        metrics: GatewayMetrics, traffic: Traffic, waker: Waker, models: OwnModels, *, max_body_bytes: int,
-        patience: Patience = Patience(),
+        self, admission: Admission, lines: Lines, models: OwnModels, traffic: Traffic, metrics: GatewayMetrics,
+        clock: Clock, *, max_body_bytes: int,
     ) -> None:  # fmt: skip
-        self._table = table
-        self._fresh = fresh
-        self._hasher = hasher
-        self._clock = clock
-        self._metrics = metrics
-        self._traffic = traffic
-        self._waker = waker
+        self._admission = admission
+        self._table = admission.table
+        self._lines = lines
         self._models = models
+        self._traffic = traffic
+        self._metrics = metrics
+        self._clock = clock
         self._max_body_bytes = max_body_bytes
         self._balancer = Balancer(clock)
-        self._lines = Lines(table, clock, patience, waker.wake)
         self._pool = Pool()
         self._log = structlog.get_logger("gateway.inference")
-        waker.refused = self._lines.refuse
         metrics.gauge("in_flight", "Requests at replicas now", lambda: traffic.totals()[0])
         metrics.gauge(
             "waiting", "Requests held until a replica wakes or a place comes free", lambda: traffic.totals()[1]
@@ -128,7 +117,7 @@ class Inference:
     async def close(self) -> None:
         """Close connections and write down what is not written yet; no request runs any more."""
         self._pool.close()
-        await self._waker.close()
+        await self._lines.close()
         await self._traffic.write()
 
     async def answer(
@@ -144,9 +133,9 @@ class Inference:
             UpstreamError: the replica broke off in the middle of its answer, which ends short.
             ClientGone: the client left; the replica's work was cancelled.
         """
-        route = await self.admit(call, scope, caller)
+        route = await self._admission.admit(call, scope, caller)
         if route.outlook is Outlook.SLEEPS:
-            self._waker.wake(route)
+            self._lines.wake(route)
         visit, reply, refused = self._traffic.visit(call.deployment_id, generates=call.generates), Reply(send), False
         try:
             if route.outlook is not Outlook.SERVES:
@@ -162,20 +151,6 @@ class Inference:
             await reply.end()
         finally:
             visit.ends(reply.status, failed=reply.failed, refused=refused)
-
-    async def admit(self, call: Call, scope: Scope, caller: Principal | None = None) -> Route:
-        """The route this caller may use; the store's newest state is awaited before saying no."""
-        try:
-            return self._table.admit(caller or self._by_key(call, scope), call.deployment_id)
-        except StackyardError:
-            await self._fresh()
-            return self._table.admit(caller or self._by_key(call, scope), call.deployment_id)
-
-    def _by_key(self, call: Call, scope: Scope) -> Principal:
-        secret = bearer_secret((asgi.header(scope, b"authorization") or b"").decode("latin-1"))
-        key_hash = self._hasher.hash(secret) if secret else None
-        org_id = call.org_id or (asgi.header(scope, b"stackyard-org") or b"").decode("latin-1") or None
-        return self._table.principal(key_hash, self._clock.now(), org_id)
 
     async def _serve(self, asked: Asked, reply: Reply, visit: Visit) -> None:
         """Get a place, waiting for it if need be, and forward; again if the replicas left just then."""
@@ -252,7 +227,7 @@ class Inference:
 
     async def _has_left(self, route: Route, upstream: Upstream) -> bool:
         """Whether the newest state has a replica no more: it was told to drain because the deployment falls asleep."""
-        await self._fresh()
+        await self._admission.fresh()
         newest = self._table.route(route.deployment_id)
         return newest is None or upstream.endpoint not in (one.endpoint for one in newest.upstreams)
 
@@ -261,7 +236,7 @@ class Inference:
             return route.upstreams
         serving = route.serving(asked.own_model)
         if route.upstreams and not serving:
-            await self._fresh()
+            await self._admission.fresh()
             serving = (self._table.route(route.deployment_id) or route).serving(asked.own_model)
             if not serving:
                 raise await self._models.why_not(route, asked.own_model)

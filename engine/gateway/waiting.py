@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from copy import copy
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Protocol
 
 from engine.gateway.routes import RETRY_AFTER_SECONDS, Outlook, Route, RouteTable, not_serving
 from engine.model.clock import Clock
@@ -56,6 +57,20 @@ class Patience:
     word_seconds: float = 10.0
 
 
+class Wakes(Protocol):
+    """Wakes deployments: each once a burst.
+
+    Attributes:
+        refused: to be called with what speaks against it.
+    """
+
+    refused: Callable[[str, StackyardError], None]
+
+    def wake(self, route: Route) -> None: ...
+
+    async def close(self) -> None: ...
+
+
 class _Waiter:
     __slots__ = ("future", "may_go", "size")
 
@@ -86,18 +101,26 @@ class Lines:
     """All lines of this process.
 
     Args:
-        wake: called for a deployment that sleeps while somebody waits; has to do it once.
+        waker: asked about every deployment that sleeps while somebody waits.
     """
 
-    def __init__(self, table: RouteTable, clock: Clock, patience: Patience, wake: Callable[[Route], None]) -> None:
+    def __init__(self, table: RouteTable, clock: Clock, patience: Patience, waker: Wakes) -> None:
         self._table = table
         self._clock = clock
         self._patience = patience
-        self._wake = wake
+        self._waker = waker
         self._lines: dict[str, _Line] = {}
         self._held: dict[str, _Held] = {}
         self._held_bytes = 0
         table.listen(self.routes_changed)
+        waker.refused = self.refuse
+
+    def wake(self, route: Route) -> None:
+        """Somebody comes to a deployment that sleeps."""
+        self._waker.wake(route)
+
+    async def close(self) -> None:
+        await self._waker.close()
 
     def enter(self, route: Route) -> bool:
         """Take a place at the deployment's replicas, if there is one at once; `leave` it afterwards."""
@@ -237,7 +260,7 @@ class Lines:
         elif line.paused_at is None:
             line.paused_at = self._clock.monotonic()
         if route.outlook is Outlook.SLEEPS:
-            self._wake(route)
+            self._waker.wake(route)
         while line.waiters and _has_place(route, line):
             waiter = line.waiters.popleft()
             if not waiter.future.done():

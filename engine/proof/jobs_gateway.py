@@ -42,7 +42,8 @@ def build(database: Database, secret: bytes) -> FrontDoor:
     feed = RouteFeed(database, table, sealer, clock)
     traffic = Traffic(database, clock, process_name())
     lines = Lines(table, clock, Patience(), Waker(database, clock, feed.fresh))
-    inference = Inference(Admission(table, hasher, clock, feed.fresh), lines, OwnModels(database), traffic, metrics, clock,
+    admission = Admission(table, hasher, clock, feed.fresh)
+    inference = Inference(admission, lines, OwnModels(database), traffic, metrics, clock,
                           max_body_bytes=_BODY_BYTES)  # fmt: skip
     proxy = ApiProxy(Path("no-api.sock"), max_body_bytes=_BODY_BYTES)
     service = JobService(database, sealer, clock, ids.new_id, process_name(), JobOptions(tell=Teller(sealer)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +14,7 @@ from engine.gateway.routes import Outlook, Route, RouteTable, Upstream
 from engine.gateway.waiting import ROOM_OF_TIER, Lines, Patience
 from engine.model.clock import SystemClock
 from engine.model.deployment import Phase
-from engine.model.errors import Conflict, RateLimited
+from engine.model.errors import Conflict, RateLimited, StackyardError
 from engine.model.tiers import Tier
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -30,9 +30,16 @@ class Front:
     def __init__(self, route: Route = ROUTE, patience: Patience = Patience()) -> None:
         self.table = RouteTable()
         self.woken: list[Route] = []
-        self.lines = Lines(self.table, SystemClock(), patience, self.woken.append)
+        self.refused: Callable[[str, StackyardError], None] = lambda *_: None
+        self.lines = Lines(self.table, SystemClock(), patience, self)
         self.said = 0
         self.put(route)
+
+    def wake(self, route: Route) -> None:
+        self.woken.append(route)
+
+    async def close(self) -> None:
+        """Nothing to end."""
 
     def put(self, route: Route | None) -> None:
         if route is None:

@@ -180,3 +180,25 @@ def test_request_that_meets_a_replica_told_to_drain_is_held_not_lost(yard: Any, 
         ready(yard, dep, worker)
         assert held.result().status_code == 200
     assert len(worker.seen) == 2
+
+
+def test_request_beyond_the_concurrency_limit_waits_its_turn(yard: Any, new_worker: Any) -> None:
+    worker = new_worker()
+    worker.answer = worker.hang
+    dep = yard.add_deployment(worker, sla={"concurrency_limit": 1})
+    with ThreadPoolExecutor(2) as pool:
+        answers = [posting(pool, yard, dep) for _ in range(2)]
+        soon(lambda: waiting(yard, dep) == 1 and worker.seen)
+        assert len(worker.seen) == 1
+        worker.go_on.set()
+        assert [answer.result().status_code for answer in answers] == [200, 200]
+
+
+def test_gateway_that_ends_tells_those_who_wait_to_come_again(yard: Any, new_worker: Any) -> None:
+    dep = asleep(yard, new_worker())
+    with ThreadPoolExecutor(1) as pool:
+        held = posting(pool, yard, dep)
+        soon(lambda: waiting(yard, dep) == 1)
+        yard.stop()
+        assert held.result().status_code == 503 and held.result().headers["retry-after"] == "2"
+    assert waiting(yard, dep) == 0
