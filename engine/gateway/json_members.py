@@ -12,7 +12,7 @@ from collections.abc import Collection
 from typing import Any
 
 _SPACE = re.compile(rb"[ \t\r\n]*")
-_STRUCTURE = re.compile(rb'["\[\]{}]')
+_FLAT = re.compile(rb'(?:[^"\[\]{}]|"[^"\\]*+(?:\\.[^"\\]*+)*+")++', re.DOTALL)
 _SCALAR = re.compile(rb"[^,}\]\s]*")
 _IN_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _WINDOW_BYTES = 256 * 1024
@@ -21,19 +21,27 @@ _WINDOW_BYTES = 256 * 1024
 _BACKSLASH = ord("\\")
 _LONGEST_KEY = 256
 
+MOST_STEPS = 100_000
+"""Brackets and members that are looked at, some tenths of a second. Requests have far fewer; a body of brackets alone
+would keep a thread of everybody's busy for minutes.
+"""
+_STEPS_OF_A_MEMBER = 8
+
 
 def members(body: bytes | bytearray, wanted: Collection[str]) -> dict[str, Any]:
     """The values of these members that are strings, numbers, true, false or null; of equal names the last counts.
 
     Returns:
-        What was found; nothing for bytes that are not an object, and what came before the place that is not JSON.
+        What was found; nothing for bytes that are not an object, and what came before the place that is not JSON or
+        has more parts than are looked at.
     """
     found: dict[str, Any] = {}
+    steps = MOST_STEPS
     at = _skip_space(body, 0)
     if body[at : at + 1] != b"{":
         return found
     at = _skip_space(body, at + 1)
-    while body[at : at + 1] == b'"':
+    while body[at : at + 1] == b'"' and steps > 0:
         end = _end_of_string(body, at)
         if end < 0:
             break
@@ -42,7 +50,7 @@ def members(body: bytes | bytearray, wanted: Collection[str]) -> dict[str, Any]:
         if body[at : at + 1] != b":":
             break
         at = _skip_space(body, at + 1)
-        end = _end_of_value(body, at)
+        end, steps = _end_of_value(body, at, steps - _STEPS_OF_A_MEMBER)
         if end < 0:
             break
         if isinstance(key, str) and key in wanted:
@@ -66,33 +74,31 @@ def _skip_space(body: bytes | bytearray, at: int) -> int:
     return match.end() if match else at
 
 
-def _end_of_value(body: bytes | bytearray, at: int) -> int:
-    """Where the value that begins at `at` has ended; -1: it does not end."""
+def _end_of_value(body: bytes | bytearray, at: int, steps: int) -> tuple[int, int]:
+    """Where the value that begins at `at` has ended, and how many steps are left; -1: it does not end, or too late."""
     first = body[at : at + 1]
     if first == b'"':
-        return _end_of_string(body, at)
+        return _end_of_string(body, at), steps
     if first not in (b"{", b"["):
         match = _SCALAR.match(body, at)
-        return match.end() if match and match.end() > at else -1
+        return (match.end() if match and match.end() > at else -1), steps
     depth = 0
-    while at < len(body):
-        match = _STRUCTURE.search(body, at, at + _WINDOW_BYTES)
-        if match is None:
-            at += _WINDOW_BYTES
+    while at < len(body) and steps > 0:
+        if match := _FLAT.match(body, at, at + _WINDOW_BYTES):
+            at = match.end()
             continue
-        at = match.end()
-        char = match[0]
-        if char == b'"':
-            at = _end_of_string(body, at - 1)
+        steps -= 1
+        char = body[at : at + 1]
+        if char == b'"':  # longer than a window, or cut by its end
+            at = _end_of_string(body, at)
             if at < 0:
-                return -1
-        elif char in b"{[":
-            depth += 1
-        else:
-            depth -= 1
-            if not depth:
-                return at
-    return -1
+                break
+            continue
+        at += 1
+        depth += 1 if char in b"{[" else -1
+        if not depth:
+            return at, steps
+    return -1, steps
 
 
 def _end_of_string(body: bytes | bytearray, at: int) -> int:

@@ -14,6 +14,8 @@ from engine.model.errors import InvalidSpec
 
 LONGEST_FIELD = 4096
 MOST_FIELDS = 20
+LONGEST_HEADER = 1000
+"""Taking a header's parameters apart takes the square of its length: a long one would stop everybody's requests."""
 
 
 class Form:
@@ -43,7 +45,7 @@ class Form:
         self._header, self._header_value = bytearray(), bytearray()
         self._disposition = ""
         head = Message()
-        head["content-type"] = content_type
+        head["content-type"] = content_type if len(content_type) <= LONGEST_HEADER else ""
         boundary = head.get_param("boundary")
         if head.get_content_type() != "multipart/form-data" or not isinstance(boundary, str) or not boundary:
             raise InvalidSpec(
@@ -95,6 +97,8 @@ class Form:
         self._header, self._header_value = bytearray(), bytearray()
 
     def _headers_finished(self) -> None:
+        if len(self._disposition) > LONGEST_HEADER:
+            raise InvalidSpec(f"a part of the form has a Content-Disposition of more than {LONGEST_HEADER} characters")
         head = Message()
         head["content-disposition"] = self._disposition
         name = head.get_param("name", header="content-disposition")

@@ -18,7 +18,8 @@ from engine.store.database import Database
 
 DISTRIBUTING_SECONDS = 5
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_LONG_BYTES = 64 * 1024
+_LONG_BYTES = 8 * 1024
+"""Longer bodies are scanned in a thread: of brackets alone these take some milliseconds."""
 _log = structlog.get_logger("gateway.own_models")
 
 

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.gateway.json_members import members
+from engine.gateway.json_members import MOST_STEPS, members
+from engine.gateway.multipart import LONGEST_HEADER, Form
+from engine.model.errors import InvalidSpec
 from engine.store import byom
 from engine.store.byom_tables import ByomModelRow
 
@@ -40,6 +42,22 @@ def test_members_are_those_a_parser_finds(pairs: list[tuple[str, Any]], ascii_on
 )
 def test_nothing_is_found_in_what_is_not_an_object(body: bytes) -> None:
     assert members(body, ("model",)) == {}
+
+
+@pytest.mark.parametrize("part", [b"[],", b'"a",', b'{"b": ["\\"]"]},'])
+def test_no_more_brackets_are_looked_at_than_a_request_has(part: bytes) -> None:
+    ordinary, hostile = part * (MOST_STEPS // 8), b'"":1,' * MOST_STEPS + b'"a":' + b"[" * MOST_STEPS
+    assert members(b'{"a": [%b 1], "model": "mine"}' % ordinary, ("model",)) == {"model": "mine"}
+    assert members(b'{"stream": true, %b, "model": "mine"}' % hostile, ("model", "stream")) == {"stream": True}
+
+
+def test_headers_whose_reading_would_take_long_are_refused() -> None:
+    long = ";" * LONGEST_HEADER
+    with pytest.raises(InvalidSpec, match="send a form"):
+        Form(f'multipart/form-data; boundary=b; x="{long}"', "file")
+    form = Form("multipart/form-data; boundary=b", "file")
+    with pytest.raises(InvalidSpec, match="Content-Disposition"):
+        form.feed(b'--b\r\nContent-Disposition: form-data; name="name"; x="%b"\r\n\r\n' % long.encode())
 
 
 def post(yard: Any, dep: str, content: bytes) -> httpx.Response:
