@@ -56,6 +56,20 @@ class ImagePull:
     always: bool = False
 
 
+NOT_ALLOWED = (
+    "unauthorized:", "401 unauthorized", "no basic auth credentials", "pull access denied", "denied: denied",
+    "requested access to the resource is denied",
+)  # fmt: skip
+"""Words of registries that do not know us, or let us have nothing."""
+
+
+def pull_hint(words: str) -> str:
+    """What the owner of an image can do about a registry's refusal; "" where it is something else."""
+    if not any(sign in words.lower() for sign in NOT_ALLOWED):
+        return ""
+    return "; say who may pull it: registryAuth in the request, or PUT /v1/registries/{registry}"
+
+
 def registry_of(image: str) -> str:
     """The registry a reference names, `docker.io` if none."""
     first, slash, _rest = image.partition("/")

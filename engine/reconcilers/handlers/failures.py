@@ -10,12 +10,13 @@ from datetime import datetime
 from engine.model.deployment import UpdateKind, UpdateState
 from engine.model.failure_words import for_tenant, headline, reasons, scrubbed
 from engine.model.handler import Refusal, Worker, WorkerPhase
+from engine.model.registries import NOT_ALLOWED, pull_hint
 from engine.reconcilers.handlers.snapshot import HandlerPolicy, Snapshot
 
 _NO_IMAGE = (
-    "manifest unknown", "manifest for", "pull access denied", "repository does not exist", "not found: manifest",
-    "name unknown", "no such image", "unable to find image", "requested access to the resource is denied",
-    "unauthorized:", "no basic auth credentials", "no matching manifest",
+    "manifest unknown", "manifest for", "repository does not exist", "not found: manifest",
+    "name unknown", "no such image", "unable to find image",
+    "no matching manifest", *NOT_ALLOWED,
 )  # fmt: skip
 _REFUSED = (
     "capacity", "not available in", "unavailable in", "out of stock", "sold out", "droplet limit",
@@ -60,7 +61,8 @@ def verdict(s: Snapshot, workers: Sequence[Worker], now: datetime, policy: Handl
     text = last.message.lower()
     lines = reasons(last.message)
     if any(_speaks(line, _NO_IMAGE) and _IMAGE_RESOURCE.search(line) for line in lines):
-        return Verdict(no_image=_sentence(lines, _NO_IMAGE) or for_tenant(last.message))
+        said = _sentence(lines, _NO_IMAGE) or for_tenant(last.message)
+        return Verdict(no_image=said.partition("; name who may pull")[0] + pull_hint(last.message))
     if not any(words in text for words in _REFUSED):
         return Verdict()
     named = {name for line in lines if _speaks(line, _REFUSED) for name in _NAMED.findall(line)}

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from engine.model.deployment import Condition, UpdateKind, UpdateState
 from engine.model.failure_words import for_tenant
 from engine.model.pod import PUBLISHED_PORTS, SSH_PORT, ContainerState, PodMachine, PodPhase, Target
+from engine.model.registries import NOT_ALLOWED, pull_hint
 from engine.reconcilers.pods.snapshot import (
     CAPACITY_AVAILABLE,
     CONTAINER_UP,
@@ -42,9 +43,8 @@ from engine.reconcilers.pods.snapshot import (
 
 _HOPELESS_WORDS = (
     "capacity", "not available in", "unavailable in", "out of stock", "sold out", "droplet limit",  # nowhere to be
-    "manifest unknown", "not found: manifest", "pull access denied", "repository does not exist", "no such image",
-    "invalid reference format", "name unknown", "requested access to the resource is denied",
-    "unauthorized:", "no basic auth credentials",  # no such image, or not for us
+    "manifest unknown", "not found: manifest", "repository does not exist", "no such image",
+    "invalid reference format", "name unknown", *NOT_ALLOWED,  # no such image, or not for us
 )  # fmt: skip
 """A failure that says one of these is the same a minute later; whoever waits in front of it is told at once."""
 
@@ -136,7 +136,8 @@ def hopeless(s: PodSnapshot, policy: PodPolicy) -> str:
         return ""
     text = last.message.lower()
     if s.failures >= policy.give_up_after or any(word in text for word in _HOPELESS_WORDS):
-        return for_tenant(last.message) or last.error_code
+        said = for_tenant(last.message) or last.error_code
+        return said.partition("; name who may pull")[0] + pull_hint(last.message)
     return ""
 
 

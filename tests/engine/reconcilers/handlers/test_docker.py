@@ -212,7 +212,8 @@ async def test_private_image_is_pulled_by_who_may_and_by_nobody_else(
                 session.get_one(OrgRow, "org_1").credit_limit_microdollars = 0  # no more one of the operators' own
             rig.create(spec(image))
             await until(rig, "the refusal", lambda row: row.phase == "failed")
-            assert "no basic auth credentials" in rig.row().phase_reason, rig.row().phase_reason
+            why = rig.row().phase_reason
+            assert "no basic auth credentials" in why and why.endswith("PUT /v1/registries/{registry}"), why
             rig.store_login(registry.address, "ann", "wrong")
             rig.edit(name="Again")
             await until(rig, "another refusal", lambda row: "unauthorized" in row.phase_reason)
