@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cached_property
 from typing import Any, TypeVar
 
 from engine.model.errors import InvalidSpec
@@ -179,7 +180,7 @@ class Placement:
     reserved_gib: float = 0.0
     extra_args: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def vllm_args(self) -> tuple[str, ...]:
         """Arguments after `vllm`, for the container of this placement."""
         ours = (

@@ -206,10 +206,12 @@ def merged(ours: Sequence[str], users: Sequence[str]) -> tuple[str, ...]:
 
 def value_of(args: Sequence[str], name: str) -> str | None:
     """An option's value in checked arguments; None when it is not there. A flag's is `true` or `false`."""
-    for option, words in _pairs(args):
-        if _positive(option) == name:
-            return words[1] if len(words) > 1 else str(option == name).lower()
-    return None
+    return _values(args).get(name)
+
+
+def _values(args: Sequence[str]) -> Mapping[str, str]:
+    found = ((_positive(option), option, words) for option, words in _pairs(args))
+    return {name: words[1] if len(words) > 1 else str(option == name).lower() for name, option, words in found}
 
 
 def require_consistent(args: Sequence[str]) -> None:
@@ -218,16 +220,17 @@ def require_consistent(args: Sequence[str]) -> None:
     Raises:
         InvalidSpec: two of the checked arguments contradict each other.
     """
-    if value_of(args, "--enable-auto-tool-choice") == "true" and value_of(args, "--tool-call-parser") is None:
+    given = _values(args)
+    if given.get("--enable-auto-tool-choice") == "true" and given.get("--tool-call-parser") is None:
         raise _invalid("--enable-auto-tool-choice needs --tool-call-parser", option="--tool-call-parser")
-    batched, seqs = value_of(args, "--max-num-batched-tokens"), value_of(args, "--max-num-seqs")
+    batched, seqs = given.get("--max-num-batched-tokens"), given.get("--max-num-seqs")
     if batched and seqs and tokens(batched) < int(seqs):
         raise _invalid(
             f"--max-num-batched-tokens ({batched}) is smaller than --max-num-seqs ({seqs})",
             option="--max-num-batched-tokens",
         )
-    drafts = value_of(args, "--speculative-config")
-    if drafts and value_of(args, "--async-scheduling") == "true":
+    drafts = given.get("--speculative-config")
+    if drafts and given.get("--async-scheduling") == "true":
         raise _invalid("--async-scheduling does not go with --speculative-config", option="--async-scheduling")
     found = json.loads(drafts or "{}")
     low, high = found.get("prompt_lookup_min", 1), found.get("prompt_lookup_max", 64)
