@@ -85,8 +85,12 @@ def test_own_model_beside_the_catalogs_answers_and_goes(client: httpx.Client) ->
     said = ok(chat(client, deployment, "byom:my-model-v2"))
     assert said["model"] == "byom:my-model-v2" and "sandbox" in said["choices"][0]["message"]["content"]
     assert ok(chat(client, deployment, "llama-3.3-70b-instruct"))["model"] == "llama-3.3-70b-instruct"
-    listed = [model["id"] for model in ok(client.get(f"/deployments/{deployment}/models"))["data"]]
-    assert listed == ["llama-3.3-70b-instruct", "byom:my-model-v2"]
+
+    def all_listed() -> bool:  # once the machine without room is gone
+        listed = [model["id"] for model in ok(client.get(f"/deployments/{deployment}/models"))["data"]]
+        return listed == ["llama-3.3-70b-instruct", "byom:my-model-v2"]
+
+    await_until(all_listed, seconds=SECONDS, what="the list of models")
     unknown = chat(client, deployment, "byom:nothing")
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
 
