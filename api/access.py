@@ -124,6 +124,15 @@ ACCESS: Mapping[str, Access] = MappingProxyType(
         "admit_reading": _INVOKE,
         "admit_for_org": _INVOKE,
         "admit_reading_for_org": _INVOKE,
+        # own weights: routes without a deployment in their path look at it themselves
+        "upload_model": Needs(_WRITE, filtered=True),
+        "begin_model_upload": Needs(_WRITE, filtered=True),
+        "list_model_parts": Needs(_WRITE, filtered=True),
+        "complete_model_upload": Needs(_WRITE, filtered=True),
+        "abort_model_upload": Needs(_WRITE, filtered=True),
+        "list_models_byom": Needs(_READ, filtered=True),
+        "get_model_byom": Needs(_READ, filtered=True),
+        "delete_model_byom": Needs(_WRITE, filtered=True),
         # jobs: the gateway's; it asks here for callers with a session
         "admit_to_jobs": Level.SESSION,
         "admit_to_reading_jobs": Level.SESSION,

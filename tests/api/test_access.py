@@ -279,7 +279,10 @@ NEEDS = {
         "rotate_subscription_secret "
         "put_registry delete_registry"
     ),
-    "deployment:read filtered": ("list_deployments list_handlers"),
+    "deployment:write filtered": (
+        "upload_model begin_model_upload list_model_parts complete_model_upload abort_model_upload delete_model_byom"
+    ),
+    "deployment:read filtered": ("list_deployments list_handlers list_models_byom get_model_byom"),
     "deployment:read": (
         "get_sla list_sla_breaches get_deployment_metrics "
         "get_deployment get_handler get_scaling get_logs get_stack get_cost list_deliveries get_delivery "
