@@ -17,13 +17,13 @@ from engine.reconcilers.scaling.apply import Refusals, ScalingApplier
 from engine.reconcilers.scaling.decide import decide
 from engine.reconcilers.scaling.observe import last_full_minute, observe
 from engine.reconcilers.scaling.snapshot import Policy
-from engine.store import autoscaling, leases, traffic
+from engine.store import leases
 from engine.store.database import Database
 from engine.store.leases import Lease
 from engine.store.migrate import migrate
 from engine.store.sealing import Sealer
 from engine.store.tables import DeploymentRow, OrgRow
-from engine.store.traffic_tables import ReplicaMetricsRow, TrafficRow
+from engine.store.traffic_tables import AutoscalerRow, MinuteRow, ReplicaMetricsRow, TrafficRow
 
 PER_ORG = 50
 ONE_IN = 10
@@ -105,16 +105,17 @@ def _add(session: Session, number: int) -> None:
     session.add(TrafficRow(
         deployment_id=id, gateway="gw", in_flight=in_flight, waiting=waiting, last_request_at=_NOW, updated_at=_NOW
     ))  # fmt: skip
-    minute = traffic.Minute(id, last_full_minute(_NOW), requests=60, ttft=_BUSY_MINUTE)
-    traffic.add_minutes(session, [minute])
+    session.add(MinuteRow(deployment_id=id, minute=last_full_minute(_NOW), requests=60, ttft=_BUSY_MINUTE))
     kv_cache = 0.0 if changes else 0.6
     for name in names:
         session.add(ReplicaMetricsRow(
             deployment_id=id, replica=name, at=_NOW, running=in_flight // 2, waiting=0, kv_cache=kv_cache
         ))  # fmt: skip
     if changes:
-        before = {"above": 2 * grows, "below": 2 * (not grows), "checked_at": _NOW - timedelta(seconds=30)}
-        autoscaling.remember(session, {id: before | {"scaled_at": None, "reason": ""}})
+        checked_at = _NOW - timedelta(seconds=30)
+        session.add(
+            AutoscalerRow(deployment_id=id, above=2 * grows, below=2 * (not grows), checked_at=checked_at)
+        )  # fmt: skip
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -145,18 +145,21 @@ def update_spec(
     return session.get(DeploymentRow, deployment_id, populate_existing=True)
 
 
-def rescale(session: Session, deployment_id: str, replicas: int, *, generation: int, now: datetime) -> bool:
-    """Set how many replicas run, within the bounds its owner set; False when it was edited since, sleeps or leaves."""
+def rescale(
+    session: Session, deployment_id: str, spec: Mapping[str, Any], replicas: int, *, generation: int, now: datetime
+) -> bool:
+    """Set how many replicas run, within the bounds its owner set; False when it was edited since, sleeps or leaves.
+
+    Args:
+        spec: as it was stored at this generation.
+    """
     guard = and_(
         col(DeploymentRow.generation) == generation,
         col(DeploymentRow.asleep_since).is_(None),
         col(DeploymentRow.suspended_at).is_(None),
         col(DeploymentRow.delete_requested_at).is_(None),
     )
-    spec = session.exec(select(DeploymentRow.spec).where(DeploymentRow.id == deployment_id, guard)).one_or_none()
-    if spec is None:
-        return False
-    edited = spec | {"replicas": replicas}
+    edited = {**spec, "replicas": replicas}
     return _edit_running(session, deployment_id, guard, now, spec=edited, spec_changed_at=now)
 
 

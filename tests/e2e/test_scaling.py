@@ -78,4 +78,3 @@ def test_load_adds_a_replica_its_end_removes_it_and_idleness_the_last_one(tmp_pa
         await_until(lambda: is_("asleep", 0), seconds=PATIENCE, what="sleep")
         assert client.get(path).json()["hourly_cost_usd"] == 0
         assert client.post(f"{path}/chat/completions", json=ASKED).status_code == 200, "held until it is awake"
-        assert is_("active", 1)

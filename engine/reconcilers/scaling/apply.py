@@ -92,7 +92,7 @@ class ScalingApplier:
         s = action.snapshot
         match action:
             case Rescale(_, to):
-                done = deployments.rescale(session, s.deployment_id, to, generation=s.generation, now=now)
+                done = deployments.rescale(session, s.deployment_id, s.spec, to, generation=s.generation, now=now)
             case Sleep():
                 idle = why_idle(again(session, s, now), now)
                 done = bool(idle) and deployments.put_to_sleep(

@@ -122,6 +122,7 @@ def _snapshot(row: Row[Any], scaling: Scaling, around: _Around) -> Snapshot:
         since=since,
         load=_load(row, since, around),
         memory=Memory() if memory is None else Memory(*memory[1:]),
+        spec=row.spec,
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from engine.model.deployment import Phase, Scaling
 
@@ -82,7 +84,8 @@ class Snapshot:
     """One deployment that is awake, read in the transaction that read all of them.
 
     Attributes:
-        wanted: how many replicas its spec asks for.
+        spec: as it is stored, at this generation.
+        wanted: how many replicas it asks for.
         ready, booting, unhealthy, draining: how many there are.
         observed: whether its status describes its newest spec.
         is_short: the cloud has no machine for what is missing.
@@ -104,6 +107,7 @@ class Snapshot:
     is_short: bool = False
     load: Load = field(default_factory=Load)
     memory: Memory = field(default_factory=Memory)
+    spec: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_settled(self) -> bool:
