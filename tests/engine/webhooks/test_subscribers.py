@@ -208,3 +208,21 @@ def test_what_cannot_be_is_refused_and_nothing_is_kept(yard: Yard, url: str, eve
             )  # fmt: skip
         assert session.get(SubscriptionRow, "whs_1") is None
     assert refused.value.details["field"] in ("url", "events")
+
+
+async def test_news_nobody_takes_is_given_up_after_five_attempts_over_ten_minutes(
+    yard: Yard, loop: DeliveryLoop, receiver: Receiver, clock: FakeClock
+) -> None:
+    subscription, _ = yard.subscribe(receiver.url)
+    yard.tell(Event.ACTIVE, "1")
+    receiver.answers = [lambda: web.Response(status=500)] * 5
+    began = clock.now()
+    while (row := yard.sent_to(subscription)[0]).next_attempt_at is not None:
+        clock.advance((row.next_attempt_at - clock.now()).total_seconds())
+        await work(loop)
+    assert (row.state, row.attempts, len(receiver.got)) == ("given_up", 5, 5)
+    assert timedelta(minutes=10) <= clock.now() - began <= timedelta(minutes=11)
+    with yard.database.write() as session:
+        deliveries.replay(session, row, clock.now())
+    await work(loop)
+    assert yard.sent_to(subscription)[0].state == "delivered"
