@@ -7,7 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 from engine.billing import credit
 from engine.model.errors import StackError, StaleLease
@@ -81,14 +81,12 @@ async def test_the_ledger_is_locked_before_the_pod_as_the_api_does(rig: PodRig) 
     rig.create()
     rig.places = 0
     said: list[str] = []
-    with rig.database.read() as session:
-        engine = session.get_bind()
     note = lambda _c, _cursor, statement, *_: said.append(" ".join(statement.split()))  # noqa: E731 (removed again)
-    event.listen(engine, "before_cursor_execute", note)
+    event.listen(Engine, "before_cursor_execute", note)
     try:
         await rig.settle()
     finally:
-        event.remove(engine, "before_cursor_execute", note)
+        event.remove(Engine, "before_cursor_execute", note)
     assert rig.row().phase == "failed" and rig.books()[1] == 0
     failed = next(i for i, text in enumerate(said) if text.startswith("UPDATE pods") and "failed_generation" in text)
     began = max(i for i in range(failed) if "FROM leases" in said[i])  # every transaction of a leader asks that first
