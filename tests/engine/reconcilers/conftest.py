@@ -136,16 +136,16 @@ class Rig:
         todo, self.queue[:] = list(self.queue), []
         return [self.operations.run(update, FakeFence(token)) for update, _ in todo]
 
-    async def settle(self, *ids: str, seconds: float = 10) -> None:
+    async def settle(self, *ids: str, seconds: float = 10, step: float = 1) -> None:
         """Look, work and let time pass."""
-        for _ in range(int(seconds)):
+        for _ in range(int(seconds / step)):
             for id in ids or ("dep_1",):
                 for _ in range(8):
                     outcome = await self.reconciler.look(id)
                     self.work()
                     if outcome is None or not outcome.look_again:
                         break
-            self.clock.advance(1)
+            self.clock.advance(step)
 
     def _build_request(self, workload: Workload) -> StackRequest:
         self.requests.append(workload)

@@ -74,7 +74,7 @@ async def test_what_failed_attempts_made_is_removed_when_they_are_given_up(rig: 
     rig.stacks.failures = [StackError("error: half way")] * 12
     rig.stacks.state[stack_name(row.id)] = {"r1-0": "77"}
     rig.cloud.add("droplet", "77", owner_tag(row.id), INSTALLATION)
-    await rig.settle(seconds=1200)
+    await rig.settle(seconds=1200, step=20)
     assert rig.row().phase == "failed" and rig.cloud.things == {}
     assert [kind for kind, _, _ in rig.stacks.calls] == ["up"] * 12 + ["destroy"]
     rig.delete()
