@@ -16,6 +16,7 @@ from engine.model.errors import BudgetExceeded, InsufficientCredit
 from engine.model.ledger import Scopes
 from engine.model.money import to_microdollars
 from engine.store import budgets, deployments, orgs
+from engine.store.tables import DeploymentRow
 from stacks import catalog
 
 
@@ -40,6 +41,18 @@ def require_an_hour(
     hourly = catalog.hourly_usd(gpu_type) * replicas + _committed(session, caller.org_id)
     scopes = Scopes(caller.org_id, caller.user_id, caller.key_lineage or caller.key_id, deployment_id)
     spend.require_funds(session, caller.org_id, to_microdollars(hourly), scopes=scopes, now=now)
+
+
+def require_to_wake(session: Session, row: DeploymentRow, now: datetime) -> None:
+    """Let a sleeping deployment run as many replicas as it wakes with; a request asks, the budgets are its maker's.
+
+    Raises:
+        InsufficientCredit, BudgetExceeded: as `require_an_hour`.
+    """
+    orgs.locked(session, row.org_id)
+    spec = deployments.spec_of(row)
+    hourly = catalog.hourly_usd(spec.gpu_type) * max(1, spec.scaling.min_replicas) + _committed(session, row.org_id)
+    spend.require_funds(session, row.org_id, to_microdollars(hourly), scopes=scopes_of(row), now=now)
 
 
 def refusals_to_grow(session: Session, org_id: str, deployment_ids: Sequence[str], now: datetime) -> dict[str, str]:

@@ -11,6 +11,7 @@ from datetime import timedelta
 import uvicorn
 
 from api import process
+from api.funding import require_to_wake
 from api.own_weights import build_own_weights
 from api.settings import Settings
 from engine.gateway.admission import Admission
@@ -72,7 +73,7 @@ def build(settings: Settings, database: Database) -> FrontDoor:
     feed = RouteFeed(database, table, Sealer(secret), clock)
     traffic = Traffic(database, clock, process_name())
     patience = Patience(settings.wake_timeout_seconds, word_seconds=settings.wake_comment_seconds)
-    lines = Lines(table, clock, patience, Waker(database, clock, feed.fresh))
+    lines = Lines(table, clock, patience, Waker(database, clock, feed.fresh, require_to_wake))
     admission = Admission(table, hasher, clock, feed.fresh)
     inference = Inference(admission, lines, OwnModels(database), traffic, metrics, clock,
                           max_body_bytes=settings.max_body_bytes)  # fmt: skip

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import Session
 
 from engine.billing import spend
 from engine.gateway.routes import Route
@@ -16,20 +17,42 @@ from engine.model.errors import BudgetExceeded, InsufficientCredit, NotFound, St
 from engine.model.ledger import Scopes
 from engine.store import deployments
 from engine.store.database import Database
+from engine.store.tables import DeploymentRow
 
 AGAIN_SECONDS = 1.0
 """After a store that did not answer, or a refusal for want of money, before the next request may try."""
 
 
+Require = Callable[[Session, DeploymentRow, datetime], None]
+"""Refuses to wake a deployment that there is no money for."""
+
+
+def require_something(session: Session, row: DeploymentRow, now: datetime) -> None:
+    """Let it wake while there is any money; what it costs is not known here.
+
+    Raises:
+        InsufficientCredit, BudgetExceeded: nothing is left.
+    """
+    scopes = Scopes(row.org_id, row.created_by, row.created_with, row.id)
+    spend.require_funds(session, row.org_id, scopes=scopes, now=now)
+
+
 class Waker:
     """Makes deployments wake.
+
+    Args:
+        require: asked in the transaction that wakes.
 
     Attributes:
         refused: called with what speaks against it; everybody who waits should hear it.
     """
 
-    def __init__(self, database: Database, clock: Clock, fresh: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, fresh: Callable[[], Awaitable[None]],
+        require: Require = require_something,
+    ) -> None:  # fmt: skip
         self._database = database
+        self._require = require
         self._clock = clock
         self._fresh = fresh
         self._asked: dict[str, datetime | None] = {}
@@ -78,6 +101,5 @@ class Waker:
             row = deployments.get(session, route.deployment_id)
             if row is None or row.asleep_since is None:
                 return
-            scopes = Scopes(row.org_id, row.created_by, row.created_with, row.id)
-            spend.require_funds(session, row.org_id, scopes=scopes, now=now)
+            self._require(session, row, now)
             deployments.wake(session, route.deployment_id, now)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from api.funding import refusals_to_grow
+from api.funding import refusals_to_grow, require_to_wake
+from engine.model.errors import InsufficientCredit
 from engine.model.money import MICRODOLLARS
 from engine.store import autoscaling, deployments, traffic
 from engine.store.tables import OrgRow
@@ -104,6 +105,17 @@ def test_waking_needs_the_money_for_all_that_will_run(api: Any, dep: str) -> Non
     assert patch(api, dep, {"replicas": 3}).status_code == 402
     assert api.call("GET", f"/deployments/{dep}/scaling").json()["asleep_since"] is not None
     assert patch(api, dep, {"replicas": 2}).status_code == 200
+
+
+def test_a_request_wakes_what_an_hour_can_be_paid_of(api: Any, dep: str) -> None:
+    put_to_sleep(api, dep)
+    assert patch(api, dep, {"min_replicas": 3}).status_code == 200  # costs nothing while it sleeps
+    limit_credit(api, int(10 * MICRODOLLARS))
+    with api.database.write() as session, pytest.raises(InsufficientCredit):
+        require_to_wake(session, deployments.owned(session, dep, "org_1"), api.clock.now())
+    assert patch(api, dep, {"min_replicas": 2}).status_code == 200
+    with api.database.write() as session:
+        require_to_wake(session, deployments.owned(session, dep, "org_1"), api.clock.now())
 
 
 def test_suspended_one_is_not_woken(api: Any, dep: str) -> None:
