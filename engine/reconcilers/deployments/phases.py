@@ -50,7 +50,8 @@ def _goal(view: View) -> tuple[Phase, str]:
 def _to_sleep(view: View) -> tuple[Phase, str]:
     if view.blocked:
         return _by_service(view, view.blocked)
-    if view.plan.machines or view.wanted is not None:
+    is_on_the_way = view.wanted is not None and view.s.phase is not Phase.ASLEEP
+    if view.plan.machines or is_on_the_way:
         return Phase.SCALING, "replicas finish what they have" if view.is_draining else "its machines are removed"
     return Phase.ASLEEP, view.s.suspended_reason
 

@@ -135,6 +135,19 @@ def test_it_sleeps_when_its_machines_are_gone_and_is_not_billed_from_the_moment_
     assert world.intervals[-1] == ("r1-2", woken_at, None)
 
 
+def test_an_edit_does_not_wake_it_and_the_next_machines_are_of_the_new_kind() -> None:
+    world = active()
+    world.edit(replicas=0)
+    world.run(seconds=10)
+    so_far = list(world.phases)
+    world.edit(gpu_type="mi300x")
+    world.run(seconds=5)
+    assert world.phases == so_far and world.snapshot.observed_generation == world.snapshot.generation
+    world.edit(replicas=1)
+    world.run(seconds=5)
+    assert names(world) == ["r2-1"]
+
+
 def test_woken_while_it_drains_it_is_active_at_once() -> None:
     world = active()
     world.work(1)
