@@ -14,7 +14,6 @@ import pytest
 from engine.gateway.api_proxy import ApiProxy
 from engine.gateway.feed import RouteFeed
 from engine.gateway.front_door import FrontDoor
-from engine.gateway.inference import Inference
 from engine.gateway.metrics import GatewayMetrics
 from engine.gateway.routes import RouteTable
 from engine.identity.worker_identity import new_worker_identity
@@ -22,6 +21,7 @@ from engine.model import ids
 from engine.model.access import Role
 from engine.model.clock import SystemClock
 from engine.store import deployments, sessions
+from tests.fakes.byte_path import byte_path
 from tests.fakes.fake_worker import FakeWorker
 from tests.fakes.people import People
 from tests.fakes.rows import deployment_row
@@ -49,7 +49,7 @@ def front(api: Any, tmp_path: Path) -> Iterator[Front]:
     clock, metrics, table = SystemClock(), GatewayMetrics(), RouteTable()
     sealer = api.app.state.deps.sealer
     feed = RouteFeed(api.database, table, sealer, clock)
-    inference = Inference(table, feed.fresh, api.hasher, clock, metrics, max_body_bytes=LIMIT)
+    inference = byte_path(api.database, table, feed, api.hasher, clock, metrics, max_body_bytes=LIMIT)
     proxy = ApiProxy(tmp_path / "api.sock", max_body_bytes=LIMIT)
     worker = FakeWorker(new_worker_identity("dep_1", clock.now()))
     replica = {"id": "1", "name": "r1-0", "address": "127.0.0.1", "endpoint": worker.endpoint, "phase": "ready"}

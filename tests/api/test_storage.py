@@ -29,7 +29,6 @@ from api.storage_client import StorageClient
 from engine.gateway.api_proxy import ApiProxy
 from engine.gateway.feed import RouteFeed
 from engine.gateway.front_door import FrontDoor
-from engine.gateway.inference import Inference
 from engine.gateway.metrics import GatewayMetrics
 from engine.gateway.routes import RouteTable
 from engine.identity.issue import issue_key
@@ -42,6 +41,7 @@ from engine.store import audit, orgs, storage_egress
 from engine.store.database import Database
 from engine.store.sealing import Sealer
 from engine.store.tables import OrgRow
+from tests.fakes.byte_path import byte_path
 from tests.fakes.served_app import served
 from tests.fakes.storage import SECRET, DiskStorage, disk_storage
 
@@ -136,7 +136,7 @@ def server(new_database_url: Callable[[], str], tmp_path_factory: pytest.TempPat
     clock, hasher, sealer = StandingClock(), KeyHasher(SECRET), Sealer(SECRET)
     metrics, table = GatewayMetrics(), RouteTable()
     feed = RouteFeed(database, table, sealer, clock)
-    inference = Inference(table, feed.fresh, hasher, clock, metrics, max_body_bytes=LIMIT)
+    inference = byte_path(database, table, feed, hasher, clock, metrics, max_body_bytes=LIMIT)
     proxy = ApiProxy(folder / "api.sock", max_body_bytes=LIMIT)
     disk = disk_storage(database, clock, folder / "storage")
     unused: Any = None

@@ -20,13 +20,9 @@ from engine.billing.credit import PaidBy
 from engine.gateway.api_proxy import ApiProxy
 from engine.gateway.feed import RouteFeed
 from engine.gateway.front_door import FrontDoor
-from engine.gateway.inference import Inference
 from engine.gateway.job_front import JobFront
 from engine.gateway.metrics import GatewayMetrics
-from engine.gateway.own_models import OwnModels
 from engine.gateway.routes import RouteTable
-from engine.gateway.traffic import Traffic
-from engine.gateway.waking import Waker
 from engine.identity.keys import KeyHasher
 from engine.jobs.service import JobOptions, JobService
 from engine.jobs.telling import Teller
@@ -41,6 +37,7 @@ from engine.store.job_tables import JobRow
 from engine.store.ledger_tables import PriceRow
 from engine.store.sealing import Sealer
 from engine.store.tables import OrgRow
+from tests.fakes.byte_path import byte_path
 from tests.fakes.handler_server import HandlerServer
 from tests.fakes.people import People
 
@@ -160,10 +157,7 @@ def serve(yard: Yard, folder: Path) -> Iterator[Yard]:
     options = JobOptions(tell=Teller(yard.sealer))
     service = JobService(yard.database, yard.sealer, yard.clock, ids.new_id, ids.new_id("jobs"), options)
     front = JobFront(service, table, yard.hasher, yard.clock, feed.fresh, proxy.infrastructure_caller)
-    inference = Inference(
-        table, feed.fresh, yard.hasher, yard.clock, metrics, Traffic(yard.database, yard.clock, "gateway:test"),
-        Waker(yard.database, yard.clock, feed.fresh), OwnModels(yard.database), max_body_bytes=2**20,
-    )  # fmt: skip
+    inference = byte_path(yard.database, table, feed, yard.hasher, yard.clock, metrics)
     door = FrontDoor(inference, proxy, feed, metrics, ids.new_id, jobs=front)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

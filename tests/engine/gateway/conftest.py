@@ -11,18 +11,13 @@ from typing import Any
 import pytest
 import uvicorn
 
-from engine.gateway.admission import Admission
 from engine.gateway.api_proxy import ApiProxy
 from engine.gateway.feed import RouteFeed
 from engine.gateway.front_door import FrontDoor
 from engine.gateway.gathering import GatheringProtocol
-from engine.gateway.inference import Inference
 from engine.gateway.metrics import GatewayMetrics
-from engine.gateway.own_models import OwnModels
 from engine.gateway.routes import RouteTable
-from engine.gateway.traffic import Traffic
-from engine.gateway.waiting import Lines, Patience
-from engine.gateway.waking import Waker
+from engine.gateway.waiting import Patience
 from engine.identity.keys import KeyHasher
 from engine.identity.worker_identity import new_worker_identity
 from engine.model import ids
@@ -32,6 +27,7 @@ from engine.store import changes, deployments, keys, orgs
 from engine.store.database import Database
 from engine.store.sealing import Sealer
 from engine.store.tables import ApiKeyRow, DeploymentRow, OrgRow
+from tests.fakes.byte_path import byte_path
 from tests.fakes.fake_worker import FakeWorker
 
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -145,11 +141,8 @@ def yard(
             RouteTable(),
         )
         feed = RouteFeed(database, table, sealer, clock)
-        traffic = Traffic(database, clock, "gateway:test")
         patience = getattr(request, "param", Patience(WAKE_SECONDS, 0.2, 0.05))
-        lines = Lines(table, clock, patience, Waker(database, clock, feed.fresh))
-        inference = Inference(Admission(table, hasher, clock, feed.fresh), lines, OwnModels(database), traffic, metrics,
-                              clock, max_body_bytes=LIMIT)  # fmt: skip
+        inference = byte_path(database, table, feed, hasher, clock, metrics, patience, max_body_bytes=LIMIT)
         proxy = ApiProxy(tmp_path / "api.sock", max_body_bytes=LIMIT)
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         config: dict[str, Any] = {
