@@ -62,8 +62,9 @@ WantedBy=multi-user.target
 
 _AGENT_UNIT = """[Unit]
 Description=Stackyard agent
-After=network-online.target
-Wants=network-online.target
+After={after}
+Wants={after}
+StartLimitIntervalSec=0
 
 [Service]
 {no_metadata}ExecStart=/usr/bin/python3 {agent} --spec {spec}
@@ -119,8 +120,10 @@ def _setup(spec: WorkerSpec) -> str:
 
 def _agent_unit(spec: WorkerSpec) -> str:
     """Where the agent starts containers itself, they are kept from the metadata as the model server's is."""
-    no_metadata = _NO_METADATA if spec.llama_command else ""
-    return _AGENT_UNIT.format(agent=AGENT_PATH, spec=SPEC_PATH, no_metadata=no_metadata)
+    no_metadata, after = (_NO_METADATA, " docker.service") if spec.llama_command else ("", "")
+    return _AGENT_UNIT.format(
+        agent=AGENT_PATH, spec=SPEC_PATH, no_metadata=no_metadata, after=f"network-online.target{after}"
+    )
 
 
 def _model_server(

@@ -170,9 +170,7 @@ class S3Backend:
             with body:
                 yield from body.iter_chunks(_CHUNK_BYTES)
 
-    def put_part(
-        self, row: StoredObjectRow, location: str, number: int, data: bytes | bytearray, now: datetime
-    ) -> Part:
+    def put_part(self, row: StoredObjectRow, location: str, number: int, data: bytes, now: datetime) -> Part:
         """Send one part ourselves, of an upload that `begin_parts` began."""
         with _answers():
             sent = self._client.upload_part(

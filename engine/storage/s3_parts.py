@@ -13,8 +13,6 @@ from engine.store.storage_tables import StoredObjectRow
 class PartsBackend(Backend, Protocol):
     """A `Backend` whose parts we may send ourselves."""
 
-    def put_part(
-        self, row: StoredObjectRow, location: str, number: int, data: bytes | bytearray, now: datetime
-    ) -> Part:
+    def put_part(self, row: StoredObjectRow, location: str, number: int, data: bytes, now: datetime) -> Part:
         """Send one part of an upload that `begin_parts` began; number from 1."""
         ...

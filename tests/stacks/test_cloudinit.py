@@ -58,7 +58,7 @@ def test_devices_are_those_of_the_vendor(vendor: str, flag: str) -> None:
 def test_machine_beside_own_weights_keeps_their_containers_from_the_metadata_too() -> None:
     files = files_of(user_data(worker(llama_command=llama_command("nvidia")), "nvidia", b"zip"))
     agent = files["/etc/systemd/system/stackyard-agent.service"]["content"]
-    assert "DOCKER-USER -d 169.254.169.254 -j DROP" in agent
+    assert "DOCKER-USER -d 169.254.169.254 -j DROP" in agent and "After=network-online.target docker.service" in agent
     spec = WorkerSpec.from_json(files[SPEC_PATH]["content"])
     assert spec.llama_command == llama_command("nvidia") and spec.own_model is None
 
