@@ -343,7 +343,7 @@ class World:
 
     def overbilled(self) -> list[str]:
         """Moments at which more was billed than wanted; [] when all is well."""
-        moments = sorted({b for _, b, _ in self.intervals})
+        moments = sorted({b for _, b, _ in self.intervals} | {at for at, _ in self.wanted})
         found = []
         for moment in moments:
             billed = sum(b <= moment and (e is None or moment < e) for _, b, e in self.intervals)
