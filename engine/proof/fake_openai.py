@@ -25,6 +25,9 @@ HOSTS = ("127.0.0.1", "127.0.0.2")
 """Two addresses on the TLS port: two replicas to choose from."""
 
 _PEEK_BYTES = 65_536
+_GOLDEN = 0.6180339887
+"""Multiples of it, less their whole part, spread evenly however many there are."""
+
 _UNAUTHORIZED = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n"
 _TEXT = "Gradient descent walks downhill, one small step at a time, until the slope is all but level. " * 4
 
@@ -33,12 +36,12 @@ class Answers:
     """Answers made once: one JSON object, and the pieces of one event stream.
 
     Args:
-        tokens: events with text in a stream; pace_seconds: from one to the next.
+        tokens: events with text in a stream; pace_seconds: from one to the next, about.
     """
 
     def __init__(self, tokens: int, pace_seconds: float) -> None:
         usage = {"prompt_tokens": 12, "completion_tokens": tokens, "total_tokens": 12 + tokens}
-        self.pace_seconds = pace_seconds
+        self._pace_seconds, self._connections = pace_seconds, 0
         self.whole = _whole(json.dumps(_completion(usage)).encode())
         first = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
         words = [_chunk(_event({"delta": {"content": " downhill"}})) for _ in range(tokens)]
@@ -47,12 +50,18 @@ class Answers:
         words[-1] += _chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
         self.pieces = words
 
+    def next_pace(self) -> float:
+        """The pace of one more connection: up to 5 % off, each another, so that streams do not fall into step."""
+        self._connections += 1
+        return self._pace_seconds * (0.95 + 0.1 * (self._connections * _GOLDEN % 1))
+
 
 class Connection(asyncio.Protocol):
     """One kept connection; requests come one after the other. Reads only what it must."""
 
     def __init__(self, answers: Answers, token: str, loop: asyncio.AbstractEventLoop) -> None:
         self._answers, self._loop = answers, loop
+        self._pace_seconds = answers.next_pace()
         self._demanded = f"bearer {token}".encode().lower() if token else b""
         self._transport: asyncio.Transport | None = None
         self._data = bytearray()
@@ -99,7 +108,7 @@ class Connection(asyncio.Protocol):
     def _piece(self, number: int) -> None:
         self._write(self._answers.pieces[number])
         if self._transport is not None and number + 1 < len(self._answers.pieces):
-            self._loop.call_later(self._answers.pace_seconds, self._piece, number + 1)
+            self._loop.call_later(self._pace_seconds, self._piece, number + 1)
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None:
