@@ -73,8 +73,8 @@ def pull_hint(words: str) -> str:
 def registry_of(image: str) -> str:
     """The registry a reference names, `docker.io` if none."""
     first, slash, _rest = image.partition("/")
-    is_host = bool(slash) and ("." in first or ":" in first or first == "localhost")
-    return canonical(first) if is_host else HUB
+    is_host = "." in first or ":" in first or first == "localhost" or first != first.lower()  # as Docker itself does
+    return canonical(first) if slash and is_host else HUB
 
 
 def canonical(host: str) -> str:

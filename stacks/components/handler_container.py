@@ -18,6 +18,9 @@ STOP_SECONDS = 1
 LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
 SHM_MB = 1024
 
+NO_IMAGE = f"sha256:{'0' * 64}"
+"""No host has it. By name, an image that its registry refuses us could be one that the host has of another tenant."""
+
 MADE_ONCE = [
     "image", "envs", "command", "ports", "labels", "networksAdvanced", "gpus", "memory", "cpus", "storageOpts",
     "shmSize", "logOpts", "securityOpts", "destroyGraceSeconds", "mustRun", "start", "uploads",
@@ -57,7 +60,7 @@ class HandlerHost(pulumi.ComponentResource):
             labels=[docker.NetworkLabelArgs(label=key, value=value) for key, value in tags.items()],
             opts=pulumi.ResourceOptions.merge(child, pulumi.ResourceOptions(ignore_changes=["options"])),
         )
-        self.image: pulumi.Input[str] = config.image
+        self.image: pulumi.Input[str] = NO_IMAGE
         if config.pull_image:
             self.image = docker.RemoteImage(
                 f"{name}-image", name=config.image, keep_locally=True, pull_triggers=config.pull.triggers, opts=child

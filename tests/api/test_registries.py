@@ -85,8 +85,8 @@ def test_operators_allow_registries_by_name(api: Any) -> None:
     check_allowed("nginx:1.27", allowed)
     with pytest.raises(InvalidSpec, match=r"allowed: ghcr\.io/you"):
         check_allowed("ghcr.io/younger/echo", allowed)
-    assert [registry_of(i) for i in ("a/b", "localhost/a", "h:5000/a", "index.docker.io/a/b")] == [
-        "docker.io", "localhost", "h:5000", "docker.io",
+    assert [registry_of(i) for i in ("a/b", "localhost/a", "h:5000/a", "index.docker.io/a/b", "HOST/a")] == [
+        "docker.io", "localhost", "h:5000", "docker.io", "host",
     ]  # fmt: skip
 
 

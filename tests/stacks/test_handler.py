@@ -22,7 +22,7 @@ from engine.model.hosts import DockerHost
 from engine.model.storage import MountedObject
 from engine.model.worker_token import worker_token
 from engine.model.workload import HandlerWorkload, WorkerIdentity
-from stacks.components.handler_container import MADE_ONCE
+from stacks.components.handler_container import MADE_ONCE, NO_IMAGE
 from stacks.fetched_files import FetchedFile, fetching
 from stacks.handler_spec import build_handler_request
 from stacks.registry import run_program
@@ -139,6 +139,12 @@ def test_hosts_have_a_provider_each_and_keep_the_image_without_workers(recorder:
     assert sorted(p["host"] for p in recorder.resources["docker"]) == sorted([LOCAL.host, FAR.host])
     assert [image["name"] for image in recorder.resources["RemoteImage"]] == [SPEC.image] * 2
     assert "far-docker" in recorder.providers["w3"] and "gpus" not in recorder.resources["Container"][0]
+
+
+def test_image_that_cannot_be_had_is_not_taken_from_the_host_either(recorder: Recorder) -> None:
+    run(recorder, replace(workload(worker("w0")), pull_image=False))
+    assert "RemoteImage" not in recorder.resources
+    assert [container["image"] for container in recorder.resources["Container"]] == [NO_IMAGE]
 
 
 def test_cloud_workers_are_droplets_behind_a_firewall_with_the_image_in_their_user_data(recorder: Recorder) -> None:

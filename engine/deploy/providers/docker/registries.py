@@ -32,7 +32,7 @@ class ImageName:
 def parse_image(name: str) -> ImageName:
     """Take a reference apart: `[registry/]repository[:tag][@digest]`."""
     first, slash, _rest = name.partition("/")
-    named = bool(slash) and ("." in first or ":" in first or first == "localhost")
+    named = bool(slash) and ("." in first or ":" in first or first == "localhost" or first != first.lower())
     registry = first if named else HUB
     rest = name[len(first) + 1 :] if named else name
     rest, at, digest = rest.partition("@")
@@ -104,7 +104,7 @@ def encoded(header: Mapping[str, str] | None) -> str:
 
 
 def _host(address: str) -> str:
-    host = address.removeprefix("https://").removeprefix("http://").partition("/")[0]
+    host = address.removeprefix("https://").removeprefix("http://").partition("/")[0].lower()
     return HUB if host in _HUB_NAMES or address in _HUB_NAMES else host
 
 

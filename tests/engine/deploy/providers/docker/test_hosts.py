@@ -117,6 +117,7 @@ async def test_an_unknown_context_is_named() -> None:
         ("localhost:5000/app", ("localhost:5000", "app", "latest"), "localhost:5000/app"),
         ("ghcr.io/a/b/c:v1", ("ghcr.io", "a/b/c", "v1"), "ghcr.io/a/b/c"),
         ("r.io/app:1@sha256:ab", ("r.io", "app", "sha256:ab"), "r.io/app"),
+        ("HOST/app", ("HOST", "app", "latest"), "HOST/app"),
     ],
 )
 def test_image_names(name: str, parts: tuple[str, str, str], bare: str) -> None:
@@ -137,6 +138,6 @@ def test_who_we_are_to_registries(tmp_path: Path) -> None:
     assert (registries.header(HUB) or {})["username"] == "hub"
     assert (registries.header("t.example.org") or {})["password"] == "from-file"
     assert (registries.header("r.example.org") or {})["username"] == "me"
-    assert registries.header("off.example.org") is None
+    assert registries.header("off.example.org") is None and registries.header("Off.example.org") is None
     assert registries.header("unknown.example.org") is None
     assert set(registries.for_builds()) == {"https://index.docker.io/v1/", "t.example.org"}
