@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, str] = {
     "jobs": "Run, list, cancel and retry jobs of handlers.",
     "pods": "Rent, stop, start and terminate machines.",
     "registries": "Store who pulls images of private registries.",
+    "models": "Upload, list and delete own weights.",
     "storage": "Upload, list and delete stored objects.",
     "stacks": "Look at the Pulumi stacks behind deployments.",
     "pulumi": "Run Pulumi's command line on the embedded engine.",

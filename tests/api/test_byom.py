@@ -18,8 +18,10 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from api.app import create_app
+from api.cli import models as models_cli
 from api.deps import Deps
 from engine.byom.models import OwnWeights
 from engine.gateway.api_proxy import ApiProxy
@@ -331,6 +333,28 @@ def test_upload_in_parts_can_be_resumed_and_given_up(yard: Yard) -> None:
         model_id="llama-3.3-70b-instruct"), "size_bytes": 2_900_000})  # fmt: skip
     assert heavy.status_code == 201, heavy.text  # 2.9 MB and what llama.cpp needs fit beside the 70B in FP8
     assert yard.call("GET", f"/models/byom/{stored['id']}").json()["upload_id"] == upload["upload_id"]
+
+
+def test_command_line_uploads_lists_and_deletes(yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "m.gguf").write_bytes(whole(1 << 16))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STACKYARD_URL", yard.server.url)
+    monkeypatch.setenv("STACKYARD_API_KEY", yard.key)
+
+    def stackyard(*args: str, as_json: bool = True) -> Any:
+        options = ["--output", "json"] if as_json else []
+        done = CliRunner().invoke(models_cli.app, [*args, *options], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout) if as_json else done.stdout
+
+    broken = yard.call("POST", "/models/uploads", json={"name": "m", "size_bytes": len(whole(1 << 16))}).json()
+    made = stackyard("upload", "m.gguf", "m", "--resume", broken["upload_id"])
+    assert (made["id"], made["status"]) == (broken["model"]["id"], "validating")
+    other = stackyard("upload", "m.gguf", "n", "--deployment", yard.deployment)
+    assert [row["id"] for row in stackyard("list")] == [other["id"], made["id"]]
+    assert [row["id"] for row in stackyard("list", "-d", yard.deployment)] == [other["id"]]
+    assert "byom:n" in stackyard("get", other["id"], as_json=False)
+    assert stackyard("delete", made["id"])["status"] == "deleting"
 
 
 def test_weights_of_a_model_are_not_deleted_under_it(yard: Yard) -> None:
