@@ -13,6 +13,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 _MOST_BYTES = 64 * 1024
 """More than this is not worth copying, and is not to pile up before the transport can ask to wait."""
 
+LONGEST_HEAD = 64 * 1024
+"""Of a request's head or trailers; neither uvicorn nor its parser has a limit, and anybody may send them."""
+
+_TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
 
 class Gathering:
     """A transport that joins writes."""
@@ -54,7 +59,28 @@ class Gathering:
 
 
 class GatheringProtocol(HttpToolsProtocol):
-    """For `uvicorn.Config(http=…)`."""
+    """For `uvicorn.Config(http=…)`. Hangs up on heads that do not end."""
+
+    _of_head = 0  # bytes since the message began, or since its last body
+
+    def data_received(self, data: bytes) -> None:
+        self._of_head += len(data)
+        super().data_received(data)
+        if self._of_head > LONGEST_HEAD and not self.transport.is_closing():
+            self.transport.write(_TOO_LONG)
+            self.transport.close()
+
+    def on_message_begin(self) -> None:
+        self._of_head = 0
+        super().on_message_begin()
+
+    def on_body(self, body: bytes) -> None:
+        self._of_head = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._of_head = 0
+        super().on_message_complete()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(cast("asyncio.Transport", Gathering(transport, self.loop)))

@@ -1,8 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
-from engine.gateway.gathering import Gathering
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from engine.gateway.gathering import LONGEST_HEAD, Gathering, GatheringProtocol
 
 
 class Recorder(asyncio.Transport):
@@ -61,3 +68,39 @@ async def test_closing_writes_the_rest_and_nothing_is_written_after_it() -> None
     await asyncio.sleep(0)
     assert under.written == [b"last"]
     assert gathering.is_closing()
+
+
+async def _reads(scope: Any, receive: Any, send: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        continue
+
+
+@asynccontextmanager
+async def connection() -> AsyncIterator[tuple[GatheringProtocol, Recorder]]:
+    config, state = uvicorn.Config(_reads, interface="asgi3", log_config=None), ServerState()
+    config.load()
+    protocol, under = GatheringProtocol(config, state, {}, asyncio.get_running_loop()), Recorder()
+    protocol.connection_made(under)
+    yield protocol, under
+    protocol.connection_lost(None)
+    await asyncio.gather(*state.tasks)
+
+
+@pytest.mark.parametrize("start", [
+    b"GET / HTTP/1.1\r\nhost: a\r\nx: ",
+    b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx: ",
+])  # fmt: skip
+async def test_head_or_trailers_without_end_are_hung_up_on(start: bytes) -> None:
+    async with connection() as (protocol, under):
+        protocol.data_received(start)
+        for _ in range(LONGEST_HEAD // 4096 + 1):
+            protocol.data_received(b"y" * 4096)
+        assert under.is_closed and under.written[-1].startswith(b"HTTP/1.1 431 ")
+
+
+async def test_long_bodies_are_no_heads() -> None:
+    async with connection() as (protocol, under):
+        protocol.data_received(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n")
+        for _ in range(5):
+            protocol.data_received(b"y" * 2 * LONGEST_HEAD)
+        assert not under.is_closed
