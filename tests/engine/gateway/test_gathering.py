@@ -18,7 +18,7 @@ class Recorder(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 1)})
         self.written: list[bytes] = []
-        self.is_closed = False
+        self.is_closed = self.is_paused = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.is_closed
@@ -29,6 +29,9 @@ class Recorder(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return self.is_closed
+
+    def pause_reading(self) -> None:
+        self.is_paused = True
 
 
 async def test_what_is_written_in_one_turn_leaves_in_one_piece() -> None:
@@ -103,4 +106,4 @@ async def test_long_bodies_are_no_heads() -> None:
         protocol.data_received(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n")
         for _ in range(5):
             protocol.data_received(b"y" * 2 * LONGEST_HEAD)
-        assert not under.is_closed
+        assert not under.is_closed and under.is_paused
