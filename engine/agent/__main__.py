@@ -107,7 +107,7 @@ async def serve(spec: WorkerSpec, context: ssl.SSLContext, args: argparse.Namesp
         await site.start()
         _LOG.info("%s of %s on https://%s:%d", spec.replica, spec.deployment_id, args.host, spec.agent_port)
         await stop.wait()
-        agent.draining = True
+        agent.draining = agent.ending = True
         _LOG.info("draining %d requests", agent.metrics.in_flight)
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(agent.metrics.idle.wait(), args.drain_seconds)

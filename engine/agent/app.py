@@ -27,6 +27,7 @@ class Agent:
 
     Attributes:
         draining: no new inference requests are accepted.
+        ending: nor will be: the process waits for those it has.
         metrics: the counters; `metrics.idle` is set while no request is open.
     """
 
@@ -50,7 +51,7 @@ class Agent:
         self._watch = asyncio.ensure_future(self._health.watch_start())
         self.metrics = Metrics()
         self._proxy = Proxy(self._session, self._base_url, self.metrics)
-        self.draining = False
+        self.draining = self.ending = False
 
     def begin(self) -> None:
         """Serve own weights again that are on the machine."""
@@ -155,7 +156,7 @@ class Agent:
         return response
 
     async def _drain(self, request: web.Request) -> web.Response:
-        self.draining = request.path == "/drain"
+        self.draining = self.ending or request.path == "/drain"
         return web.json_response({"draining": self.draining, "in_flight": self.metrics.in_flight})
 
     async def _inference(self, request: web.Request) -> web.StreamResponse:

@@ -295,7 +295,7 @@ class World:
         machine = self.machines.get(replica.id)
         if machine is None or not machine.answers:
             return Measurement(False, "does not answer")
-        return Measurement(True, in_flight=machine.in_flight)
+        return Measurement(True, in_flight=machine.in_flight, draining=machine.draining)
 
     def _told(self, replica: Replica, names: tuple[str, ...], draining: bool) -> Replica:
         if replica.name not in names:
@@ -303,6 +303,7 @@ class World:
         answer = self._answer(replica)
         if answer.healthy:
             self.machines[replica.id].draining = draining
+            answer = self._answer(replica)
         if draining:
             return drained(replica, answer, now=self.now)
         return undrained(replica, answer, now=self.now, unhealthy_after=self.policy.unhealthy_after)

@@ -21,21 +21,25 @@ class Measurement:
     Attributes:
         in_flight: requests it has; None: it does not say.
         models: own weights it serves; None: it does not say.
+        draining: it accepts no new requests, whoever told it so.
     """
 
     healthy: bool
     reason: str = ""
     in_flight: int | None = None
     models: tuple[str, ...] | None = None
+    draining: bool = False
 
 
 def measured(replica: Replica, answer: Measurement, *, now: datetime, unhealthy_after: int) -> Replica:
     """The replica after one more health check: ready at the first good one, unhealthy after so many bad ones in a row.
 
     A replica that was never ready stays `booting` however often it does not answer: its deadline is the boot timeout.
+    One whose agent still drains (it did not hear that it is wanted again) gets no requests until it has heard.
     """
     if answer.healthy:
-        return _answered(replica, answer, now).model_copy(update={"phase": ReplicaPhase.READY})
+        phase = ReplicaPhase.DRAINING if answer.draining else ReplicaPhase.READY
+        return _answered(replica, answer, now).model_copy(update={"phase": phase})
     failed = replica.failed_checks + 1
     lost = replica.phase is ReplicaPhase.READY and failed >= unhealthy_after
     return replica.model_copy(
@@ -57,9 +61,10 @@ def drained(replica: Replica, answer: Measurement, *, now: datetime) -> Replica:
 
 
 def undrained(replica: Replica, answer: Measurement, *, now: datetime, unhealthy_after: int) -> Replica:
-    """The replica after its agent was told to accept requests again: ready when it says yes."""
+    """The replica after its agent was told to accept requests again: ready when it says yes; one that ends says no."""
     if answer.healthy:
-        return _answered(replica, answer, now).model_copy(update={"phase": ReplicaPhase.READY})
+        phase = replica.phase if answer.draining else ReplicaPhase.READY
+        return _answered(replica, answer, now).model_copy(update={"phase": phase})
     silent = _silent(replica, answer, now)
     lost = silent.failed_checks >= unhealthy_after
     return silent.model_copy(update={"phase": ReplicaPhase.UNHEALTHY}) if lost else silent

@@ -92,6 +92,7 @@ def _said(body: bytes) -> Measurement:
         True,
         in_flight=in_flight if isinstance(in_flight, int) else None,
         models=tuple(str(name) for name in models) if isinstance(models, list) else None,
+        draining=said.get("draining") is True,
     )
 
 

@@ -81,6 +81,7 @@ async def test_zipapp_serves_and_drains_on_sigterm(archive, run, worker, make_sp
         assert await answer.content.readline() == b"data: first\n"
         process.send_signal(signal.SIGTERM)
         assert b"draining 1 requests" in await process.stdout.readline()
+        assert (await client.json("POST", "/undrain"))[1]["draining"], "it ends, whoever wants it back"
         status, body = await client.json("POST", "/v1/echo")
         assert (status, body["error"]["code"]) == (503, "draining")
         worker.go_on.set()

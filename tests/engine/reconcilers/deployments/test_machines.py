@@ -114,6 +114,22 @@ def test_a_draining_replica_is_taken_back_when_it_is_wanted_again() -> None:
     assert not any(m.draining for m in world.machines.values())
 
 
+def test_one_that_could_not_be_told_that_it_is_wanted_again_gets_no_requests_until_it_was() -> None:
+    world = active(replicas=2)
+    world.work(1)
+    world.edit(replicas=1)
+    world.run(seconds=5)
+    world.boots = False
+    world.silence(False)
+    world.edit(replicas=2)
+    world.run(seconds=10)
+    assert phases(world)["r1-1"] is R.UNHEALTHY
+    world.boots = True
+    world.run(seconds=15)
+    assert phases(world) == {"r1-0": R.READY, "r1-1": R.READY}
+    assert not any(m.draining for m in world.machines.values())
+
+
 # Sleep and wake
 
 

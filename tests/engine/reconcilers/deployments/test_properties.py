@@ -99,6 +99,7 @@ def test_it_settles_whatever_happened(replicas: int, events: list[tuple[str, obj
         assert sorted(m.name for m in world.machines.values()) == names
         assert sorted(u.replica for u in s.open_usage) == names
         assert s.observed_generation == s.generation
+        assert not any(m.draining for m in world.machines.values()), "an agent refuses what it is sent"
     assert all(isinstance(a, Wait | ProbeReplicas) for a in world.look()), "a settled deployment is left alone"
 
 
