@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -22,23 +22,37 @@ from engine.model.hosts import DockerHost, Gpu, HostFacts, with_facts
 from stacks.pools import pool_of_gpu
 
 FILE_NAME = "docker-hosts.json"
+PATIENCE_SECONDS = 8.0
 _log = structlog.get_logger("docker hosts")
 
 
-def resolved(settings: Settings) -> Settings:
-    """The settings with hosts that say nothing of themselves any more that has to be asked."""
+def resolved(settings: Settings, *, with_memory: bool = True) -> Settings:
+    """The settings with hosts of which nothing has to be asked any more.
+
+    Args:
+        with_memory: whether workers' shares of memory are of interest; without, only hosts with `auto` pools are asked.
+    """
     hosts = settings.hosts
-    asking = [host for host in hosts if host.reads_gpus or host.worker_memory_mb is None]
+    asking = [host for host in hosts if host.reads_gpus or (with_memory and host.worker_memory_mb is None)]
     if not asking:
         return settings
     kept = _kept(settings.data_dir / FILE_NAME)
-    with ThreadPoolExecutor(len(asking)) as threads:
-        found = dict(zip((host.name for host in asking), threads.map(_ask, asking), strict=True))
-    facts = kept | {name: known for name, known in found.items() if known is not None}
+    facts = kept | _asked(asking)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     _keep(settings.data_dir / FILE_NAME, facts)
     filled = [_filled(host, facts.get(host.name)) for host in hosts]
     return settings.model_copy(update={"docker_hosts": json.dumps(_declared(filled))})
+
+
+def _asked(hosts: Sequence[DockerHost]) -> dict[str, HostFacts]:
+    """What hosts say within a few seconds; a start is not held up by one that is away."""
+    threads = ThreadPoolExecutor(len(hosts), thread_name_prefix="docker-hosts")
+    answers = {threads.submit(_ask, host): host.name for host in hosts}
+    in_time, late = wait(answers, timeout=PATIENCE_SECONDS)
+    threads.shutdown(wait=False)
+    for answer in late:
+        _log.warning("a Docker host does not say in time what it has", host=answers[answer])
+    return {answers[answer]: facts for answer in in_time if (facts := answer.result()) is not None}
 
 
 def _filled(host: DockerHost, facts: HostFacts | None) -> DockerHost:

@@ -33,7 +33,7 @@ GRACE_SECONDS = 3
 
 def build(settings: Settings, database: Database) -> Deps:
     """The real values behind the API of an installation."""
-    settings = resolved(settings)
+    settings = resolved(settings, with_memory=False)
     secret = installation_secret.load_or_create(settings.data_dir, settings.secret_key)
     sealer, hasher, clock = Sealer(secret), KeyHasher(secret), SystemClock()
     environment = dict(os.environ)
