@@ -112,6 +112,7 @@ class FakeWorker:
         app.router.add_post("/v1/broken", self._broken)
         app.router.add_post("/v1/poisoned", self._poisoned)
         app.router.add_route("*", "/v1/echo", self._echo)
+        app.router.add_post("/tokenize", self._echo)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, HOST, self.port)

@@ -28,6 +28,15 @@ async def test_request_and_answer_are_passed_on_unchanged(client, worker):
     assert not {"Authorization", "X-Hop", "Transfer-Encoding"} & set(sent)
 
 
+async def test_tokens_are_counted_at_the_workers_root_and_nothing_else_there_is_reached(client, worker):
+    async with client.request("POST", "/tokenize", data=b"{}") as answer:
+        assert (answer.status, await answer.read()) == (418, b"{}")
+    for path in ("/pooling", "/tokenizer_info"):
+        async with client.request("POST", path, data=b"{}") as answer:
+            assert answer.status == 404
+    assert [line for line, _, _ in worker.seen] == ["POST /tokenize"]
+
+
 async def test_streamed_request_body_arrives_whole(client, worker):
     async def pieces():
         for i in range(5):
