@@ -51,7 +51,7 @@ class GgufError(ValueError):
 
     def __init__(self, message: str, *, offset: int, expected: object = None, measured: object = None) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = printable(message)
         self.offset = offset
         self.expected = expected
         self.measured = measured
@@ -61,6 +61,11 @@ class GgufError(ValueError):
         """What an error's answer says beside the sentence."""
         facts = {"offset": self.offset, "expected": self.expected, "measured": self.measured}
         return {name: value for name, value in facts.items() if value is not None}
+
+
+def printable(text: str) -> str:
+    """Text that databases, logs and terminals take: files may hold any character, PostgreSQL refuses NUL."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 class _Kind(IntEnum):

@@ -104,6 +104,15 @@ class OwnWeights:
                 limit_bytes=self.most_bytes, measured_bytes=size_bytes,
             )  # fmt: skip
 
+    def require_room(self, caller: Principal, size_bytes: int) -> None:
+        """Refuse a file that would pass the organisation's quota, before it fills the disk.
+
+        Raises:
+            StorageFull: with what is kept, the quota and what was wanted.
+        """
+        with self.storage.database.read() as session:
+            self.storage.require_room(session, caller.org_id, size_bytes)
+
     def check(self, caller: Principal, offer: Offer, *, at_least_bytes: int = 0, shape: Shape | None = None) -> None:
         """Refuse now what would be refused at the end: as much as is known.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlmodel import Session
 
+from engine.byom.gguf import printable
 from engine.byom.memory import BESIDE_CONTEXT_TOKENS, Shape, context_in, does_not_fit, need_gib
 from engine.model.byom import HOLDS_ITS_NAME, Phase, own_name
 from engine.model.clock import Clock
@@ -162,7 +163,8 @@ def byom_placement(session: Session, org_id: str, model_id: str, *, gpu_type: st
 def facts_of(header: Any) -> dict[str, Any]:
     """A header as the model's row keeps it."""
     return {
-        "architecture": header.architecture, "name": header.name[:256], "version": header.version,
+        "architecture": printable(header.architecture), "name": printable(header.name[:256]),
+        "version": header.version,
         "layers": header.layers, "context_tokens": header.context_tokens, "embedding_length": header.embedding_length,
         "heads": header.heads, "kv_heads": max(header.kv_heads, default=0), "vocabulary": header.vocabulary,
         "file_type": header.file_type, "tensors": header.tensors, "tensor_types": dict(header.tensor_types),

@@ -42,6 +42,9 @@ IDLE_SECONDS = 60.0
 FORM_BYTES = 64 * 1024
 """What a form may have beside the file."""
 
+LOOK_BYTES = 1024**3
+"""How often the quota is looked at while a file comes whose size nobody said."""
+
 DRAIN_BYTES = 8 * 1024**2
 DRAIN_SECONDS = 2.0
 """A client that is still sending reads the refusal only when it may end: so much more is read over, and no more."""
@@ -61,6 +64,7 @@ class _Upload:
     reader: GgufReader
     digest: Any = field(default_factory=hashlib.sha256)
     size: int = 0
+    has_room: int = 0
     body_ended: bool = False
     checked: bool = False
     shape_checked: bool = False
@@ -109,6 +113,7 @@ class ModelUpload:
             body_bytes = int(announced) if announced is not None else None
             if body_bytes is not None:
                 self._weights.require_size(body_bytes - FORM_BYTES)
+                await self._in_thread(self._weights.require_room, caller, max(0, body_bytes - FORM_BYTES))
             with self._turn(caller.org_id):
                 await self._take_in(caller, form, body_bytes, receive, send)
         except OperationalError as err:
@@ -169,6 +174,9 @@ class ModelUpload:
             self._weights.require_size(upload.size + len(form.file))
             if len(form.file) >= CHUNK_BYTES or (form.file and not more):
                 await self._in_thread(self._write, upload, form.take())
+                if upload.size >= upload.has_room:
+                    upload.has_room = upload.size + LOOK_BYTES
+                    await self._in_thread(self._weights.require_room, caller, upload.size)
             await self._check(caller, upload)
         if not form.is_over:
             raise InvalidSpec("the form is cut off: its last boundary is missing; send it again")

@@ -89,7 +89,7 @@ def _model(facts: Mapping[str, Any]) -> AgentModel:
     return AgentModel(
         name=str(facts["name"]),
         state=str(facts["state"]),
-        reason=str(facts["reason"])[:2000],
+        reason=str(facts["reason"])[:2000].replace("\0", "\ufffd"),  # of a log; PostgreSQL refuses NUL
         sha256=str(facts["sha256"]),
         context_tokens=int(facts["context"]),
         attempts=int(facts["attempts"]),

@@ -84,6 +84,13 @@ def test_what_cannot_be_served_is_refused_with_where_and_what(name: str) -> None
     assert details.items() <= refused.value.details.items()
 
 
+def test_refusals_can_be_written_down_whatever_names_a_file_has() -> None:
+    content = head(KEYS, [("a\0b", (32,), 99)])
+    with pytest.raises(GgufError) as refused:
+        read(content)
+    assert "tensor a\ufffdb has the type 99" in refused.value.message
+
+
 def test_truncation_is_known_from_the_announced_length_alone() -> None:
     content = whole(1 << 20)
     reader = GgufReader(limit_bytes=500_000)
