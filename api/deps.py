@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Protocol
 
@@ -83,7 +83,7 @@ class Deps:
     image_registries: tuple[str, ...] = ()
     droplet_sizes: DropletSizes | None = None
     own_weights_bytes: int = MOST_BYTES
-    webhook_rule: AddressRule = AddressRule()
+    webhook_rule: AddressRule = field(default_factory=AddressRule)
 
 
 def deps_of(request: Request) -> Deps:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row, and_, bindparam, delete, insert, update
+from sqlalchemy import select as select_columns
 from sqlmodel import Session, SQLModel, col, select
 
 from engine.store.tables import DeploymentRow
@@ -23,11 +24,11 @@ def memory_of(session: Session, deployment_id: str) -> AutoscalerRow | None:
     return session.get(AutoscalerRow, deployment_id)
 
 
-def memories(session: Session) -> Sequence[Row[Any]]:
+def memories(session: Session) -> Sequence[Row[*tuple[Any, ...]]]:
     """What is remembered of all: id, above, below, scaled_at, reason, checked_at."""
     row = AutoscalerRow.__table__.c  # type: ignore[attr-defined]
     columns = (row.deployment_id, row.above, row.below, row.scaled_at, row.reason, row.checked_at)
-    return session.connection().execute(select(*columns)).all()
+    return session.connection().execute(select_columns(*columns)).all()
 
 
 def remember(session: Session, memory: Mapping[str, Mapping[str, Any]]) -> None:
@@ -49,11 +50,11 @@ def _known_ids(session: Session, ids: Iterable[str]) -> set[str]:
     return known
 
 
-def fresh_metrics(session: Session, now: datetime, deployment_id: str | None = None) -> Sequence[Row[Any]]:
+def fresh_metrics(session: Session, now: datetime, deployment_id: str | None = None) -> Sequence[Row[*tuple[Any, ...]]]:
     """What replicas said lately: deployment_id, replica, at, running, waiting, kv_cache, gpu_utilisation."""
     row = ReplicaMetricsRow.__table__.c  # type: ignore[attr-defined]
     columns = (row.deployment_id, row.replica, row.at, row.running, row.waiting, row.kv_cache, row.gpu_utilisation)
-    query = select(*columns).where(row.at > now - FRESH)
+    query = select_columns(*columns).where(row.at > now - FRESH)
     if deployment_id is not None:
         query = query.where(row.deployment_id == deployment_id)
     return session.connection().execute(query).all()
@@ -81,10 +82,10 @@ def forget_replicas(session: Session, gone: Collection[tuple[str, str]]) -> None
         session.connection().execute(delete(ReplicaMetricsRow).where(one), keys)
 
 
-def first_token_histograms(session: Session, minute: datetime) -> Sequence[Row[Any]]:
+def first_token_histograms(session: Session, minute: datetime) -> Sequence[Row[*tuple[Any, ...]]]:
     """Deployment and its histogram of that minute, for all that answered anything in it."""
     row = MinuteRow.__table__.c  # type: ignore[attr-defined]
-    return session.connection().execute(select(row.deployment_id, row.ttft).where(row.minute == minute)).all()
+    return session.connection().execute(select_columns(row.deployment_id, row.ttft).where(row.minute == minute)).all()
 
 
 def prune(session: Session) -> None:
