@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import delete
+from sqlalchemy import and_, bindparam, delete, insert, update
 from sqlalchemy import select as sa_select
 from sqlmodel import Session, col, select
 
@@ -52,30 +53,54 @@ _SUMMED = ("requests", "errors", "refused", "prompt_tokens", "completion_tokens"
 _NOW = ("deployment_id", "in_flight", "waiting", "last_request_at", "updated_at")
 _PEAKS = ("in_flight_peak", "waiting_peak")
 _HISTOGRAMS = ("ttft", "inter_token", "duration")
+_COUNTED = (*_SUMMED, *_PEAKS, *_HISTOGRAMS)
+_AT_ONCE = 500
+
+_Key = tuple[str, datetime]
 
 
 def record_now(session: Session, rows: Sequence[TrafficRow]) -> None:
-    """Replace what gateways said last."""
-    for row in rows:
-        session.merge(row)
-    session.flush()
+    """Replace what a gateway said last; thousands of rows a second, so in two statements."""
+    if not rows:
+        return
+    one = and_(col(TrafficRow.deployment_id) == bindparam("id"), col(TrafficRow.gateway) == bindparam("by"))
+    connection = session.connection()
+    connection.execute(delete(TrafficRow).where(one), [{"id": r.deployment_id, "by": r.gateway} for r in rows])
+    connection.execute(insert(TrafficRow), [row.model_dump() for row in rows])
 
 
 def add_minutes(session: Session, minutes: Sequence[Minute]) -> None:
     """Add what was counted to what is known of those minutes."""
+    known = _known(session, minutes)
+    totals: dict[_Key, dict[str, Any]] = {}
     for one in minutes:
         key = (one.deployment_id, one.minute)
-        row = session.get(MinuteRow, key, with_for_update=True)
-        if row is None:
-            row = MinuteRow(deployment_id=one.deployment_id, minute=one.minute)
-            session.add(row)
-        for name in _SUMMED:
-            setattr(row, name, getattr(row, name) + getattr(one, name))
-        for name in _PEAKS:
-            setattr(row, name, max(getattr(row, name), getattr(one, name)))
-        for name in _HISTOGRAMS:
-            setattr(row, name, merged((getattr(row, name), getattr(one, name) or {})))
-    session.flush()
+        before = totals.get(key) or known.get(key) or dict.fromkeys(_SUMMED + _PEAKS, 0)
+        total = {name: before[name] + getattr(one, name) for name in _SUMMED}
+        total |= {name: max(before[name], getattr(one, name)) for name in _PEAKS}
+        totals[key] = total | {n: merged((before.get(n) or {}, getattr(one, n) or {})) for n in _HISTOGRAMS}
+    connection = session.connection()
+    if new := [{"deployment_id": id, "minute": at, **totals[id, at]} for id, at in totals if (id, at) not in known]:
+        connection.execute(insert(MinuteRow), new)
+    if changed := [{"id": id, "at": at, **totals[id, at]} for id, at in totals if (id, at) in known]:
+        row = and_(col(MinuteRow.deployment_id) == bindparam("id"), col(MinuteRow.minute) == bindparam("at"))
+        connection.execute(update(MinuteRow).where(row).values({n: bindparam(n) for n in _COUNTED}), changed)
+
+
+def _known(session: Session, minutes: Sequence[Minute]) -> dict[_Key, dict[str, Any]]:
+    """The rows of these minutes, locked until the transaction ends: other gateways add to them too."""
+    names = ("deployment_id", "minute", *_COUNTED)
+    ids = sorted({one.deployment_id for one in minutes})
+    query = sa_select(*(getattr(MinuteRow, name) for name in names)).order_by(
+        col(MinuteRow.deployment_id), col(MinuteRow.minute)
+    )
+    query = query.where(col(MinuteRow.minute).in_({one.minute for one in minutes})).with_for_update()
+    found: dict[_Key, dict[str, Any]] = {}
+    for start in range(0, len(ids), _AT_ONCE):
+        some = query.where(col(MinuteRow.deployment_id).in_(ids[start : start + _AT_ONCE]))
+        for row in session.connection().execute(some).mappings():
+            found[row["deployment_id"], row["minute"]] = dict(row)
+    return found
 
 
 def current(session: Session, now: datetime, only: Collection[str] | None = None) -> dict[str, Traffic]:
