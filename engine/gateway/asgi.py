@@ -97,8 +97,13 @@ def error_body(code: str, message: str, details: Mapping[str, Any] | None = None
     return {"error": {"code": code, "message": message, **({"details": dict(details)} if details else {})}}
 
 
-async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes | bytearray:
+async def read_body(
+    scope: Scope, receive: Receive, limit_bytes: int, grows: Callable[[int], None] = lambda _: None
+) -> bytes | bytearray:
     """The whole request body.
+
+    Args:
+        grows: told how many bytes came, before more are read; what it raises ends the reading.
 
     Raises:
         TooLarge: the announced or the received length passes the limit; the rest is not kept.
@@ -106,6 +111,7 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes |
     """
     refuse_announced_length(scope, limit_bytes)
     first, more = await next_chunk(receive)
+    grows(len(first))
     if not more and len(first) <= limit_bytes:
         return first
     whole = bytearray(first)  # grows in place: parts that are joined at the end would be in memory twice
@@ -115,6 +121,7 @@ async def read_body(scope: Scope, receive: Receive, limit_bytes: int) -> bytes |
         if not more:
             return whole
         chunk, more = await next_chunk(receive)
+        grows(len(chunk))
         whole += chunk
 
 

@@ -14,6 +14,7 @@ from engine.gateway import asgi, json_members, own_models
 from engine.gateway.admission import Admission
 from engine.gateway.asgi import Receive, Scope, Send
 from engine.gateway.balance import Balancer
+from engine.gateway.bodies import Bodies, Body
 from engine.gateway.calls import Call
 from engine.gateway.metrics import GatewayMetrics
 from engine.gateway.own_models import OwnModels
@@ -66,7 +67,7 @@ class Asked:
 
     Attributes:
         line: method and path with the query; headers: the rest of the head, but for host and token.
-        body: forgotten when an answer began: a stream may go on for long.
+        body: forgotten when an answer began: a stream may go on for long; `share` is what it takes of the memory.
         own_model: the own weights it asks for by name; None: whatever the replicas serve.
     """
 
@@ -74,7 +75,12 @@ class Asked:
     line: bytes
     headers: bytes
     body: bytes | bytearray = field(repr=False)
+    share: Body
     own_model: str | None = None
+
+    def forget_body(self) -> None:
+        self.body = b""
+        self.share.free()
 
     def head(self, upstream: Upstream, token: str) -> bytes:
         host = upstream.endpoint.partition("://")[2]
@@ -99,6 +105,7 @@ class Inference:
         self._clock = clock
         self._max_body_bytes = max_body_bytes
         self._balancer = Balancer(clock)
+        self._bodies = Bodies()
         self._pool = Pool()
         self._log = structlog.get_logger("gateway.inference")
         metrics.gauge("in_flight", "Requests at replicas now", lambda: traffic.totals()[0])
@@ -137,10 +144,13 @@ class Inference:
         if route.outlook is Outlook.SLEEPS:
             self._lines.wake(route)
         visit, reply, refused = self._traffic.visit(call.deployment_id, generates=call.generates), Reply(send), False
+        share = Body(self._bodies, route.org_id)
         try:
             if route.outlook is not Outlook.SERVES:
                 self._lines.refuse_if_full(route, int(asgi.header(scope, b"content-length") or 0))
-            asked = await _asked(call, scope, request_id, await asgi.read_body(scope, receive, self._max_body_bytes))
+            body = await asgi.read_body(scope, receive, self._max_body_bytes, share.grow)
+            asked = await _asked(call, scope, request_id, body, share)
+            del body
             await asgi.while_connected(receive, self._serve(asked, reply, visit))
         except StackyardError as err:
             refused = isinstance(err, (RateLimited, WakeTimeout))
@@ -150,6 +160,7 @@ class Inference:
             await reply.error(body_of(err))
             await reply.end()
         finally:
+            share.free()
             visit.ends(reply.status, failed=reply.failed, refused=refused)
 
     async def _serve(self, asked: Asked, reply: Reply, visit: Visit) -> None:
@@ -214,7 +225,7 @@ class Inference:
                         continue
                     if said == _DRAINING and await self._has_left(route, upstream):
                         return False
-                    asked.body = b""
+                    asked.forget_body()
                     await self._pass_on(answer, reply, visit)
                 finally:
                     answer.close()
@@ -297,7 +308,7 @@ class Inference:
                           reason=err.reason, error=str(err))  # fmt: skip
 
 
-async def _asked(call: Call, scope: Scope, request_id: str, body: bytes | bytearray) -> Asked:
+async def _asked(call: Call, scope: Scope, request_id: str, body: bytes | bytearray, share: Body) -> Asked:
     query, method = scope["query_string"], scope["method"]
     path = call.worker_path.encode() + (b"?" + query if query else b"")
     lines = [b"%b: %b\r\n" % pair for pair in asgi.end_to_end(scope["headers"], dropped=_NOT_PASSED_ON)]
@@ -311,7 +322,7 @@ async def _asked(call: Call, scope: Scope, request_id: str, body: bytes | bytear
         own_model = await own_models.asked_for(call.deployment_id, body)
         if own_model is not None:
             lines.append(b"%b: %b\r\n" % (_MODEL, f"{PREFIX}{own_model}".encode()))
-    return Asked(call, b"%b %b HTTP/1.1" % (method.encode(), path), b"".join(lines), body, own_model)
+    return Asked(call, b"%b %b HTTP/1.1" % (method.encode(), path), b"".join(lines), body, share, own_model)
 
 
 async def _wants_stream(body: bytes | bytearray) -> bool:
