@@ -200,11 +200,8 @@ class Visit:
         counts.requests += 1
         counts.errors += status >= 500 or failed
         counts.refused += refused
-        done = self._clock.monotonic()
-        _count(counts.duration, (done - self._accepted) * 1000)
+        _count(counts.duration, (self._clock.monotonic() - self._accepted) * 1000)
         if self._reader is not None:
-            if not self._last_piece and not self._reader.is_stream and not failed:
-                _count(counts.ttft, (done - self._since) * 1000)
             prompt, completion = self._reader.tokens()
             counts.prompt_tokens += prompt
             counts.completion_tokens += completion

@@ -42,7 +42,7 @@ class MinuteRow(SQLModel, table=True):
     busy_ms: int = _count()  # milliseconds with a request in flight, summed over gateways
     in_flight_peak: int = 0
     waiting_peak: int = 0
-    ttft: dict[str, int] = json_column(dict)  # until the first token (streams) or the whole answer (others)
+    ttft: dict[str, int] = json_column(dict)  # until the first token: streams only, others do not show it
     inter_token: dict[str, int] = json_column(dict)  # between the pieces of a stream
     duration: dict[str, int] = json_column(dict)  # from accept to the end
 
