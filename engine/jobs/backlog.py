@@ -17,6 +17,9 @@ FRESH_SECONDS = 5.0
 QUIET_SECONDS = 60.0
 """How long a count is believed that was far below the limits: counting a long queue is not free."""
 
+SURE_SECONDS = 0.5
+"""Nobody is refused by a count older than this: what was admitted since may have been done since, too."""
+
 QUIET_SHARE = 0.25
 _MOST_KNOWN = 50_000
 
@@ -62,6 +65,9 @@ class Backlog:
         if known is None or self._is_old(known):
             await self._count(org_id, handler_ids)
             known = self._known[org_id]
+        if self._is_full(known, input_bytes) and self._clock.monotonic() - known.at >= SURE_SECONDS:
+            await self._count(org_id, handler_ids)
+            known = self._known[org_id]
         if self._limits.jobs and known.jobs >= self._limits.jobs:
             raise RateLimited(
                 f"{known.jobs} jobs of your organisation wait already, {self._limits.jobs} may: wait until some have "
@@ -77,6 +83,12 @@ class Backlog:
             )  # fmt: skip
         known.jobs += 1
         known.input_bytes += input_bytes
+
+    def _is_full(self, known: _Count, input_bytes: int) -> bool:
+        too_many = self._limits.jobs and known.jobs >= self._limits.jobs
+        return bool(
+            too_many or (self._limits.input_bytes and known.input_bytes + input_bytes > self._limits.input_bytes)
+        )
 
     def _is_old(self, known: _Count) -> bool:
         jobs_share = known.jobs / self._limits.jobs if self._limits.jobs else 0.0
