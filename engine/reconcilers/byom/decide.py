@@ -74,7 +74,7 @@ def decide(snapshot: Snapshot, *, now: datetime) -> list[Action]:
             if is_put:
                 actions.append(Put(replica.name, model.id, contexts[model.id]))
             if replica.is_ready:
-                served[model.id].append(place.state == READY)
+                served[model.id].append(place.state == READY and model.name in replica.routed)
         wanted = {model.name for model in snapshot.models if model.is_wanted}
         actions += [Drop(replica.name, name) for name in sorted(set(replica.look.models) - wanted)]
     for model in snapshot.models:

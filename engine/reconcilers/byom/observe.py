@@ -64,9 +64,8 @@ def observe_upload(session: Session, row: ByomModelRow) -> UploadView:
 
 
 def _replica(replica: Replica) -> ReplicaView:
-    return ReplicaView(
-        replica.name, replica.endpoint, replica.phase is ReplicaPhase.READY, replica.phase is ReplicaPhase.DRAINING
-    )
+    is_ready, is_draining = replica.phase is ReplicaPhase.READY, replica.phase is ReplicaPhase.DRAINING
+    return ReplicaView(replica.name, replica.endpoint, is_ready, is_draining, frozenset(replica.models))
 
 
 def _model(row: ByomModelRow, deployment_id: str, is_base: bool) -> ModelView:

@@ -74,6 +74,7 @@ class ReplicaView:
 
     Attributes:
         is_ready: it serves its deployment.
+        routed: own weights that requests are sent to it for, as of its last health check.
         look: what its agent said just now; None: nothing.
     """
 
@@ -81,6 +82,7 @@ class ReplicaView:
     endpoint: str
     is_ready: bool
     is_draining: bool
+    routed: frozenset[str] = frozenset()
     look: Look | None = None
 
 

@@ -51,6 +51,7 @@ def says(name: str = "m", state: str = "ready", **changes: Any) -> AgentModel:
 
 def machine(name: str = "r1-0", *said: AgentModel, room: float = 20.0, **changes: Any) -> ReplicaView:
     values: dict[str, Any] = {"endpoint": "https://x", "is_ready": True, "is_draining": False,
+                              "routed": frozenset(m.name for m in said if m.state == "ready"),
                               "look": Look({m.name: m for m in said}, room)}  # fmt: skip
     return ReplicaView(name, **(values | changes))
 
@@ -74,6 +75,11 @@ def test_new_model_is_sent_to_all_machines_that_answer() -> None:
         Put("r1-0", "byom_m", 4096), Put("r1-1", "byom_m", 4096),
         SetPhase("byom_m", Phase.DISTRIBUTING, "machines fetch and load it"),
     ]  # fmt: skip
+
+
+def test_model_is_not_ready_before_requests_are_routed_to_it() -> None:
+    unknown = machine("r1-0", says(), routed=frozenset())
+    assert SetPhase("byom_m", Phase.READY) not in decide(snapshot([unknown], [model()]), now=NOW)
 
 
 def test_model_is_ready_when_all_ready_machines_serve_it() -> None:

@@ -87,7 +87,16 @@ class Yard:
                 keys = byom.living_keys(session)
             for key in keys:
                 await self.reconciler.look(key)
+            self._check_health()
             self.clock.advance(1)
+
+    def _check_health(self) -> None:
+        """What the deployments' reconciler does: write down which models machines say they serve."""
+        with self.database.write() as session:
+            row = deployments.owned(session, "dep_1", "org_1")
+            models = {name: [m for m in here if here[m].state == "ready"] for name, here in self.agents.models.items()}
+            row.replicas = [{**replica, "models": models.get(replica["name"], [])} for replica in row.replicas]
+            session.add(row)
 
     def in_parts(self, content: bytes, name: str = "m", sha256: str | None = None) -> str:
         """An upload in one part, completed."""
