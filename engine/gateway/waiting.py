@@ -234,11 +234,17 @@ class Lines:
         )
 
     def routes_changed(self, deployment_ids: Collection[str]) -> None:
-        """Look again at the lines of these deployments."""
+        """Look again at the lines of these deployments.
+
+        One that fell asleep although requests run was put to sleep just when they came: they wake it again, or they
+        would be broken off at the limit of draining.
+        """
         for deployment_id in deployment_ids:
             line = self._lines.get(deployment_id)
             if line is not None and line.waiters:
                 self._move(deployment_id, line)
+            elif line is not None and (route := self._table.route(deployment_id)) and route.outlook is Outlook.SLEEPS:
+                self._waker.wake(route)
 
     def refuse(self, deployment_id: str, error: StackyardError) -> None:
         """Send away everybody who waits for a deployment."""

@@ -94,6 +94,7 @@ class Waker:
             self._asked.pop(route.deployment_id, None)
         else:
             await self._fresh()
+            self._asked.pop(route.deployment_id, None)  # the routes know by now
 
     def _wake(self, route: Route) -> None:
         now = self._clock.now()

@@ -179,7 +179,7 @@ def wake(session: Session, deployment_id: str, now: datetime) -> bool:
 
     Of a burst of requests one wakes it: False when it does not sleep (any more), is suspended or being deleted.
     """
-    row = session.get(DeploymentRow, deployment_id, populate_existing=True)
+    row = session.get(DeploymentRow, deployment_id, populate_existing=True, with_for_update=True)  # no edit is lost
     if row is None or row.asleep_since is None:
         return False
     spec = spec_of(row)

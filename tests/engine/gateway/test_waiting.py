@@ -166,6 +166,16 @@ async def test_patience_ends_with_what_is_the_matter() -> None:
     assert front.said
 
 
+async def test_one_that_fell_asleep_although_somebody_is_served_is_woken_again() -> None:
+    front = Front()
+    assert front.lines.enter(front.route)
+    front.put(replace(ROUTE, asleep_since=NOW))  # its autoscaler did not know yet
+    assert [route.asleep_since for route in front.woken] == [NOW]
+    front.lines.leave("dep_1")
+    front.put(replace(ROUTE, asleep_since=NOW))
+    assert len(front.woken) == 1 and not front.lines._lines
+
+
 async def test_sleeping_one_is_woken_by_whoever_waits() -> None:
     front = Front(replace(ROUTE, upstreams=(), phase=Phase.ASLEEP, asleep_since=NOW))
     waiting = asyncio.ensure_future(front.waits())
