@@ -19,7 +19,9 @@ from docker.errors import APIError, ImageNotFound, NotFound
 _FOLDERS = ("bin", "sbin", "lib", "lib64", "lib32", "usr", "opt", "nix")
 _IN_ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "nsswitch.conf")
 _HOST = "/host"
-_REPOSITORY, _TAG = "stackyard/host-programs", "1"
+_REPOSITORY, _TAG = "stackyard.invalid/host-programs", "2"
+"""No registry can ever have this name (RFC 6761): of one that can be pulled, a tenant's image would be run as root."""
+
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/rocm/bin"
 _RECIPE = "stackyard.recipe"
 
@@ -87,8 +89,9 @@ def _create(
     client: docker.APIClient, script: str, limits: Mapping[str, object], *, labels: Mapping[str, str], name: str = ""
 ) -> Mapping[str, str]:
     made: Mapping[str, str] = client.create_container(
-        _image(client), ["/bin/sh", "-c", script], name=name or None, environment={"PATH": _PATH, "HOME": "/tmp"},
-        labels=dict(labels), host_config=client.create_host_config(**limits), network_disabled=False,
+        _image(client), entrypoint=["/bin/sh", "-c", script], name=name or None,
+        environment={"PATH": _PATH, "HOME": "/tmp"}, labels=dict(labels),
+        host_config=client.create_host_config(**limits), network_disabled=False,
     )  # fmt: skip
     return made
 
@@ -106,13 +109,15 @@ def _limits(capabilities: Sequence[str], device_majors: Sequence[int] = ()) -> d
 
 
 def _image(client: docker.APIClient) -> str:
-    """The image without a file; made where it is missing."""
-    name = f"{_REPOSITORY}:{_TAG}"
-    try:
-        client.inspect_image(name)
-    except ImageNotFound:
-        client.import_image_from_data(_links(), repository=_REPOSITORY, tag=_TAG)
-    return name
+    """The id of the image without a file; made where it is missing, or where something else has its name."""
+    name, archive = f"{_REPOSITORY}:{_TAG}", _links()
+    layers = [f"sha256:{hashlib.sha256(archive).hexdigest()}"]
+    with suppress(ImageNotFound):
+        found = client.inspect_image(name)
+        if found["RootFS"].get("Layers") == layers:
+            return str(found["Id"])
+    client.import_image_from_data(archive, repository=_REPOSITORY, tag=_TAG)
+    return str(client.inspect_image(name)["Id"])
 
 
 def _links() -> bytes:

@@ -10,7 +10,7 @@ import pytest
 
 from api.docker_hosts import resolved
 from api.settings import Settings
-from engine.deploy.providers.docker import host_facts
+from engine.deploy.providers.docker import host_facts, host_programs
 from engine.deploy.providers.docker.host_facts import FactsUnknown, parse_gpus, read_facts
 from engine.deploy.providers.docker.hosts import DockerHost, HostSettings
 from engine.model.hosts import DockerHost as Declared
@@ -48,6 +48,9 @@ def test_hosts_own_tool_is_run_by_its_daemon(
     tool.write_text(SMI)
     tool.chmod(0o755)
     with closing(DockerHost(HostSettings(dockerd.host))) as host:
+        other = host.client()
+        other.import_image_from_data(b"\0" * 1024, repository=host_programs._REPOSITORY, tag=host_programs._TAG,
+                                     changes=['ENTRYPOINT ["/of/a/tenant"]'])  # fmt: skip
         plain = read_facts(host, gpus=True)
         assert plain.memory_mb > 500 and plain.gpus == (), "a host without the tool has no GPUs"
         monkeypatch.setattr(host_facts, "_ASK", host_facts._ASK.replace("nvidia-smi", f"/host{tool}"))
