@@ -126,7 +126,7 @@ class Form:
         if self._is_file:
             self.file_ended = True
         else:
-            self.fields[self._name] = self._value.decode(errors="replace").strip()
+            self.fields[self._name] = self._value.decode(errors="replace").replace("\0", "\ufffd").strip()
 
     def _end(self) -> None:
         self.is_over = True
