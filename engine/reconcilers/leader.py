@@ -197,3 +197,7 @@ def prune(database: Database, now: datetime) -> None:
         traffic.prune(session, now)
         autoscaling.prune(session)
         sla.prune(session, now - KEEP_BREACHES)
+    is_left = True
+    while is_left:
+        with database.write() as session:
+            is_left = traffic.prune_a_minute(session, now)

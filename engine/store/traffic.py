@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, bindparam, delete, insert, update
+from sqlalchemy import and_, bindparam, delete, func, insert, update
 from sqlalchemy import select as sa_select
 from sqlmodel import Session, col, select
 
@@ -17,7 +17,10 @@ from engine.store.traffic_tables import MinuteRow, TrafficRow
 STALE = timedelta(seconds=30)
 """A gateway writes at least every ten seconds while it has requests; one silent for longer has none."""
 
-KEEP_MINUTES = timedelta(days=8)
+KEEP_MINUTES = timedelta(days=2)
+"""Nobody asks for more than a day; a busy deployment has about a megabyte of them a day."""
+
+KEEP_GATEWAYS = timedelta(days=8)
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,17 @@ def window(session: Session, deployment_id: str, since: datetime, until: datetim
 
 
 def prune(session: Session, now: datetime) -> None:
-    """Forget old minutes, and gateways that are long gone."""
-    session.connection().execute(delete(MinuteRow).where(col(MinuteRow.minute) < now - KEEP_MINUTES))
-    gone = (col(TrafficRow.updated_at) < now - KEEP_MINUTES,)
-    session.connection().execute(delete(TrafficRow).where(*gone))
+    """Forget gateways that are long gone."""
+    session.connection().execute(delete(TrafficRow).where(col(TrafficRow.updated_at) < now - KEEP_GATEWAYS))
+
+
+def prune_a_minute(session: Session, now: datetime) -> bool:
+    """Forget the oldest minute, if it is old enough; False when there was none.
+
+    One at a time: in an hour there may be hundreds of thousands, and who writes meanwhile wakes deployments.
+    """
+    oldest = session.exec(select(func.min(MinuteRow.minute))).one()
+    if oldest is None or oldest >= now - KEEP_MINUTES:
+        return False
+    session.connection().execute(delete(MinuteRow).where(col(MinuteRow.minute) == oldest))
+    return True

@@ -6,9 +6,10 @@ from datetime import timedelta
 
 from engine.model.deployment import UpdateKind
 from engine.reconcilers.leader import KEEP_CHANGES, KEEP_FAILURES, prune
-from engine.store import changes, updates
+from engine.store import changes, traffic, updates
 from engine.store.database import Database
 from engine.store.tables import UpdateRow
+from engine.store.traffic import KEEP_MINUTES, Minute
 from tests.fakes.clock import START
 
 SECOND = timedelta(seconds=1)
@@ -35,3 +36,13 @@ def test_old_failures_and_changes_are_forgotten_and_successes_stay(store: Databa
     prune(store, START + KEEP_FAILURES + SECOND)
     with store.read() as session:
         assert [row.id for row in updates.list_for_deployment(session, "dep_1")] == ["succeeded"]
+
+
+def test_old_minutes_of_traffic_are_forgotten(store: Database) -> None:
+    minutes = [START + timedelta(minutes=n) for n in range(4)]
+    with store.write() as session:
+        traffic.add_minutes(session, [Minute(id, at, requests=1) for at in minutes for id in ("dep_1", "dep_2")])
+    prune(store, minutes[2] + KEEP_MINUTES)
+    with store.read() as session:
+        for id in ("dep_1", "dep_2"):
+            assert [row.minute for row in traffic.window(session, id, START, START + KEEP_MINUTES)] == minutes[2:]
