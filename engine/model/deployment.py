@@ -118,6 +118,8 @@ class Machine(_Frozen):
         begun_at: when the operation that made it began: its billing starts there.
         exists_since: when that operation ended; None: it is still to be made.
         draining_since: since then it gets no new requests, and goes once it has none left.
+        wanted_since: when it was taken back from draining the last time.
+        drain_left: seconds it may drain for, after drains it was taken back from; None: the whole limit.
         replaces: the dead machine it was made for; "" where there is none.
     """
 
@@ -133,6 +135,8 @@ class Machine(_Frozen):
     begun_at: datetime | None = None
     exists_since: datetime | None = None
     draining_since: datetime | None = None
+    wanted_since: datetime | None = None
+    drain_left: float | None = None
     replaces: str = ""
 
     @property

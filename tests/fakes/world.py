@@ -20,6 +20,7 @@ from engine.model.deployment import (
 from engine.model.deployment import Machine as MachineRow
 from engine.model.stack import StackOutputs
 from engine.reconcilers.deployments.decide import decide
+from engine.reconcilers.deployments.draining import drain_deadline
 from engine.reconcilers.deployments.health import Measurement, drained, measured, undrained
 from engine.reconcilers.deployments.news import told_phase
 from engine.reconcilers.deployments.snapshot import (
@@ -328,8 +329,8 @@ class World:
             was_silent = replica.failed_checks >= self.policy.unhealthy_after or machine.name in s.outages
             if real is None or not real.answers or real.in_flight == 0 or was_silent:
                 continue
-            since = machine.draining_since
-            assert since is not None and since + self.policy.drain_limit <= self.now, f"{machine.name} has work"
+            assert machine.draining_since is not None, f"{machine.name} has work"
+            assert drain_deadline(machine, self.policy) <= self.now, f"{machine.name} has work"
 
     def _check_service(self, replicas: tuple[Replica, ...]) -> None:
         """No replica that serves is taken out of service while fewer than wanted would be left."""

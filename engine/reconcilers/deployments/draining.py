@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from engine.model.deployment import Machine, Replica, ReplicaPhase
 from engine.reconcilers.deployments.snapshot import Policy
+
+EARNED = 0.1
+"""Seconds of draining that each second earns in which a machine is wanted: draining is not billed. Whoever gave machines
+up and wanted them back again and again would have them for next to nothing.
+"""
+
+
+def drained_from(machine: Machine, now: datetime, policy: Policy) -> Machine:
+    """The machine as it begins to drain."""
+    left = machine.drain_left
+    if left is not None and machine.wanted_since is not None:
+        left = min(policy.drain_limit.total_seconds(), left + EARNED * (now - machine.wanted_since).total_seconds())
+    return machine.model_copy(update={"draining_since": now, "drain_left": left})
+
+
+def taken_back(machine: Machine, now: datetime, policy: Policy) -> Machine:
+    """The machine, wanted again."""
+    left = max(0.0, (drain_deadline(machine, policy) - now).total_seconds())
+    return machine.model_copy(update={"draining_since": None, "wanted_since": now, "drain_left": left})
 
 
 def is_drained(machine: Machine, replica: Replica | None, now: datetime, policy: Policy) -> bool:
@@ -22,7 +41,9 @@ def is_drained(machine: Machine, replica: Replica | None, now: datetime, policy:
 
 def drain_deadline(machine: Machine, policy: Policy) -> datetime:
     """Until when a draining machine is waited for."""
-    return (machine.draining_since or machine.decided_at) + policy.drain_limit
+    left = policy.drain_limit if machine.drain_left is None else timedelta(seconds=machine.drain_left)
+    shortest = policy.drain_notice + policy.drain_every  # what gateways need to know of it
+    return (machine.draining_since or machine.decided_at) + max(min(left, policy.drain_limit), shortest)
 
 
 def as_planned(

@@ -23,7 +23,7 @@ from engine.model.deployment import (
     new_machine,
 )
 from engine.model.failure_words import for_tenant, reasons
-from engine.reconcilers.deployments.draining import drain_deadline, is_drained
+from engine.reconcilers.deployments.draining import drain_deadline, drained_from, is_drained, taken_back
 from engine.reconcilers.deployments.snapshot import Policy, Snapshot
 
 CAPACITY_WORDS = ("capacity", "not available in", "unavailable in", "out of stock", "sold out", "droplet limit")
@@ -212,10 +212,10 @@ def _settle(r: _Round, plan: Plan) -> None:
     wanted = r.s.spec.replicas
     _remove_gone(r, plan)
     ours = r.by_worth(_ours(r, plan))[:wanted]
-    ours += _take_back(plan, r.by_worth(m for m in _draining(plan) if m.suits(r.s.spec)), wanted - len(ours))
+    ours += _take_back(r, plan, r.by_worth(m for m in _draining(plan) if m.suits(r.s.spec)), wanted - len(ours))
     short = wanted - sum(r.is_ready(m) for m in ours)
     helpers = r.by_worth(m for m in plan.live if m not in ours and _may_help(r, plan, m))[:short]
-    helpers += _take_back(plan, r.by_worth(_draining(plan)), short - len(helpers))
+    helpers += _take_back(r, plan, r.by_worth(_draining(plan)), short - len(helpers))
     for machine in [m for m in plan.live if m not in ours and m not in helpers]:
         _let_go(r, plan, machine)
     if wanted > len(ours):
@@ -244,8 +244,8 @@ def _note_death(r: _Round, plan: Plan, machine: Machine) -> None:
         plan.failures = _one_more(r, plan.failures, reason, r.now, MachineFailure.DIED)
 
 
-def _take_back(plan: Plan, draining: list[Machine], count: int) -> list[Machine]:
-    back = [m.model_copy(update={"draining_since": None}) for m in draining[: max(0, count)]]
+def _take_back(r: _Round, plan: Plan, draining: list[Machine], count: int) -> list[Machine]:
+    back = [taken_back(m, r.now, r.policy) for m in draining[: max(0, count)]]
     for machine in back:
         plan.put(machine)
     return back
@@ -263,8 +263,8 @@ def _let_go(r: _Round, plan: Plan, machine: Machine) -> None:
     if r.phase(machine) in (None, ReplicaPhase.BOOTING):
         plan.remove(machine)
     else:
-        plan.put(machine.model_copy(update={"draining_since": r.now}))
-        plan.until.append(r.now + r.policy.drain_limit)
+        plan.put(drained := drained_from(machine, r.now, r.policy))
+        plan.until.append(drain_deadline(drained, r.policy))
 
 
 def _add_missing(r: _Round, plan: Plan, ours: list[Machine], missing: int) -> None:
