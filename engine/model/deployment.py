@@ -161,6 +161,7 @@ class MachineFailure(StrEnum):
     NO_CAPACITY = "no_capacity"  # the cloud has none at the moment
     REFUSED = "refused"  # the cloud makes none for another reason, again and again
     DIED = "died"  # it was there
+    NOT_READY = "not_ready"  # it was there for the boot timeout, and never served
 
 
 class MachineFailures(_Frozen):

@@ -62,6 +62,7 @@ class Machine:
     in_flight: int = 0
     draining: bool = False
     off: bool = False
+    dud: bool = False
 
 
 @dataclass
@@ -73,6 +74,7 @@ class World:
         intervals: replica → billed (start, end) pairs; end None while open.
         started: kinds of operations in the order they were asked for.
         watches: the cloud's listing is read at each look.
+        duds: machines that are made now never answer.
         no_capacity, refuses: the cloud makes no new machine, for want of them or with these words.
         wanted: how many replicas were asked for from when on.
     """
@@ -88,6 +90,7 @@ class World:
     phases: list[Phase] = field(default_factory=list)
     leftovers: int = 0
     watches: bool = False
+    duds: bool = False
     no_capacity: bool = False
     refuses: str = ""
     wanted: list[tuple[datetime, int]] = field(default_factory=list)
@@ -155,6 +158,11 @@ class World:
             machine = self.machines[min(self.machines)]
             machine.off, machine.answers = True, False
 
+    def repair(self) -> None:
+        """Machines that never answered do after all."""
+        for machine in self.machines.values():
+            machine.dud = False
+
     def work(self, requests: int) -> None:
         """Every machine that takes requests has so many."""
         for machine in self.machines.values():
@@ -164,7 +172,7 @@ class World:
     def silence(self, answers: bool) -> None:
         """All machines stop (or begin) to answer."""
         for machine in self.machines.values():
-            machine.answers = answers and not machine.off
+            machine.answers = answers and not machine.off and not machine.dud
 
     # What the system does
 
@@ -323,6 +331,8 @@ class World:
         s, kept = self.snapshot, {m.name for m in machines}
         for machine in s.machines:
             replica = next((r for r in s.replicas if r.name == machine.name), None)
+            if machine.name not in kept and replica is not None and replica.phase is ReplicaPhase.BOOTING:
+                self._check_given_up(machine, machines)
             if machine.name in kept or replica is None or replica.phase is ReplicaPhase.BOOTING:
                 continue
             real = self.machines.get(replica.id)
@@ -331,6 +341,14 @@ class World:
                 continue
             assert machine.draining_since is not None, f"{machine.name} has work"
             assert drain_deadline(machine, self.policy) <= self.now, f"{machine.name} has work"
+
+    def _check_given_up(self, machine: MachineRow, machines: tuple[MachineRow, ...]) -> None:
+        """What may still get ready is not taken away where nothing serves, unless it is not wanted."""
+        s = self.snapshot
+        others = sum(m.suits(s.spec) and m.draining_since is None for m in machines)
+        if machine.suits(s.spec) and others < s.spec.replicas and machine.name not in s.outages:
+            serving = [r for r in s.replicas if r.phase is ReplicaPhase.READY and r.name not in s.outages]
+            assert serving, f"{machine.name} is given up although nothing serves"
 
     def _check_service(self, replicas: tuple[Replica, ...]) -> None:
         """No replica that serves is taken out of service while fewer than wanted would be left."""
@@ -402,7 +420,7 @@ class World:
                 self._ids += 1
                 self.state[name] = str(self._ids)
                 assert name not in self.removed, f"the name {name} is given out twice"
-                self.machines[str(self._ids)] = Machine(str(self._ids), name)
+                self.machines[str(self._ids)] = Machine(str(self._ids), name, dud=self.duds)
         replicas = [{"id": self.state[n], "name": n, "address": "127.1.1.1"} for n in wanted]
         endpoints = [f"https://127.1.1.1:{r['id']}" for r in replicas]
         return StackOutputs(

@@ -114,15 +114,20 @@ def _replacement(view: View) -> Condition | None:
     old = [m.name for m in view.plan.machines if not m.suits(view.s.spec)]
     dead = [f"{name}: {why}" for name, why in view.plan.dead.items()]
     failures = view.plan.failures
-    if not view.goal or not (old or dead):
+    late = view.boot_timeout
+    if not view.goal or not (old or dead or late):
         if view.s.condition(REPLACED) is None:
             return None
         return Condition(type=REPLACED, status=True, reason="Replaced", changed_at=view.now)
-    if failures is not None and failures.cause is not MachineFailure.DIED:
+    if failures is not None and failures.cause in (MachineFailure.NO_CAPACITY, MachineFailure.REFUSED):
         reason = "NoCapacity" if failures.cause is MachineFailure.NO_CAPACITY else "Failed"
         return condition(reason, failures.reason, failures.until)
     if view.blocked:
         return condition("Failed", view.blocked, view.retry_at)
+    if late is not None and late.until > view.now:
+        return condition("BootTimeout", late.reason, late.until)
+    if late is not None:
+        return condition("BootTimeout", f"{late.reason}; the next attempt is being made")
     if any(is_late(view, r) and r.phase is ReplicaPhase.BOOTING for r in view.replicas):
         return condition("BootTimeout", f"the new replicas do not get ready{view.complaints()}")
     if dead:

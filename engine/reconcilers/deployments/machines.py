@@ -32,6 +32,8 @@ _WORTH = {
     None: 0, ReplicaPhase.UNHEALTHY: 1, ReplicaPhase.BOOTING: 2, ReplicaPhase.DRAINING: 3, ReplicaPhase.READY: 4,
 }  # fmt: skip
 """What is kept rather when there are too many; None: it is still to be made."""
+_ONE_BY_ONE = (MachineFailure.DIED, MachineFailure.NOT_READY)
+"""After these one machine tells whether more would do."""
 
 
 @dataclass
@@ -41,6 +43,7 @@ class Plan:
     Attributes:
         follows: the set of machines became another: the stack has to follow.
         dead: machines that are lost, and why.
+        given_up: machines that never got ready and go for that.
         until: moments at which something is due that nothing announces.
     """
 
@@ -50,6 +53,7 @@ class Plan:
     revision: int
     follows: bool = False
     dead: dict[str, str] = field(default_factory=dict)
+    given_up: set[str] = field(default_factory=set)
     until: list[datetime] = field(default_factory=list)
 
     def put(self, machine: Machine) -> None:
@@ -111,6 +115,7 @@ def plan_machines(s: Snapshot, replicas: Iterable[Replica], now: datetime, polic
     _note_made(r, plan)
     _heed_refusals(r, plan)
     plan.dead = _dead(r, plan)
+    _heed_boot_timeouts(r, plan)
     _remove_drained(r, plan)
     _settle(r, plan)
     _forget_failures(r, plan)
@@ -166,26 +171,27 @@ def _one_more(
     r: _Round, before: MachineFailures | None, reason: str, at: datetime, cause: MachineFailure
 ) -> MachineFailures:
     count = (before.count if before else 0) + 1
+    pause = r.policy.boot_pause if cause is MachineFailure.NOT_READY else r.policy.backoff
     return MachineFailures(
         generation=r.s.generation, count=count, reason=reason, cause=cause,
-        last_at=at, until=at + r.policy.backoff(count),
+        last_at=at, until=at + pause(count),
     )  # fmt: skip
 
 
 def _dead(r: _Round, plan: Plan) -> dict[str, str]:
-    """Machines the cloud says are down, silent ones, and ones that do not get ready although others of their kind do.
+    """Machines the cloud says are down, silent ones, and ones that do not get ready at a wake.
 
     Where none of a kind ever got ready, the spec may be to blame: more of them would not help.
     """
     dead = {}
-    works = r.s.told_phase == Phase.ASLEEP or any(r.is_ready(m) and m.suits(r.s.spec) for m in plan.machines)
+    wakes = r.s.told_phase == Phase.ASLEEP and not _is_serving(r, plan)
     for machine in plan.machines:
         if outage := r.s.outages.get(machine.name):
             dead[machine.name] = outage.reason
             continue
         replica = r.replicas.get(machine.name)
-        if works and r.phase(machine) is ReplicaPhase.BOOTING and not _boots(r, machine):
-            dead[machine.name] = f"not ready {r.policy.boot_timeout.total_seconds() / 60:g} minutes after it was made"
+        if wakes and _is_late(r, machine):
+            dead[machine.name] = f"not ready {_minutes(r)} minutes after it was made"
         if replica is None or replica.phase is not ReplicaPhase.UNHEALTHY or replica.unhealthy_since is None:
             continue
         lost_at = replica.unhealthy_since + r.policy.replace_after
@@ -194,6 +200,62 @@ def _dead(r: _Round, plan: Plan) -> dict[str, str]:
         else:
             plan.until.append(lost_at)
     return dead
+
+
+def _heed_boot_timeouts(r: _Round, plan: Plan) -> None:
+    """Give up machines that do not get ready while others serve: the installation pays for them, and nobody gains.
+
+    Not while more of them may come, and never where nothing serves: there a late machine is the best there is.
+    """
+    _begin_anew_after_boot_timeouts(r, plan)
+    ours = _ours(r, plan)
+    late = [m for m in ours if _is_late(r, m)]
+    enough = sum(r.is_ready(m) for m in ours) >= r.s.spec.replicas
+    if not late or enough or not _is_serving(r, plan) or any(_is_coming(r, m) for m in ours):
+        return
+    words = [f"{m.name}: {r.replicas[m.name].reason}" for m in late if r.replicas[m.name].reason]
+    said = f" ({'; '.join(words)})" if words else ""
+    for machine in late:
+        plan.remove(machine)
+        plan.given_up.add(machine.name)
+    before = plan.failures if _never_boots(plan) else None
+    reason = f"not ready {_minutes(r)} minutes after their machines were made{said}"
+    plan.failures = _one_more(r, before, reason, r.now, MachineFailure.NOT_READY)
+
+
+def _begin_anew_after_boot_timeouts(r: _Round, plan: Plan) -> None:
+    """Forget boot timeouts when a later machine got ready, when one that served died, and when nothing is left.
+
+    "Nothing" are machines that may not come back: one that is silent for seconds gets no successor either.
+    """
+    if plan.failures is None or not _never_boots(plan):
+        return
+    last_at = plan.failures.last_at
+    boots = any(r.is_ready(m) and m.suits(r.s.spec) and m.decided_at >= last_at for m in plan.machines)
+    lost = [r.replicas[m.name].unhealthy_since for m in plan.live if m.name in plan.dead and m.suits(r.s.spec)]
+    holds_out = any(
+        r.phase(m) in (ReplicaPhase.READY, ReplicaPhase.UNHEALTHY) and m.name not in plan.dead for m in plan.machines
+    )
+    if boots or not holds_out or any(since is not None and since > last_at for since in lost):
+        plan.failures = None
+
+
+def _never_boots(plan: Plan) -> bool:
+    """Whether machines were given up lately because they never got ready."""
+    return plan.failures is not None and plan.failures.cause is MachineFailure.NOT_READY
+
+
+def _is_serving(r: _Round, plan: Plan) -> bool:
+    """Whether any replica gets requests, of whatever kind."""
+    return any(r.is_ready(m) for m in plan.machines)
+
+
+def _is_late(r: _Round, machine: Machine) -> bool:
+    return r.phase(machine) is ReplicaPhase.BOOTING and not _boots(r, machine)
+
+
+def _minutes(r: _Round) -> str:
+    return f"{r.policy.boot_timeout.total_seconds() / 60:g}"
 
 
 def _remove_drained(r: _Round, plan: Plan) -> None:
@@ -268,13 +330,13 @@ def _let_go(r: _Round, plan: Plan, machine: Machine) -> None:
 
 
 def _add_missing(r: _Round, plan: Plan, ours: list[Machine], missing: int) -> None:
-    """All at once; one after the other where machines die, and none before the pause after failures is over."""
+    """All at once; one after the other where machines die or do not boot, and none before the pause is over."""
     if plan.failures is not None and plan.failures.until > r.now:
         plan.until.append(plan.failures.until)
         return
     lost = [m for m in plan.live if m.suits(r.s.spec) and m.name in plan.dead]
     replaces = ""
-    if lost or (plan.failures is not None and plan.failures.cause is MachineFailure.DIED):
+    if lost or (plan.failures is not None and plan.failures.cause in _ONE_BY_ONE):
         if any(_is_coming(r, m) for m in ours):
             return
         missing = 1
@@ -301,8 +363,11 @@ def _boots(r: _Round, machine: Machine) -> bool:
 
 
 def _forget_failures(r: _Round, plan: Plan) -> None:
+    """Once all are there. Boot timeouts are forgotten elsewhere: fewer being wanted proves nothing."""
     failures = plan.failures
-    if failures is None or plan.dead or sum(r.is_ready(m) for m in _ours(r, plan)) < r.s.spec.replicas:
+    if failures is None or _never_boots(plan) or plan.dead:
+        return
+    if sum(r.is_ready(m) for m in _ours(r, plan)) < r.s.spec.replicas:
         return
     if failures.cause is not MachineFailure.DIED or failures.last_at + r.policy.steady_after <= r.now:
         plan.failures = None

@@ -2,7 +2,8 @@
 
 Dates are those of requests and operations, not of looks: from the start of the operation that made a machine to the
 acceptance of the edit that takes it away, however late this runs. A machine that stands in for another is the
-installation's until that one is gone; then its billing goes on where the other's ends.
+installation's until that one is gone; then its billing goes on where the other's ends. One that is given up because it
+never got ready costs nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ def bill(view: View, ids: Iterator[str]) -> list[CloseUsage | OpenUsage]:
     kept = [name for name in billed if name not in excess]
     freed: list[datetime] = []
     for name in [n for n in kept if view.plan.named(n) is None]:
+        if name in view.plan.given_up:  # it never got ready: its owner got nothing for it
+            freed.append(view.now)
+            actions.append(CloseUsage(name, _began(s, name)))
+            continue
         freed.append(_handed_over_at(s, name, view.now))
         actions.append(CloseUsage(name, freed[-1]))
     running = [name for name in kept if view.plan.named(name) is not None]
@@ -43,6 +48,10 @@ def _least_wanted(view: View, billed: list[str]) -> list[str]:
         return (1 if machine.draining_since is not None else 2), -machine.number
 
     return sorted(billed, key=order)
+
+
+def _began(s: Snapshot, name: str) -> datetime:
+    return next(u.started_at for u in s.open_usage if u.replica == name)
 
 
 def _handed_over_at(s: Snapshot, name: str, now: datetime) -> datetime:

@@ -42,6 +42,8 @@ def _goal(view: View) -> tuple[Phase, str]:
         return _by_service(view, failures.reason)
     if view.blocked:
         return _by_service(view, view.blocked)
+    if view.boot_timeout is not None and view.boot_timeout.until > view.now and view.serving:
+        return _by_service(view, f"{view.count()}; boot timeout: {view.boot_timeout.reason}")
     if is_behind:
         return Phase.SCALING, f"bringing the stack to generation {s.generation}"
     return _while_not_ready(view)

@@ -153,7 +153,9 @@ class Policy:
 
     Attributes:
         health_period: how often a ready replica is asked.
-        boot_timeout: a replica that is not ready by then makes the deployment fail.
+        boot_timeout: a replica that is not ready by then makes the deployment fail, or is given up where others serve.
+        longest_boot_pause: between attempts to make machines that get ready; the first pause is as long as the
+            boot timeout, and they double: each attempt costs a machine for that long.
         unhealthy_after: failed checks in a row that make a replica unhealthy.
         failed_after: failed operations in a row that make a deployment without ready replicas fail.
         give_up_after: failed operations in a row after which one that never ran is given up; with the pauses below
@@ -170,6 +172,7 @@ class Policy:
 
     health_period: timedelta = timedelta(seconds=5)
     boot_timeout: timedelta = timedelta(seconds=1200)
+    longest_boot_pause: timedelta = timedelta(hours=6)
     unhealthy_after: int = 3
     failed_after: int = 5
     give_up_after: int = 12
@@ -186,12 +189,19 @@ class Policy:
 
     def backoff(self, failures: int) -> timedelta:
         """How long to wait after so many failures in a row (≥ 1)."""
-        doublings = min(max(failures, 1) - 1, 20)
-        return min(self.longest_backoff, self.first_backoff * (1 << doublings))
+        return min(self.longest_backoff, self.first_backoff * _doubled(failures))
+
+    def boot_pause(self, failures: int) -> timedelta:
+        """How long nothing is made after so many attempts in a row (≥ 1) whose machines did not get ready."""
+        return min(max(self.longest_boot_pause, self.boot_timeout), self.boot_timeout * _doubled(failures))
 
     def verify_pause(self, age: timedelta) -> timedelta:
         """How long to wait after asking the cloud `age` after the destroy: as long again, so that pauses double."""
         return min(self.longest_verify, max(self.verify_every, age))
+
+
+def _doubled(failures: int) -> int:
+    return 1 << min(max(failures, 1) - 1, 20)
 
 
 @dataclass(frozen=True)

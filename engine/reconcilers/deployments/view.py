@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from engine.model.deployment import Machine, Replica, ReplicaPhase, UpdateKind
+from engine.model.deployment import Machine, MachineFailure, MachineFailures, Replica, ReplicaPhase, UpdateKind
 from engine.reconcilers.deployments.machines import Plan
 from engine.reconcilers.deployments.snapshot import Policy, Snapshot
 
@@ -55,6 +55,14 @@ class View:
     def lost(self) -> list[Replica]:
         """Replicas that do not answer, or whose machine is down."""
         return [r for r in self.replicas if r.phase is ReplicaPhase.UNHEALTHY]
+
+    @property
+    def boot_timeout(self) -> MachineFailures | None:
+        """The machines that were given up because they never got ready, while others are wanted in their place."""
+        failures = self.plan.failures
+        if failures is None or failures.cause is not MachineFailure.NOT_READY or self.ready >= self.goal:
+            return None
+        return failures
 
     def machine(self, replica: Replica) -> Machine:
         """The machine of a replica."""

@@ -361,20 +361,148 @@ def test_one_that_comes_back_before_its_successor_is_ready_stays() -> None:
     assert names(world) == ["r1-0"] and world.snapshot.phase is P.ACTIVE
 
 
-def test_a_machine_that_does_not_boot_gets_a_successor_where_others_of_its_kind_serve() -> None:
-    world = World(policy=Policy(boot_timeout=60 * SECOND), spec=SPEC)
+# Machines that never get ready
+
+BOOT = Policy(boot_timeout=60 * SECOND, longest_boot_pause=300 * SECOND)
+
+
+def serving_what_new_machines_do_not(replicas: int = 1) -> World:
+    world = World(policy=BOOT, spec=SPEC.model_copy(update={"replicas": replicas}), watches=True)
     world.run(seconds=10)
-    world.boots = False
-    world.edit(replicas=2)
-    world.run(seconds=80)
-    assert (world.snapshot.phase, names(world)) == (P.DEGRADED, ["r1-0", "r1-1", "r1-2"])
-    next(m for m in world.machines.values() if m.name == "r1-2").answers = True
-    world.run(seconds=10)
-    assert (world.snapshot.phase, names(world)) == (P.ACTIVE, ["r1-0", "r1-2"])
+    assert world.snapshot.phase is P.ACTIVE
+    world.duds = True
+    return world
+
+
+def attempts(world: World, seconds: int) -> list[tuple[int, int]]:
+    """After how many seconds there were how many machines, where that changed."""
+    began, found = world.now, [(0, len(world.machines))]
+    for _ in range(seconds):
+        world.run(seconds=1)
+        if found[-1][1] != len(world.machines):
+            found.append(((world.now - began) // SECOND - 1, len(world.machines)))
+    return found
+
+
+def test_a_replacement_that_does_not_boot_is_given_up_and_tried_ever_less_often_with_one_machine() -> None:
+    world = serving_what_new_machines_do_not(replicas=2)
     world.edit(gpu_type="mi300x")
+    assert attempts(world, 1030) == [
+        (0, 2), (0, 4), (60, 2), (120, 3), (180, 2), (300, 3), (360, 2), (600, 3), (660, 2), (960, 3), (1020, 2),
+    ]  # fmt: skip
+    found = world.snapshot.condition(REPLACED)
+    assert found is not None and (found.status, found.reason) == (False, "BootTimeout")
+    assert found.message == "not ready 1 minutes after their machines were made (r2-7: does not answer)"
+    assert found.until is not None and found.until - world.now > 200 * SECOND
+    assert names(world) == ["r1-0", "r1-1"] and phases(world) == {"r1-0": R.READY, "r1-1": R.READY}
+    assert (world.snapshot.phase, P.DEGRADED in world.phases) == (P.ACTIVE, False)
+    assert world.intervals == [("r1-0", START, None), ("r1-1", START, None)], "attempts are the installation's"
+    world.edit(vllm_args=("--works",))
+    world.duds = False
+    world.run(seconds=10)
+    assert names(world) == ["r3-8", "r3-9"] and condition(world, REPLACED) == (True, "Replaced")
+
+
+def test_the_first_of_a_later_attempt_that_gets_ready_brings_the_others_at_once() -> None:
+    world = serving_what_new_machines_do_not(replicas=3)
+    world.edit(gpu_type="mi300x")
+    world.run(seconds=70)
+    world.duds = False
+    world.run(seconds=60)
+    assert names(world) == ["r2-6", "r2-7", "r2-8"] and world.snapshot.phase is P.ACTIVE
+    assert world.snapshot.machine_failures is None and world.overbilled() == []
+
+
+def test_a_grown_replica_that_does_not_boot_is_given_up_and_costs_nothing() -> None:
+    world = serving_what_new_machines_do_not()
+    world.edit(replicas=2)
+    grown_at = world.now
+    world.run(seconds=50)
+    assert world.intervals[1:] == [("r1-1", grown_at, None)]
+    world.run(seconds=30)
+    assert names(world) == ["r1-0"] and world.intervals[1:] == [("r1-1", grown_at, grown_at)]
+    assert world.snapshot.phase is P.DEGRADED
+    assert world.snapshot.phase_reason == (
+        "1 of 2 replicas are ready; boot timeout: "
+        "not ready 1 minutes after their machines were made (r1-1: does not answer)"
+    )
+    assert condition(world, REPLACED) == (False, "BootTimeout")
+    world.run(seconds=50)
+    assert names(world) == ["r1-0", "r1-2"] and condition(world, REPLACED) == (False, "BootTimeout")
+    world.duds = False
+    world.run(seconds=200)
+    assert world.snapshot.phase is P.ACTIVE and names(world) == ["r1-0", "r1-3"]
+    assert condition(world, REPLACED) == (True, "Replaced")
+    assert [(name, end) for name, _, end in world.intervals if end is None] == [("r1-0", None), ("r1-3", None)]
+    assert world.overbilled() == []
+
+
+def test_an_edit_to_what_serves_ends_the_attempts() -> None:
+    world = serving_what_new_machines_do_not()
+    world.edit(replicas=2)
+    world.run(seconds=70)
+    world.edit(replicas=1)
     world.run(seconds=300)
-    assert len(names(world)) == 4, "none of the new kind was ever ready: more of them would not help"
-    assert condition(world, REPLACED) == (False, "BootTimeout") and world.snapshot.phase is P.ACTIVE
+    assert world.snapshot.phase is P.ACTIVE and world.snapshot.machines_made == 2
+    assert condition(world, REPLACED) == (True, "Replaced")
+
+
+def test_a_late_machine_is_waited_for_while_another_boots() -> None:
+    world = serving_what_new_machines_do_not()
+    world.edit(replicas=2)
+    world.run(seconds=40)
+    world.edit(replicas=3)
+    world.run(seconds=40)
+    assert names(world) == ["r1-0", "r1-1", "r1-2"], "the second has twenty seconds left"
+    world.run(seconds=30)
+    assert names(world) == ["r1-0"]
+    assert world.snapshot.machine_failures is not None and world.snapshot.machine_failures.count == 1
+
+
+@pytest.mark.parametrize("how", ["first", "wake"])
+def test_where_nothing_serves_nothing_is_given_up(how: str) -> None:
+    world = World(policy=BOOT, duds=how == "first")
+    world.run(seconds=10)
+    if how == "wake":
+        world.edit(replicas=0)
+        world.run(seconds=10)
+        world.duds = True
+        world.edit(replicas=1)
+    world.run(seconds=55)
+    before = names(world)
+    world.run(seconds=60)
+    assert len(before) == 1 and set(before) <= set(names(world))
+    next(m for m in world.machines.values() if m.name == before[0]).answers = True
+    world.run(seconds=5)
+    assert world.snapshot.phase is P.ACTIVE and names(world) == before
+
+
+@pytest.mark.parametrize("edit", [{"gpu_type": "mi300x"}, {"replicas": 2}])
+def test_the_pause_ends_when_what_served_dies(edit: dict[str, object]) -> None:
+    world = serving_what_new_machines_do_not()
+    world.edit(**edit)
+    world.run(seconds=70)
+    assert names(world) == ["r1-0"]
+    world.duds = False
+    world.vanish()
+    world.run(seconds=10)
+    assert world.snapshot.phase is P.ACTIVE, "nobody waits for the next attempt where nothing serves"
+
+
+def test_a_machine_that_died_gets_its_successor_although_growing_failed() -> None:
+    world = serving_what_new_machines_do_not(replicas=2)
+    world.edit(replicas=3)
+    world.run(seconds=200)
+    assert len(world.machines) == 2
+    world.duds = False
+    world.vanish()
+    world.run(seconds=10)
+    assert world.snapshot.phase is P.ACTIVE and len(world.machines) == 3
+
+
+def test_pauses_between_attempts_double_up_to_six_hours() -> None:
+    minutes = [Policy().boot_pause(n) / SECOND / 60 for n in range(1, 8)]
+    assert minutes == [20, 40, 80, 160, 320, 360, 360]
 
 
 # The upgrade from a list that was a number

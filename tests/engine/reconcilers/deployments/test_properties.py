@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.model.deployment import Phase, UpdateKind
+from engine.model.deployment import Phase, ReplicaPhase, UpdateKind
 from engine.reconcilers.deployments.decide import look
 from engine.reconcilers.deployments.operations_due import has_given_up
 from engine.reconcilers.deployments.snapshot import Policy, ProbeReplicas, Wait
@@ -16,6 +16,7 @@ from tests.fakes.world import SPEC, World
 
 POLICY = Policy(
     boot_timeout=timedelta(seconds=40),
+    longest_boot_pause=timedelta(seconds=60),
     longest_backoff=timedelta(seconds=16),
     drain_limit=timedelta(seconds=30),
     replace_after=timedelta(seconds=20),
@@ -32,6 +33,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("work"), st.integers(0, 2)),
     st.tuples(st.just("silence"), st.booleans()),
     st.tuples(st.just("boots"), st.booleans()),
+    st.tuples(st.just("duds"), st.booleans()),
     st.tuples(st.just("fail"), st.sampled_from(["stack_operation_failed", "cloud_error"])),
     st.tuples(st.just("look"), st.none()),
     st.tuples(st.just("finish"), st.none()),
@@ -60,6 +62,8 @@ def happen(world: World, name: str, value: object) -> None:
             world.silence(bool(value))
         case "boots":
             world.boots = bool(value)
+        case "duds":
+            world.duds = bool(value)
         case "fail":
             world.failures.append((str(value), "error: injected"))
         case "look":
@@ -79,10 +83,13 @@ def test_it_settles_whatever_happened(replicas: int, events: list[tuple[str, obj
     world = World(policy=POLICY, spec=SPEC.model_copy(update={"replicas": replicas}))
     for name, value in events:
         happen(world, name, value)
-    world.boots, world.watches, world.no_capacity = True, True, False
+    world.boots, world.watches, world.no_capacity, world.duds = True, True, False, False
     world.failures.clear()
     world.work(0)
-    world.run(seconds=200)
+    world.run(seconds=2)
+    if not any(r.phase is ReplicaPhase.READY for r in world.snapshot.replicas):
+        world.repair()  # the only machines there are, are waited for
+    world.run(seconds=300)
     s = world.snapshot
     assert world.overbilled() == []
     if s.delete_requested_at is not None:
