@@ -137,6 +137,22 @@ def give_up(session: Session, subscription_id: str, state: str, why: str, now: d
     return session.connection().execute(update(DeliveryRow).where(waiting).values(**values)).rowcount
 
 
+def give_up_oldest(session: Session, ordering_key: str, keep: int, state: str, why: str, now: datetime) -> int:
+    """End what was never tried but for the newest `keep` of an ordering key; returns how many.
+
+    What was tried is its first, or is sent once more on request: it may end by itself.
+    """
+    last = session.exec(select(func.max(DeliveryRow.sequence)).where(DeliveryRow.ordering_key == ordering_key)).one()
+    waiting = and_(
+        col(DeliveryRow.ordering_key) == ordering_key,
+        col(DeliveryRow.sequence) <= (last or 0) - keep,
+        col(DeliveryRow.state) == _PENDING,
+        col(DeliveryRow.attempts) == 0,
+    )
+    values = {"state": state, "next_attempt_at": None, "finished_at": now, "last_error": why}
+    return session.connection().execute(update(DeliveryRow).where(waiting).values(**values)).rowcount
+
+
 def get(session: Session, delivery_id: str, *, org_id: str) -> DeliveryRow | None:
     """One delivery of an organisation; another's looks like none."""
     row = session.get(DeliveryRow, delivery_id, populate_existing=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlmodel import Session
 
-from engine.store import subscriptions
+from engine.store import subscriptions, webhooks
 from engine.store.sealing import Sealer
 from engine.webhooks import deliveries
-from engine.webhooks.schedule import Schedule
+from engine.webhooks.schedule import DeliveryState, Schedule
 
 
 class Event(StrEnum):
@@ -29,6 +29,11 @@ class Event(StrEnum):
     TEARDOWN = "deployment.teardown"
     PING = "ping"  # sent on request only
 
+
+MOST_WAITING = 500
+"""Messages to one subscription: each may take ten minutes while a receiver is down, and news comes faster."""
+
+TOO_MANY = f"its receiver takes nothing: {MOST_WAITING} newer messages wait"
 
 SUBSCRIBABLE = tuple(event for event in Event if event is not Event.PING)
 
@@ -54,6 +59,7 @@ def publish(
             schedule=Schedule.EVENT, now=now, ordering_key=row.id, idempotency_key=f"{row.id}:{deployment_id}:{key}",
             subscription_id=row.id,
         )  # fmt: skip
+        webhooks.give_up_oldest(session, row.id, MOST_WAITING, DeliveryState.GIVEN_UP.value, TOO_MANY, now)
     return len(told)
 
 

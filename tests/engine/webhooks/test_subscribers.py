@@ -20,7 +20,7 @@ from engine.store import deployments, subscriptions, webhooks
 from engine.store.database import Database
 from engine.store.sealing import Sealer
 from engine.store.webhook_tables import DeliveryRow, SubscriptionRow
-from engine.webhooks import deliveries
+from engine.webhooks import deliveries, events
 from engine.webhooks.address import AddressRule
 from engine.webhooks.deliveries import DeliveryLoop
 from engine.webhooks.events import SUBSCRIBABLE, Event, publish
@@ -208,6 +208,20 @@ def test_what_cannot_be_is_refused_and_nothing_is_kept(yard: Yard, url: str, eve
             )  # fmt: skip
         assert session.get(SubscriptionRow, "whs_1") is None
     assert refused.value.details["field"] in ("url", "events")
+
+
+async def test_what_a_receiver_never_takes_does_not_pile_up_without_end(
+    yard: Yard, loop: DeliveryLoop, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "MOST_WAITING", 3)
+    id, _ = yard.subscribe(receiver.url, Event.SLA_BREACH)
+    receiver.answers = [lambda: web.Response(status=500)]
+    yard.tell(Event.SLA_BREACH, "0")
+    await work(loop)
+    for number in range(1, 8):
+        yard.tell(Event.SLA_BREACH, str(number))
+    found = [(row.state, row.attempts) for row in reversed(yard.sent_to(id))]
+    assert sorted(found) == sorted([("pending", 1), *[("given_up", 0)] * 4, *[("pending", 0)] * 3])
 
 
 async def test_news_nobody_takes_is_given_up_after_five_attempts_over_ten_minutes(
