@@ -9,8 +9,10 @@ from engine.model.deployment import Machine, Replica, ReplicaPhase
 from engine.reconcilers.deployments.snapshot import Policy
 
 EARNED = 0.1
-"""Seconds of draining that each second earns in which a machine is wanted: draining is not billed. Whoever gave machines
-up and wanted them back again and again would have them for next to nothing.
+"""Seconds of draining that each second earns in which a machine is wanted.
+
+Draining is not billed: whoever gave machines up and wanted them back, again and again, would have them
+for next to nothing.
 """
 
 
