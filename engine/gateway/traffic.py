@@ -32,6 +32,9 @@ HEARTBEAT = timedelta(seconds=10)
 QUIET = timedelta(seconds=2)
 FORGET = timedelta(minutes=10)
 _MINUTE = timedelta(minutes=1)
+_MINUTES_AT_ONCE = 500
+"""In one transaction: whoever wakes a deployment waits for it."""
+
 _MOST_UNWRITTEN = 50_000
 """Minutes kept for a store that does not answer; beyond that the oldest are lost."""
 
@@ -287,10 +290,15 @@ class Traffic:
                         tally.told = None
                 self._log.warning("traffic is not written down yet", error=str(err.__cause__ or err))
 
-    def _write(self, rows: Sequence[TrafficRow], minutes: Sequence[Minute]) -> None:
-        with self._database.write() as session:
-            traffic_store.record_now(session, rows)
-            traffic_store.add_minutes(session, minutes)
+    def _write(self, rows: Sequence[TrafficRow], minutes: list[Minute]) -> None:
+        """Write everything; what is in `minutes` afterwards, should that fail, is not written."""
+        if rows:
+            with self._database.write() as session:
+                traffic_store.record_now(session, rows)
+        while minutes:
+            with self._database.write() as session:
+                traffic_store.add_minutes(session, minutes[:_MINUTES_AT_ONCE])
+            del minutes[:_MINUTES_AT_ONCE]
 
     def _take_rows(self, now: datetime) -> list[TrafficRow]:
         rows = []

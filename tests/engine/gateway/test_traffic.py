@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy.exc import OperationalError
+from sqlmodel import Session, select
 
 from engine.gateway.traffic import Traffic
 from engine.model.latency import quantile
 from engine.store import traffic as stored
 from engine.store.database import Database
+from engine.store.traffic import Minute
 from engine.store.traffic_tables import MinuteRow, TrafficRow
 from tests.fakes.clock import START, FakeClock
 
@@ -131,6 +135,28 @@ async def test_what_the_store_does_not_take_is_kept(clock: FakeClock, store: Dat
     traffic._database = store
     await traffic.write()
     assert minutes_of(store)[0].requests == 1 and now_of(store).last_request_at == START
+
+
+async def test_what_a_store_took_before_it_failed_is_not_counted_twice(
+    clock: FakeClock, store: Database, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def once(session: Session, minutes: Sequence[Minute]) -> None:
+        monkeypatch.setattr(stored, "add_minutes", fails)
+        add(session, minutes)
+
+    def fails(session: Session, minutes: Sequence[Minute]) -> None:
+        raise OperationalError("", {}, OSError("the disk is full"))
+
+    add = stored.add_minutes
+    monkeypatch.setattr("engine.gateway.traffic._MINUTES_AT_ONCE", 1)
+    monkeypatch.setattr(stored, "add_minutes", once)
+    for deployment_id in ("dep_1", "dep_2"):
+        traffic.visit(deployment_id).ends(200)
+    await traffic.write()
+    monkeypatch.setattr(stored, "add_minutes", add)
+    await traffic.write()
+    with store.read() as session:
+        assert [row.requests for row in session.exec(select(MinuteRow))] == [1, 1]
 
 
 def test_requests_through_the_gateway_are_counted(yard: Any, new_worker: Any) -> None:
