@@ -33,6 +33,9 @@ from engine.store.storage_tables import UploadSessionRow
 MOST_BYTES = 20 * 10**9
 """The document's 20 GB; a GB is 10^9 bytes, as with everything stored."""
 
+MOST_MODELS = 500
+"""Of a deployment, or of an organisation beside them, failed ones too: all of them are looked at again and again."""
+
 _WRITE = Permission.DEPLOYMENT_WRITE
 
 
@@ -151,6 +154,9 @@ class OwnWeights:
                 f"there is a model named {offer.name!r} already ({other.id}): delete it first, or choose another name",
                 id=other.id, name=offer.name,
             )  # fmt: skip
+        if byom.count(session, owner) >= MOST_MODELS:
+            raise Conflict(f"there are {MOST_MODELS} models already, failed ones too: delete some first",
+                           limit=MOST_MODELS)  # fmt: skip
 
     def sink(self, caller: Principal) -> Sink:
         """Where a direct upload's bytes go."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import func, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
@@ -88,6 +88,12 @@ def holding(session: Session, owner_id: str, name: str) -> ByomModelRow | None:
     """The model that has a name within a deployment or organisation."""
     query = select(_M).where(_M.owner_id == owner_id, _M.name == name, col(_M.phase).in_(_HOLDING))
     return session.exec(query).first()
+
+
+def count(session: Session, owner_id: str) -> int:
+    """How many models a deployment or organisation has that are not gone, failed ones too."""
+    query = select(func.count()).select_from(_M).where(_M.owner_id == owner_id, col(_M.deleted_at).is_(None))
+    return session.exec(query).one()
 
 
 def page(

@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from api.app import create_app
 from api.cli import models as models_cli
 from api.deps import Deps
+from engine.byom import models
 from engine.byom.models import OwnWeights
 from engine.gateway.api_proxy import ApiProxy
 from engine.gateway.feed import RouteFeed
@@ -223,6 +224,13 @@ def test_files_that_cannot_be_served_leave_nothing(yard: Yard) -> None:
 def answer_details(answer: httpx.Response) -> dict[str, Any]:
     details: dict[str, Any] = answer.json()["error"]["details"]
     return details
+
+
+def test_there_are_so_many_models_and_no_more(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "MOST_MODELS", 1)
+    assert yard.call("POST", "/models/uploads", json={"name": "a", "size_bytes": 1000}).status_code == 201
+    refused = yard.call("POST", "/models/uploads", json={"name": "b", "size_bytes": 1000})
+    assert refused.status_code == 409 and answer_details(refused) == {"limit": 1}
 
 
 def test_too_large_is_said_with_both_numbers(yard: Yard) -> None:
