@@ -29,6 +29,9 @@ LARGEST_BYTES = 4 * 1024 * 1024
 
 AT_ONCE = 64
 
+ROWS_PER_TRANSACTION = 1000
+"""Others wait for it while it writes."""
+
 
 @dataclass(frozen=True)
 class Target:
@@ -157,10 +160,12 @@ class Scraper:
     def _record(self, rows: Sequence[ReplicaMetricsRow], existing: set[tuple[str, str]]) -> None:
         with self._database.read() as session:
             gone = autoscaling.measured_replicas(session) - existing
-        if rows or gone:
+        if gone:
             with self._database.write() as session:
                 autoscaling.forget_replicas(session, gone)
-                autoscaling.record_metrics(session, rows)
+        for start in range(0, len(rows), ROWS_PER_TRANSACTION):
+            with self._database.write() as session:
+                autoscaling.record_metrics(session, rows[start : start + ROWS_PER_TRANSACTION])
 
 
 def _awake(session: Session) -> Sequence[Row[Any]]:
