@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, and_, col, or_, select
 
 from engine.model.byom import own_name
-from engine.model.deployment import REPLACING_FIELDS, DeploymentSpec, Machine, Phase, SlaTargets
+from engine.model.deployment import REPLACING_FIELDS, DeploymentSpec, Machine, MachineFailure, Phase, SlaTargets
 from engine.model.errors import NotFound
 from engine.store import changes
 from engine.store.tables import DeploymentRow
@@ -150,6 +150,8 @@ def rescale(
 ) -> bool:
     """Set how many replicas run, within the bounds its owner set; False when it was edited since, sleeps or leaves.
 
+    Pauses after machines that did not get ready go on: load that comes and goes is no reason to try them again.
+
     Args:
         spec: as it was stored at this generation.
     """
@@ -159,8 +161,12 @@ def rescale(
         col(DeploymentRow.suspended_at).is_(None),
         col(DeploymentRow.delete_requested_at).is_(None),
     )
-    edited = {**spec, "replicas": replicas}
-    return _edit_running(session, deployment_id, guard, now, spec=edited, spec_changed_at=now)
+    values: dict[str, Any] = {"spec": {**spec, "replicas": replicas}, "spec_changed_at": now}
+    query = select(DeploymentRow.machine_failures).where(DeploymentRow.id == deployment_id)
+    failures = session.exec(query).one_or_none()
+    if failures and failures["cause"] == MachineFailure.NOT_READY and failures["generation"] == generation:
+        values["machine_failures"] = {**failures, "generation": generation + 1}
+    return _edit_running(session, deployment_id, guard, now, **values)
 
 
 def put_to_sleep(session: Session, deployment_id: str, *, generation: int, now: datetime) -> bool:

@@ -39,7 +39,8 @@ def check(s: Snapshot, *, now: datetime, policy: Policy) -> list[Action]:
         min(policy.checks, before.below + 1) if below and not above else 0,
         now,
     )
-    if memory.above >= policy.checks and s.is_settled and s.wanted < s.scaling.max_replicas:
+    can_grow = s.is_settled and not s.is_short and s.wanted < s.scaling.max_replicas
+    if memory.above >= policy.checks and can_grow:
         if _cooled(s, policy.cooldown, now):
             return [_change(s, s.wanted + 1, above, now)]
     elif memory.below >= policy.checks and s.wanted > s.floor and _cooled(s, policy.down_cooldown, now):

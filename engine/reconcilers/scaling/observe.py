@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Row, select
 from sqlmodel import Session, col
 
-from engine.model.deployment import Phase, ReplicaPhase, Scaling
+from engine.model.deployment import MachineFailure, Phase, ReplicaPhase, Scaling
 from engine.model.latency import quantile
 from engine.reconcilers.deployments.snapshot import CAPACITY_AVAILABLE, REPLICAS_READY
 from engine.reconcilers.scaling.snapshot import Load, Memory, Snapshot
@@ -34,6 +34,7 @@ _NONE = Traffic()
 class _Around:
     """What is known beside the rows, by deployment; `ttft` is of the minute that began at `minute`."""
 
+    now: datetime
     asked: Mapping[str, Traffic]
     said: Mapping[str, Sequence[Row[Any]]]
     minute: datetime
@@ -55,7 +56,7 @@ def observe(session: Session, now: datetime) -> list[Snapshot]:
 def observe_sleepers(session: Session, now: datetime) -> list[Snapshot]:
     """Those that may sleep, without what only scaling asks for."""
     rows = [(row, scaling) for row in _awake(session) if (scaling := scaling_of(row.spec)).scale_to_zero]
-    around = _around(session, now) if rows else _Around({}, {}, now)
+    around = _around(session, now) if rows else _Around(now, {}, {}, now)
     return [_snapshot(row, scaling, around) for row, scaling in rows]
 
 
@@ -63,7 +64,7 @@ def _around(session: Session, now: datetime) -> _Around:
     said: dict[str, list[Row[Any]]] = defaultdict(list)
     for row in autoscaling.fresh_metrics(session, now):
         said[row.deployment_id].append(row)
-    return _Around(traffic.current(session, now), said, last_full_minute(now))
+    return _Around(now, traffic.current(session, now), said, last_full_minute(now))
 
 
 def again(session: Session, s: Snapshot, now: datetime) -> Snapshot:
@@ -85,7 +86,7 @@ def _awake(session: Session) -> Sequence[Row[Any]]:
     row = DeploymentRow.__table__.c  # type: ignore[attr-defined]
     columns: list[Any] = [
         row.id, row.org_id, row.spec, row.generation, row.observed_generation, row.phase, row.replicas, row.conditions,
-        row.created_at, row.awake_since, row.spec_changed_at,
+        row.created_at, row.awake_since, row.spec_changed_at, row.machine_failures,
     ]  # fmt: skip
     runs = [
         col(DeploymentRow.deleted_at), col(DeploymentRow.delete_requested_at), col(DeploymentRow.suspended_at),
@@ -118,7 +119,7 @@ def _snapshot(row: Row[Any], scaling: Scaling, around: _Around) -> Snapshot:
         unhealthy=phases[ReplicaPhase.UNHEALTHY],
         draining=phases[ReplicaPhase.DRAINING],
         observed=row.observed_generation == row.generation,
-        is_short=_is_short(row, conditions.get(CAPACITY_AVAILABLE)),
+        is_short=_is_short(row, conditions.get(CAPACITY_AVAILABLE)) or _never_boots(row, around.now),
         since=since,
         load=_load(row, since, around),
         memory=Memory() if memory is None else Memory(*memory[1:]),
@@ -139,6 +140,14 @@ def _is_short(row: Row[Any], capacity: Mapping[str, Any] | None) -> bool:
     if capacity is None or capacity["status"]:
         return False
     return row.spec_changed_at is None or datetime.fromisoformat(capacity["changed_at"]) >= row.spec_changed_at
+
+
+def _never_boots(row: Row[Any], now: datetime) -> bool:
+    """Whether the last machines did not get ready, and no others are made for a while."""
+    failures = row.machine_failures
+    if not failures or failures["cause"] != MachineFailure.NOT_READY or failures["generation"] != row.generation:
+        return False
+    return datetime.fromisoformat(failures["until"]) > now
 
 
 def _load(row: Row[Any], since: datetime, around: _Around) -> Load:

@@ -88,7 +88,7 @@ class Snapshot:
         wanted: how many replicas it asks for.
         ready, booting, unhealthy, draining: how many there are.
         observed: whether its status describes its newest spec.
-        is_short: the cloud has no machine for what is missing.
+        is_short: the cloud has no machine for what is missing, or none that gets ready.
         since: when it became what it is now: created, woken, or the last replica ready or gone.
     """
 

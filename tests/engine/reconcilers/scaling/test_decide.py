@@ -116,6 +116,7 @@ HELD: dict[str, Snapshot] = {
     "edit not seen yet": replace(ONE, observed=False),
     "provisioning": replace(ONE, phase=Phase.PROVISIONING, ready=0),
     "no machine to be had": replace(ONE, wanted=2, is_short=True, phase=Phase.DEGRADED),
+    "its replacement does not get ready": replace(ONE, is_short=True),
     "ready a moment ago": replace(ONE, since=START),
     "changed a moment ago": replace(ONE, memory=Memory(scaled_at=START)),
 }

@@ -14,7 +14,7 @@ from engine.reconcilers.scaling.apply import ScalingApplier
 from engine.reconcilers.scaling.autoscaler import Autoscaler
 from engine.reconcilers.scaling.scrape import AgentMeter, Scraper
 from engine.reconcilers.scaling.snapshot import Policy
-from engine.store import deployments, traffic
+from engine.store import deployments, traffic, usage
 from engine.store.sealing import Sealer
 from engine.store.traffic_tables import TrafficRow
 
@@ -95,3 +95,28 @@ async def test_replica_that_cannot_be_had_is_given_up_and_never_keeps_awake(
     rig.stacks.failures = []
     await rig.settle(seconds=130)
     assert (rig.row().phase, len(rig.cloud.things)) == ("active", 1)
+
+
+async def test_replica_that_never_gets_ready_is_not_asked_for_again_and_again(rig: Any, check: Check) -> None:
+    rig.create(scaling=SCALES)
+    await rig.settle()
+    rig.probe.silent = {f"https://127.0.0.1:{n}" for n in range(2, 9)}
+    assert check(waiting=9) == [2]
+    await rig.settle(seconds=1300, step=100)
+    assert (rig.row().phase, len(rig.cloud.things)) == ("degraded", 1)
+    assert check(in_flight=1) == [1], "what is there would do"
+    await rig.settle()
+    assert rig.row().phase == "active"
+    assert check(waiting=9) == [], "the pause after the boot timeout goes on"
+    rig.clock.advance(1200)
+    assert check(waiting=9) == [2]
+    await rig.settle(seconds=1300, step=100)
+    failures = rig.row().machine_failures
+    assert (failures["cause"], failures["count"], rig.row().machines_made) == ("not_ready", 2, 3)
+    rig.edit(replicas=2)
+    rig.probe.silent = set()
+    await rig.settle()
+    assert (rig.row().phase, len(rig.cloud.things)) == ("active", 2)
+    with rig.database.read() as session:
+        spans = {u.replica: (u.started_at, u.ended_at) for u in usage.for_deployment(session, "dep_1")}
+    assert [spans[name][0] == spans[name][1] for name in sorted(spans)] == [False, True, True, False]
