@@ -152,12 +152,12 @@ def _heed_refusals(r: _Round, plan: Plan) -> None:
     if cause is MachineFailure.REFUSED and not known and r.s.failures < r.policy.failed_after:
         return
     named = {name for line in reasons(last.message) for name in _NAMED.findall(line)}
-    to_be_made = [m for m in plan.machines if m.exists_since is None]
+    ended_at = last.finished_at or r.now
+    to_be_made = [m for m in plan.machines if m.exists_since is None and m.decided_at <= ended_at]
     refused = [m for m in to_be_made if m.name in named] or (to_be_made if cause is MachineFailure.NO_CAPACITY else [])
     for machine in refused:
         plan.remove(machine)
     if refused:
-        ended_at = last.finished_at or r.now
         plan.failures = _one_more(r, plan.failures, for_tenant(last.message), ended_at, cause)
 
 

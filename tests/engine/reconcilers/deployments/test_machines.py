@@ -252,6 +252,19 @@ def test_without_capacity_the_old_machines_serve_and_an_edit_back_undoes_it() ->
     assert world.intervals == [("r1-0", START, None), ("r1-1", START, None)]
 
 
+def test_what_was_decided_after_a_refusal_was_not_refused() -> None:
+    world = active()
+    world.no_capacity = True
+    world.edit(gpu_type="mi300x")
+    world.look()
+    world.finish_update()
+    for _ in range(30):  # the operation without the refused one takes its time
+        world.look()
+        world.now += SECOND
+    assert world.snapshot.machine_failures is not None and world.snapshot.machine_failures.count == 1
+    assert [m.name for m in world.snapshot.machines] == ["r1-0", "r2-2"]
+
+
 def test_without_capacity_for_all_some_new_ones_take_over() -> None:
     world = active(replicas=2)
     world.failures = [("stack_operation_failed", "digitalocean:index:Droplet (r2-3): no capacity in nyc2")]
