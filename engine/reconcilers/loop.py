@@ -22,6 +22,9 @@ FEED_POLL_SECONDS = 0.05
 """How soon an accepted request is looked at; a poll is one index seek."""
 CONCURRENT_LOOKS = 32
 RETRY_AFTER_ERROR_SECONDS = 5.0
+HINTED_AHEAD_SECONDS = 30.0
+"""Where there are too many rows for their period, a hint (somebody waits: a wake, a delete) goes before those that are
+late by less than this; nobody waits for longer because of hints."""
 
 _log = structlog.get_logger(__name__)
 
@@ -64,7 +67,7 @@ class LookLoop:
     async def run(self) -> None:
         """Look until cancelled, or until this process's lease is lost (StaleLease)."""
         self._seq, living = await asyncio.to_thread(self._begin)
-        self._due = dict.fromkeys(living, 0.0)
+        self._due = dict.fromkeys(living, self._clock.monotonic())
         try:
             while True:
                 self._fence.check()
@@ -83,8 +86,8 @@ class LookLoop:
 
     def hint(self, key: str) -> None:
         """Look at a row as soon as possible."""
-        now = self._clock.monotonic()
-        self._due[key] = min(self._due.get(key, now), now)
+        ahead = self._clock.monotonic() - HINTED_AHEAD_SECONDS
+        self._due[key] = min(self._due.get(key, ahead), ahead)
         if key in self._looking:
             self._hinted.add(key)
 
@@ -108,7 +111,7 @@ class LookLoop:
             self._looking.pop(key, None)
             if key in self._hinted:
                 self._hinted.discard(key)
-                after = 0.0
+                after = -HINTED_AHEAD_SECONDS
             if after is None:
                 self._due.pop(key, None)
             else:

@@ -32,3 +32,29 @@ async def test_rows_that_always_have_something_to_do_keep_no_other_waiting(
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_row_that_somebody_waits_for_goes_before_those_that_are_only_late(
+    store: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CONCURRENT_LOOKS", 1)
+    looks: list[str] = []
+    seen = asyncio.Event()
+
+    async def look(key: str) -> Outcome | None:
+        looks.append(key)
+        if key == "woken":
+            seen.set()
+        elif len(looks) == 1:
+            running.hint("woken")
+        return Outcome(look_again=True)
+
+    looked = Looked("handler", lambda _: [*(f"late_{n}" for n in range(50)), "woken"], look)
+    running = LookLoop(store, SystemClock(), NoFence(), looked, period_seconds=60)
+    task = asyncio.create_task(running.run())
+    try:
+        await asyncio.wait_for(seen.wait(), 20)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert looks.index("woken") == 1
