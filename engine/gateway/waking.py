@@ -56,12 +56,17 @@ class Waker:
         self._clock = clock
         self._fresh = fresh
         self._asked: dict[str, datetime | None] = {}
+        self._refusals: dict[str, tuple[float, StackyardError]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = structlog.get_logger("gateway.waking")
         self.refused: Callable[[str, StackyardError], None] = lambda *_: None
 
     def wake(self, route: Route) -> None:
-        """Wake it, unless that was asked for since it fell asleep. Returns at once."""
+        """Wake it, unless that was asked for since it fell asleep, or refused a moment ago. Returns at once."""
+        until, refusal = self._refusals.get(route.deployment_id, (0.0, None))
+        if refusal is not None and self._clock.monotonic() < until:
+            self.refused(route.deployment_id, refusal)
+            return
         if self._asked.get(route.deployment_id) == route.asleep_since:
             return
         self._asked[route.deployment_id] = route.asleep_since
@@ -80,6 +85,7 @@ class Waker:
         try:
             await asyncio.to_thread(self._wake, route)
         except (InsufficientCredit, BudgetExceeded, NotFound) as err:
+            self._remember(route.deployment_id, err)
             self.refused(route.deployment_id, err)
             self._asked.pop(route.deployment_id, None)
         except SQLAlchemyError as err:
@@ -95,6 +101,12 @@ class Waker:
         else:
             await self._fresh()
             self._asked.pop(route.deployment_id, None)  # the routes know by now
+
+    def _remember(self, deployment_id: str, refusal: StackyardError) -> None:
+        """Each try is a writing transaction: who asks again and again must not keep others from the store."""
+        now = self._clock.monotonic()
+        self._refusals = {id: known for id, known in self._refusals.items() if known[0] > now}
+        self._refusals[deployment_id] = now + AGAIN_SECONDS, refusal
 
     def _wake(self, route: Route) -> None:
         now = self._clock.now()

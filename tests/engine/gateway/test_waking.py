@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 from aiohttp import web
+from sqlmodel import Session
 
+from engine.gateway.routes import Route
 from engine.gateway.waiting import Patience
+from engine.gateway.waking import AGAIN_SECONDS, Waker
+from engine.model.deployment import Phase
+from engine.model.errors import InsufficientCredit
 from engine.store import deployments, traffic
+from engine.store.database import Database
 from engine.store.tables import DeploymentRow, OrgRow
+from tests.fakes.clock import FakeClock
+from tests.fakes.rows import deployment_row
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "Explain"}]}
 
@@ -124,6 +133,33 @@ def test_without_money_nothing_wakes(yard: Any, new_worker: Any) -> None:
         answer = httpx.post(yard.chat_url(dep), headers=headers, json=BODY, timeout=60)
         assert answer.status_code == 402 and answer.json()["error"]["code"] == "insufficient_credit"
     assert row(yard, dep).asleep_since is not None
+
+
+async def test_who_has_no_money_and_asks_again_and_again_costs_one_transaction_a_second(store: Database) -> None:
+    clock, asked, heard = FakeClock(), list[str](), list[str]()
+
+    def require(session: Session, row: DeploymentRow, now: datetime) -> None:
+        asked.append(row.id)
+        raise InsufficientCredit("nothing is left")
+
+    async def fresh() -> None:
+        raise AssertionError("nothing woke")
+
+    with store.write() as session:
+        session.add(OrgRow(id="org_1", name="one", created_at=clock.now()))
+        session.flush()
+        deployments.insert(session, deployment_row(clock.now(), "dep_1", asleep_since=clock.now()))
+    route = Route("dep_1", "org_1", Phase.ASLEEP, "", (), "", "", asleep_since=clock.now())
+    waker = Waker(store, clock, fresh, require)
+    waker.refused = lambda deployment_id, _: heard.append(deployment_id)
+    for _ in range(3):
+        waker.wake(route)
+        await asyncio.gather(*waker._tasks)
+    assert (len(asked), len(heard)) == (1, 3)
+    clock.advance(AGAIN_SECONDS)
+    waker.wake(route)
+    await asyncio.gather(*waker._tasks)
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize("yard", [Patience(0.3, 0.1, 0.1)], indirect=True)
