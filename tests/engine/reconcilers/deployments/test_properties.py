@@ -77,12 +77,16 @@ def happen(world: World, name: str, value: object) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.integers(0, 3), st.lists(EVENTS, max_size=14))
-def test_it_settles_whatever_happened(replicas: int, events: list[tuple[str, object]]) -> None:
+@given(st.integers(0, 3), st.booleans(), st.lists(EVENTS, max_size=14))
+def test_it_settles_whatever_happened(replicas: int, later_ones_boot: bool, events: list[tuple[str, object]]) -> None:
     """Safety is asserted by the world at every step; this asks for progress, once the outside calms down."""
     world = World(policy=POLICY, spec=SPEC.model_copy(update={"replicas": replicas}))
+    if not later_ones_boot:
+        world.run(seconds=3)
+        world.duds = True
     for name, value in events:
         happen(world, name, value)
+    world.run(seconds=2)
     world.boots, world.watches, world.no_capacity, world.duds = True, True, False, False
     world.failures.clear()
     world.work(0)
