@@ -86,7 +86,7 @@ class Settings(BaseSettings):
         3600.0, ge=0, description="how long running work goes on after a prepaid balance was used up"
     )
     boot_timeout_seconds: float = Field(
-        1200.0, gt=0, description="a replica not ready by then makes the deployment fail"
+        1200.0, gt=0, description="a replica not ready by then makes the deployment fail, or goes where others serve"
     )
     autoscale_period_seconds: float = Field(
         30.0, gt=0, le=60, description="how often every deployment's load is checked; three checks in a row scale it"
