@@ -41,7 +41,7 @@ def _goal(view: View) -> tuple[Phase, str]:
     if failures is not None and failures.cause is MachineFailure.REFUSED:
         return _by_service(view, failures.reason)
     if view.blocked:
-        return _by_service(view, view.blocked)
+        return _tried_again(view)
     if view.boot_timeout is not None and view.boot_timeout.until > view.now and view.serving:
         return _by_service(view, f"{view.count()}; boot timeout: {view.boot_timeout.reason}")
     if is_behind:
@@ -63,6 +63,14 @@ def _by_service(view: View, why: str) -> tuple[Phase, str]:
     if view.goal and view.serving >= view.goal:
         return Phase.ACTIVE, ""
     return (Phase.DEGRADED if view.serving else Phase.FAILED), why
+
+
+def _tried_again(view: View) -> tuple[Phase, str]:
+    """Operations fail: requests to a deployment that wakes go on being held through a short outage of the cloud."""
+    starts = view.s.phase in (Phase.ASLEEP, Phase.SCALING) and not view.serving
+    if starts and view.s.failures < view.policy.give_up_after:
+        return Phase.SCALING, f"{view.count()}; tried again: {view.blocked}"
+    return _by_service(view, view.blocked)
 
 
 def _waiting_for_capacity(view: View, words: str) -> tuple[Phase, str]:

@@ -151,6 +151,19 @@ def test_it_sleeps_when_its_machines_are_gone_and_is_not_billed_from_the_moment_
     assert world.intervals[-1] == ("r1-2", woken_at, None)
 
 
+@pytest.mark.parametrize(("failures", "through"), [(8, P.SCALING), (13, P.FAILED)])
+def test_a_wake_outlasts_a_short_outage_of_the_cloud(failures: int, through: Phase) -> None:
+    world = active()
+    world.edit(replicas=0)
+    world.run(seconds=10)
+    world.failures = [("stack_operation_failed", "digitalocean:index:Tag (owner): the cloud is away")] * failures
+    world.edit(replicas=1)
+    so_far = len(world.phases)
+    world.run(seconds=3000, step=5)
+    assert [*dict.fromkeys(world.phases[so_far:])][:1] == [P.SCALING] and world.snapshot.phase is P.ACTIVE
+    assert (P.FAILED in world.phases[so_far:]) is (through is P.FAILED)
+
+
 def test_an_edit_does_not_wake_it_and_the_next_machines_are_of_the_new_kind() -> None:
     world = active()
     world.edit(replicas=0)
