@@ -6,6 +6,7 @@ The request goes through unchanged but for the credentials; nothing of it is kep
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -30,6 +31,9 @@ from engine.model.errors import RateLimited, StackyardError, Unavailable
 from engine.model.worker import MODEL_HEADER
 
 MAX_ATTEMPTS = 3
+LOOK_SECONDS = 0.1
+"""How soon it is seen that a new machine has loaded own weights; a look is at the routes in memory."""
+
 
 _MODEL = MODEL_HEADER.lower().encode()
 _NOT_PASSED_ON = asgi.HOP_BY_HOP | frozenset(
@@ -182,14 +186,8 @@ class Inference:
         route = self._table.route(asked.call.deployment_id)
         if route is None:
             raise Unavailable("the deployment went away at this moment; ask the API what became of it")
-        wants_stream = await _wants_stream(asked.body)
-
-        async def say() -> None:
-            if wants_stream:
-                await reply.say()
-
         visit.waits()
-        await self._lines.wait(route, len(asked.body), say)
+        await self._lines.wait(route, len(asked.body), self._say(asked, reply))
         if route.outlook in (Outlook.SLEEPS, Outlook.WAKES):
             visit.woke()
 
@@ -200,7 +198,7 @@ class Inference:
         broke_off = False
         for attempt in range(MAX_ATTEMPTS):
             route = self._table.route(asked.call.deployment_id)  # again each time: replicas come and go while we try
-            upstreams = await self._candidates(route, asked) if route else ()
+            upstreams = await self._candidates(route, asked, reply) if route else ()
             upstream = self._balancer.choose(upstreams, tried)
             if route is None or upstream is None:
                 break
@@ -242,16 +240,44 @@ class Inference:
         newest = self._table.route(route.deployment_id)
         return newest is None or upstream.endpoint not in (one.endpoint for one in newest.upstreams)
 
-    async def _candidates(self, route: Route, asked: Asked) -> tuple[Upstream, ...]:
+    async def _candidates(self, route: Route, asked: Asked, reply: Reply) -> tuple[Upstream, ...]:
         if asked.own_model is None:
             return route.upstreams
         serving = route.serving(asked.own_model)
-        if route.upstreams and not serving:
-            await self._admission.fresh()
-            serving = (self._table.route(route.deployment_id) or route).serving(asked.own_model)
-            if not serving:
-                raise await self._models.why_not(route, asked.own_model)
-        return serving
+        if serving or not route.upstreams:
+            return serving
+        await self._admission.fresh()
+        serving = (self._table.route(route.deployment_id) or route).serving(asked.own_model)
+        return serving or await self._once_loaded(route, asked.own_model, asked, reply)
+
+    async def _once_loaded(self, route: Route, name: str, asked: Asked, reply: Reply) -> tuple[Upstream, ...]:
+        """Replicas that serve own weights which were ready before: machines just woken or replaced load them anew."""
+        refusal = await self._models.why_not(route, name)
+        if not own_models.comes_back(refusal):
+            raise refusal
+        say = self._say(asked, reply)
+        patience, began = self._lines.patience, self._clock.monotonic()
+        spoke = began
+        while (now := self._clock.monotonic()) < began + patience.wake_seconds:
+            newest = self._table.route(route.deployment_id)
+            if newest is None or not newest.upstreams:
+                return ()  # they left: back into the line, which knows why
+            if serving := newest.serving(name):
+                return serving
+            if now >= spoke + patience.word_seconds:
+                spoke = now
+                await say()
+            await self._clock.sleep(LOOK_SECONDS)
+        raise refusal
+
+    def _say(self, asked: Asked, reply: Reply) -> Callable[[], Awaitable[None]]:
+        """How a client is told that it waits: only one that wants a stream hears of it."""
+
+        async def say() -> None:
+            if await _wants_stream(asked.body):
+                await reply.say()
+
+        return say
 
     async def _begin(self, route: Route, upstream: Upstream, asked: Asked) -> Answer:
         """Send the request and wait for the answer's head.

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from engine.gateway.json_members import members
 from engine.gateway.routes import Route
-from engine.model.byom import PREFIX
+from engine.model.byom import PREFIX, Phase
 from engine.model.errors import StackyardError, Unavailable
 from engine.store import byom
 from engine.store.database import Database
@@ -50,6 +50,11 @@ async def asked_for(deployment_id: str, body: bytes | bytearray) -> str | None:
     if not _PLAIN.fullmatch(name):
         raise no_such_model(deployment_id, name)
     return name
+
+
+def comes_back(refusal: StackyardError) -> bool:
+    """Whether weights that no replica serves at this moment were ready: a machine that is new loads them."""
+    return isinstance(refusal, Unavailable) and refusal.details.get("phase") == Phase.READY
 
 
 def no_such_model(deployment_id: str, name: str) -> NoSuchModel:

@@ -100,6 +100,9 @@ class _Held:
 class Lines:
     """All lines of this process.
 
+    Attributes:
+        patience: how long requests wait.
+
     Args:
         waker: asked about every deployment that sleeps while somebody waits.
     """
@@ -107,7 +110,7 @@ class Lines:
     def __init__(self, table: RouteTable, clock: Clock, patience: Patience, waker: Wakes) -> None:
         self._table = table
         self._clock = clock
-        self._patience = patience
+        self.patience = patience
         self._waker = waker
         self._lines: dict[str, _Line] = {}
         self._held: dict[str, _Held] = {}
@@ -201,12 +204,12 @@ class Lines:
         began = spoke = self._clock.monotonic()
         while True:
             now = self._clock.monotonic()
-            ends = began + self._patience.wake_seconds
+            ends = began + self.patience.wake_seconds
             if line.paused_at is not None:
-                ends = min(ends, max(began, line.paused_at) + self._patience.pause_seconds)
+                ends = min(ends, max(began, line.paused_at) + self.patience.pause_seconds)
             if now >= ends and not waiter.future.done():
                 raise self._lost_patience(deployment_id, now - began)
-            speaks = spoke + self._patience.word_seconds
+            speaks = spoke + self.patience.word_seconds
             await asyncio.wait((waiter.future,), timeout=max(0.0, min(ends, speaks, now + 1.0) - now))
             if waiter.future.done():
                 return waiter.future.result()

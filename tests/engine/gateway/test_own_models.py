@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -95,6 +96,25 @@ def test_unknown_own_weights_are_a_404_in_openais_shape(yard: Any, new_worker: A
     error = answer.json()["error"]
     assert answer.status_code == 404 and not worker.seen
     assert (error["code"], error["param"], error["type"]) == ("model_not_found", "model", "invalid_request_error")
+
+
+def test_own_weights_that_were_ready_are_waited_for_until_a_new_machine_has_loaded_them(
+    yard: Any, new_worker: Any
+) -> None:
+    worker = new_worker()
+    dep, now = yard.add_deployment(worker), yard.clock.now()
+    row = ByomModelRow(id="byom_2", org_id="org_1", deployment_id=dep, owner_id=dep, name="mine", phase="ready",
+                       created_by="u", created_at=now, updated_at=now)  # fmt: skip
+    with yard.database.write() as session:
+        byom.insert(session, row)
+    replica = {"id": "1", "name": "r1-1", "address": "127.0.0.1", "endpoint": worker.endpoint, "phase": "ready"}
+    with ThreadPoolExecutor(1) as client:
+        waiting = client.submit(post, yard, dep, b'{"model":"byom:mine"}')
+        with pytest.raises(TimeoutError):
+            waiting.result(0.5)  # held, not refused
+        yard.change(dep, replicas=[replica | {"models": ["mine"]}])
+        assert waiting.result(20).status_code == 200
+    assert len(worker.seen) == 1
 
 
 def test_own_weights_on_their_way_are_a_503_that_says_when_to_come_back(yard: Any, new_worker: Any) -> None:
