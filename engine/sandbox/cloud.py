@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from ipaddress import IPv4Address
 from typing import Any, Protocol
 
@@ -62,6 +62,7 @@ class Cloud:
 
     clock: Clock
     timings: Timings = field(default_factory=Timings)
+    _: KW_ONLY
     droplet_limit: int = 1000
     reserved_ip_limit: int = 3
     volume_limit: int = 100

@@ -104,7 +104,8 @@ class Sandbox:
         offset = settings.address_offset
         self.cloud = Cloud(
             clock, Timings(settings.boot_seconds, settings.action_seconds, settings.delete_seconds),
-            settings.droplet_limit, int(random_hex(6), 16) if offset is None else offset,
+            droplet_limit=settings.droplet_limit,
+            address_offset=int(random_hex(6), 16) if offset is None else offset,
             keep_user_data=settings.machines,
         )  # fmt: skip
         self.faults = Faults()
