@@ -5,6 +5,7 @@ from __future__ import annotations
 from api import process
 from api.settings import Settings
 from api.worker import run_worker
+from engine.controller.priority import give_way
 from engine.model import ids
 from engine.model.clock import SystemClock
 from engine.store import leases
@@ -14,6 +15,7 @@ from engine.store.database import Database
 def main() -> None:
     """Work until SIGTERM."""
     child = process.begin("worker")
+    give_way()
     if child.replaces:
         bury(child.settings, child.replaces)
     run_worker(child.settings, child.executor_id or f"worker-{ids.random_text(10)}")

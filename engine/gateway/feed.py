@@ -18,6 +18,7 @@ from engine.model.deployment import Phase, ReplicaPhase
 from engine.model.tiers import Tier
 from engine.store import changes, deployments, grants, keys, memberships, orgs
 from engine.store.database import Database
+from engine.store.novelty import newest_change
 from engine.store.sealing import CannotOpen, Sealer
 from engine.store.tables import DeploymentRow
 
@@ -78,6 +79,9 @@ class RouteFeed:
         started = self._clock.monotonic()
         if started - self._loaded_at > RELOAD_SECONDS:
             return self.load()
+        if newest_change(self._database) <= self._seq:
+            self._polled_at = started
+            return None
         with self._database.read() as session:
             rows = changes.since(session, self._seq, limit=_BATCH)
             if rows and (rows[0].seq != self._seq + 1 or len(rows) == _BATCH):

@@ -31,6 +31,7 @@ from engine.store.database import Database
 from engine.store.handler_tables import HandlerRow, WorkerActivityRow
 from engine.store.job_tables import JobRow
 from engine.store.leases import Lease
+from engine.store.novelty import newest_change_and_prices
 from engine.store.sealing import CannotOpen, Sealer
 
 LEASE = "jobs"
@@ -237,8 +238,11 @@ class Leader:
 
     def _read_changes(self) -> tuple[dict[str, _Known | None], set[str], list[JobRow], int] | None:
         """What changed; None: so much that everything is to be read."""
+        newest, price_count = newest_change_and_prices(self.database)
+        if newest <= self._seq and price_count == self._prices_known:
+            return {}, set(), [], self._seq
         with self.database.read() as session:
-            if prices.count(session) != self._prices_known:  # they are never edited: another number says it all
+            if price_count != self._prices_known:
                 self._know_prices(session)
             rows = changes.since(session, self._seq, limit=_BATCH)
             if rows and (rows[0].seq != self._seq + 1 or len(rows) == _BATCH):

@@ -13,6 +13,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from engine.controller.priority import give_way
 from engine.deploy.command import EngineLoop
 from engine.model.clock import SystemClock
 from engine.model.fence import NoFence
@@ -24,6 +25,7 @@ _STACKS = 4
 
 def main() -> None:
     folder, per_second, count_file = Path(sys.argv[1]), float(sys.argv[2]), Path(sys.argv[3])
+    give_way()
     stopped, clock, loop = threading.Event(), SystemClock(), EngineLoop()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     engine = driver(folder, loop, clock, os.environ, "embedded")

@@ -17,6 +17,7 @@ from engine.model.fence import Fence
 from engine.reconcilers.deployments.apply import Outcome
 from engine.store import changes
 from engine.store.database import Database
+from engine.store.novelty import newest_change
 
 FEED_POLL_SECONDS = 0.05
 """How soon an accepted request is looked at; a poll is one index seek."""
@@ -129,6 +130,8 @@ class LookLoop:
             return changes.latest(session), self._looked.living_ids(session)
 
     def _follow(self) -> set[str]:
+        if newest_change(self._database) <= self._seq:
+            return set()
         with self._database.read() as session:
             rows = changes.since(session, self._seq)
         if rows:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlmodel import Session, col
 
 from engine.model.errors import Conflict, InvalidSpec
@@ -63,11 +63,6 @@ def everything(session: Session) -> list[PriceRow]:
     """All prices, by sku and time: a price list is hundreds of rows, not millions."""
     query = select(PriceRow).order_by(col(PriceRow.sku), col(PriceRow.effective_from))
     return list(session.execute(query).scalars())
-
-
-def count(session: Session) -> int:
-    """How many there are; as none is ever edited or removed, the same number means the same prices."""
-    return session.connection().execute(select(func.count()).select_from(PriceRow)).scalar_one()
 
 
 def value_of(row: PriceRow) -> PriceFrom:
