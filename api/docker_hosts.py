@@ -19,7 +19,7 @@ from engine.deploy.providers.docker.host_facts import FactsUnknown, read_facts
 from engine.deploy.providers.docker.hosts import DockerHost as Connection
 from engine.deploy.providers.docker.hosts import HostSettings
 from engine.model.hosts import DockerHost, Gpu, HostFacts, with_facts
-from stacks.pools import pool_of_gpu
+from stacks.pod_types import pool_of_host_gpu
 
 FILE_NAME = "docker-hosts.json"
 PATIENCE_SECONDS = 8.0
@@ -58,8 +58,8 @@ def _asked(hosts: Sequence[DockerHost]) -> dict[str, HostFacts]:
 def _filled(host: DockerHost, facts: HostFacts | None) -> DockerHost:
     if facts is None:
         return host
-    filled = with_facts(host, facts, pool_of_gpu)
-    if host.reads_gpus and (unknown := sorted({gpu.name for gpu in facts.gpus if pool_of_gpu(gpu.name) is None})):
+    filled = with_facts(host, facts, pool_of_host_gpu)
+    if host.reads_gpus and (unknown := sorted({g.name for g in facts.gpus if pool_of_host_gpu(g.name) is None})):
         _log.warning("GPUs of a host are in no pool and not used", host=host.name, gpus=unknown)
     return filled
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from types import MappingProxyType
 
 from engine.model.errors import InvalidSpec
-from engine.model.hosts import CPU_POOL, DockerHost
+from engine.model.hosts import AMD_NODES, CPU_POOL, DockerHost
 from engine.model.pod import Offer, Place, PodSpec, Room, Taken, Target
 from stacks.catalog import REGIONS
-from stacks.pools import POOLS
+from stacks.pools import POOLS, pool_of_gpu
 
 SKU_PREFIX = "gpu_hour:"
 VOLUME_USD_PER_GB_MONTH = Decimal("0.015")
@@ -41,7 +42,7 @@ class PodType:
 
     Attributes:
         id: as the driver names it.
-        pool: the pool of Docker hosts it is in; "" where no pool has it.
+        pool: the pool of Docker hosts it is in; "" where no pool has it. AMD's are for pods only.
         droplets: number of GPUs → the Droplet that has as many.
         hourly_usd: documented price of one GPU; None: the operator's, or it is not sold.
     """
@@ -92,12 +93,27 @@ POD_TYPES: Mapping[str, PodType] = MappingProxyType(
             *_in_pools(),
             PodType("NVIDIA RTX 4000 Ada Generation", "RTX 4000 Ada", NVIDIA, 20, "",
                     _DROPLETS["NVIDIA RTX 4000 Ada Generation"], None),
-            PodType("AMD Instinct MI300X OAM", "MI300X", AMD, 192, "",
+            PodType("AMD Instinct MI300X OAM", "MI300X", AMD, 192, "MI300X",
                     _DROPLETS["AMD Instinct MI300X OAM"], Decimal("2.59")),
-            PodType("AMD Instinct MI325X", "MI325X", AMD, 256, "", _DROPLETS["AMD Instinct MI325X"], Decimal("2.98")),
+            PodType("AMD Instinct MI325X", "MI325X", AMD, 256, "MI325X",
+                    _DROPLETS["AMD Instinct MI325X"], Decimal("2.98")),
         )
     }
 )  # fmt: skip
+
+
+def pool_of_host_gpu(name: str) -> str | None:
+    """The pool of a GPU as its driver names it (`AMD Instinct MI300X VF`, `MI300X-O`); None: there is none."""
+    words = re.split(r"[\s_-]+", name)
+    return pool_of_gpu(name) or next((t.pool for t in POD_TYPES.values() if t.vendor == AMD and t.pool in words), None)
+
+
+def counted_amd_pools(host: DockerHost) -> tuple[str, ...]:
+    """Pools of AMD's GPUs that a host does not name by their nodes: nobody can be given one."""
+    return tuple(
+        t.pool for t in POD_TYPES.values()
+        if t.vendor == AMD and any(not device.startswith(AMD_NODES) for device in host.devices(t.pool))
+    )  # fmt: skip
 
 
 def sku(type_id: str) -> str:
@@ -212,5 +228,7 @@ def _on_host(host: DockerHost, pod_type: PodType, spec: PodSpec, taken: Taken) -
     devices = [d for d in host.devices(pod_type.pool) if d not in taken.devices.get(host.name, frozenset())]
     if free < spec.gpu_count or (pod_type.pool != CPU_POOL and len(devices) < spec.gpu_count):
         return f"docker host {host.name} has {max(0, free)} of {host.capacity(pod_type.pool)} {pod_type.id} free"
+    if pod_type.pool in counted_amd_pools(host):
+        return f"docker host {host.name} counts {pod_type.id}: its operator has to name them: {AMD_NODES}renderD128"
     chosen = () if pod_type.pool == CPU_POOL else tuple(devices[: spec.gpu_count])
     return Offer(Place(Target.DOCKER, host.name, pod_type.pool, host.region), chosen)

@@ -6,7 +6,7 @@ import ipaddress
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,11 +28,11 @@ from engine.deploy.providers.docker.hosts import DockerHost as DockerDaemon
 from engine.deploy.providers.docker.hosts import HostSettings, HostUnreachable
 from engine.identity import installation_secret
 from engine.model.clock import SystemClock
-from engine.model.hosts import CPU_POOL, DockerHost, with_facts
+from engine.model.hosts import AMD_NODES, DockerHost, with_facts
 from engine.reconcilers.handlers import guard
 from engine.store import leases
 from engine.store.database import Database
-from stacks.pools import pool_of_gpu
+from stacks.pod_types import counted_amd_pools, pool_of_host_gpu
 
 DEFAULT_CLOUD = "https://api.digitalocean.com"
 TOKEN_VARIABLES = ("DIGITALOCEAN_TOKEN", "DIGITALOCEAN_ACCESS_TOKEN")
@@ -202,9 +202,12 @@ def _docker_host(host: DockerHost, gateway_url: str) -> Iterator[Finding]:
     daemon = DockerDaemon(HostSettings(address=host.host, certificate_folder=host.cert_path))
     try:
         info = daemon.client().info()
+        unknown: list[str] = []
         if host.reads_gpus:
-            host = with_facts(host, read_facts(daemon, gpus=True), pool_of_gpu)
-        yield _promise(check, host, info)
+            facts = read_facts(daemon, gpus=True)
+            host = with_facts(host, facts, pool_of_host_gpu)
+            unknown = sorted({gpu.name for gpu in facts.gpus if pool_of_host_gpu(gpu.name) is None})
+        yield _promise(check, host, info, unknown)
         yield _walls(check, host, daemon, gateway_url)
     except (FactsUnknown, HostUnreachable, DockerException, requests.exceptions.RequestException, OSError) as err:
         yield Finding(check, "problem", str(err))
@@ -212,12 +215,17 @@ def _docker_host(host: DockerHost, gateway_url: str) -> Iterator[Finding]:
         daemon.close()
 
 
-def _promise(check: str, host: DockerHost, info: Mapping[str, Any]) -> Finding:
+def _promise(check: str, host: DockerHost, info: Mapping[str, Any], unknown: Sequence[str]) -> Finding:
     pools = ", ".join(f"{pool} {host.capacity(pool)}" for pool in host.pools)
     if not pools:
-        return Finding(check, "problem", 'its pools are "auto", and nvidia-smi names no GPU that is in a pool: install '
-                       "the driver, or name pools")  # fmt: skip
-    has_gpus = any(pool != CPU_POOL for pool in host.pools)
+        named = f"only GPUs that are in no pool ({', '.join(unknown)})" if unknown else "no GPU that is in a pool"
+        advice = "name pools" if unknown else "install the driver, or name pools"
+        return Finding(check, "problem", 'its pools are "auto", and nvidia-smi (for AMD: rocm-smi, amd-smi) names '
+                       f"{named}: {advice}")  # fmt: skip
+    if counted := counted_amd_pools(host):
+        return Finding(check, "problem", f"it counts AMD GPUs ({', '.join(counted)}), and pods get them by node: name "
+                       f'those ({{"{counted[0]}": ["{AMD_NODES}renderD128"]}}), or "pools": "auto"')  # fmt: skip
+    has_gpus = any(not device.startswith(AMD_NODES) for pool in host.pools for device in host.devices(pool))
     runtimes = info.get("Runtimes") or {}
     if has_gpus and "nvidia" not in runtimes and not info.get("CDISpecDirs"):
         return Finding(
@@ -225,7 +233,8 @@ def _promise(check: str, host: DockerHost, info: Mapping[str, Any]) -> Finding:
             f"it promises GPUs ({pools}), and its daemon knows no runtime for them: install the NVIDIA container "
             "toolkit there (`nvidia-ctk runtime configure`), or declare the pool CPU only",
         )  # fmt: skip
-    return Finding(check, "ok", f"Docker {info.get('ServerVersion')} at {host.host}; {pools}")
+    not_used = f"; in no pool, so not used: {', '.join(unknown)}" if unknown else ""
+    return Finding(check, "ok", f"Docker {info.get('ServerVersion')} at {host.host}; {pools}{not_used}")
 
 
 def _walls(check: str, host: DockerHost, daemon: DockerDaemon, gateway_url: str) -> Finding:

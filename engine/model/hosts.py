@@ -16,6 +16,9 @@ from engine.model.errors import InvalidSpec
 CPU_POOL = "CPU"
 """Workers without a GPU, for development: only hosts that declare it have it."""
 
+AMD_NODES = "/dev/dri/"
+"""How the ids of AMD's GPUs begin: they are the nodes that containers get (`/dev/dri/renderD128`)."""
+
 BRIDGES = "sy-+"
 """The networks of tenants' containers on a host, as packet filters name interfaces that begin alike."""
 
@@ -30,7 +33,8 @@ class DockerHost(BaseModel):
         host: where its Docker daemon listens: `unix://`, `tcp://` or `ssh://`.
         cert_path: folder with ca.pem, cert.pem, key.pem for `tcp://` with TLS; "" for none.
         address: where the control plane reaches the ports its containers publish.
-        pools: pool id → how many workers or GPUs of it there are, or the ids of its GPUs as the driver names them.
+        pools: pool id → how many workers or GPUs of it there are, or the ids of its GPUs as the driver names them
+            (AMD's: their nodes, `/dev/dri/renderD128`).
             With counts, GPUs are numbered from 0 in the order of the pools. `auto`: its driver is asked.
         region: where the machine stands, as users name it.
         worker_memory_mb, worker_cpus: what one worker gets at most, and a pod for each of its GPUs; 0: all there is.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pulumi
 import pulumi_docker as docker
 
-from engine.model.hosts import bridge_name
+from engine.model.hosts import AMD_NODES, bridge_name
 from engine.model.pod import WORKSPACE
 from stacks.components.handler_container import bound_to, mounted_files
 from stacks.pod_workload import PodConfig
 
 LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
+AMD_DOOR = "/dev/kfd"
 GRACE_SECONDS = 10
 """Between SIGTERM and SIGKILL when a pod is stopped."""
 
@@ -76,7 +79,8 @@ class PodContainer(pulumi.ComponentResource):
             uploads=[*_authorized_keys(pod), *mounted_files(pod.mounts)] or None,
             memory=pod.memory_mb or None,
             cpus=f"{pod.cpus:g}" if pod.cpus else None,
-            gpus=f"device={','.join(pod.devices)}" if pod.devices else None,
+            gpus=nvidia_gpus(pod.devices),
+            devices=amd_devices(pod.devices) or None,
             labels=[docker.ContainerLabelArgs(label=k, value=v) for k, v in sorted(labels_of(pod).items())],
             log_driver="json-file",
             log_opts=LOG_OPTIONS,
@@ -84,6 +88,18 @@ class PodContainer(pulumi.ComponentResource):
             destroy_grace_seconds=GRACE_SECONDS,
             opts=replacing,
         )
+
+
+def nvidia_gpus(devices: Sequence[str]) -> str | None:
+    """The GPUs a container asks NVIDIA's runtime for; None: none."""
+    named = [device for device in devices if not device.startswith(AMD_NODES)]
+    return f"device={','.join(named)}" if named else None
+
+
+def amd_devices(devices: Sequence[str]) -> list[docker.ContainerDeviceArgs]:
+    """What a container gets of AMD's driver: its door, and the nodes of its own GPUs, which the door asks about."""
+    nodes = [device for device in devices if device.startswith(AMD_NODES)]
+    return [docker.ContainerDeviceArgs(host_path=path) for path in (AMD_DOOR, *nodes)] if nodes else []
 
 
 def labels_of(pod: PodConfig) -> dict[str, str]:

@@ -16,6 +16,7 @@ from api.cli import deployments as deployments_cli
 from api.cli import doctor, main
 from api.settings import Settings
 from engine.identity import installation_secret
+from engine.model.hosts import DockerHost
 from engine.store.database import Database
 from engine.store.migrate import migrate
 from tests.fakes.served_app import served
@@ -193,14 +194,26 @@ def test_doctor_asks_docker_hosts_whether_they_keep_their_promise(tmp_path: Path
             {"name": "small", "pools": {"CPU": 2}, **there},
             {"name": "large", "pools": {"AMPERE_80": 2}, **there},
             {"name": "away", "pools": {"CPU": 1}, "host": f"unix://{tmp_path}/none.sock"},
+            {"name": "red", "pools": {"MI300X": ["/dev/dri/renderD128"]}, **there},
+            {"name": "counted", "pools": {"MI300X": 8}, **there},
         ]
         settings = Settings(data_dir=tmp_path, port=0, docker_hosts=json.dumps(hosts))
         found = {f.check: f for f in doctor.examine(settings, {"PATH": ""})}
+    assert found["docker host red"].level == "ok", "AMD's GPUs need no runtime of NVIDIA's"
+    assert found["docker host counted"].level == "problem" and "by node: name" in found["docker host counted"].text
     assert found["docker host small"].text == f"Docker 29.0 at {there['host']}; CPU 2"
     assert found["docker host large"].level == "problem" and "toolkit" in found["docker host large"].text
     assert found["docker host away"].level == "problem" and "start docker" in found["docker host away"].text
     assert found["cloud token"].level == "note" and found["worker_public_url"].level == "note"
     assert "iptables -I DOCKER-USER -i sy-+" in found["docker host small, walls"].text
+
+
+def test_doctor_names_gpus_that_are_in_no_pool() -> None:
+    host = DockerHost(name="red", host="unix:///none", pools={}, reads_gpus=True)
+    nothing = doctor._promise("red", host, {}, ["AMD Instinct MI300A"])
+    assert nothing.level == "problem" and "in no pool (AMD Instinct MI300A)" in nothing.text
+    some = host.model_copy(update={"pools": {"MI300X": ("/dev/dri/renderD128",)}})
+    assert doctor._promise("red", some, {}, ["Radeon"]).text.endswith("MI300X 1; in no pool, so not used: Radeon")
 
 
 def test_doctor_reads_the_account_and_the_workers(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
-"""What a Docker host has: memory as its daemon says it, GPUs as the driver's own tool does. Places nothing."""
+"""What a Docker host has: memory as its daemon says it, GPUs as their driver's own tool does. Places nothing."""
 
 from __future__ import annotations
 
 import requests.exceptions
 from docker.errors import DockerException
 
-from engine.deploy.providers.docker.host_programs import run_on_host
+from engine.deploy.providers.docker import amd_gpus
+from engine.deploy.providers.docker.host_programs import Ran, run_on_host
 from engine.deploy.providers.docker.hosts import DockerHost, HostUnreachable
 from engine.model.hosts import Gpu, HostFacts
 
@@ -33,13 +34,24 @@ def read_facts(host: DockerHost, *, gpus: bool) -> HostFacts:
         if not gpus:
             return HostFacts(memory_mb)
         done = run_on_host(client, _ASK, device_majors=[_NVIDIA_MAJOR])
+        if done.exit_code == _NO_PROGRAM:
+            return HostFacts(memory_mb, _amd(run_on_host(client, amd_gpus.ASK, device_majors=[amd_gpus.DRM_MAJOR])))
     except (HostUnreachable, DockerException, requests.exceptions.RequestException, OSError) as err:
         raise FactsUnknown(str(err)) from err
-    if done.exit_code == _NO_PROGRAM:
-        return HostFacts(memory_mb)  # no driver: no GPU that a container could use
     if done.exit_code:
         raise FactsUnknown(f"nvidia-smi ends with {done.exit_code}: {done.text.strip()[:200]}")
     return HostFacts(memory_mb, parse_gpus(done.text))
+
+
+def _amd(done: Ran) -> tuple[Gpu, ...]:
+    if done.exit_code == _NO_PROGRAM:
+        return ()  # no driver at all: no GPU that a container could use
+    if done.exit_code:
+        raise FactsUnknown(f"AMD's rocm-smi or amd-smi ends with {done.exit_code}: {done.text.strip()[:200]}")
+    try:
+        return amd_gpus.parse_gpus(done.text)
+    except ValueError as err:
+        raise FactsUnknown(f"AMD's rocm-smi or amd-smi: {err}") from err
 
 
 def parse_gpus(text: str) -> tuple[Gpu, ...]:
