@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,14 @@ class Health:
 
     status: str
     reason: str = ""
+
+
+async def watch_until_ready(probe: Callable[[], Awaitable[Health]]) -> None:
+    """Probe until ready once, so that the phases of a start are timed even when nobody asks."""
+    delay = 0.05
+    while (await probe()).status != "ready":
+        await asyncio.sleep(delay)
+        delay = min(1.0, delay * 1.2)
 
 
 class HandlerHealth:
@@ -36,10 +45,7 @@ class HandlerHealth:
 
     async def watch_start(self) -> None:
         """Probe until the port was open once."""
-        delay = 0.05
-        while (await self.probe()).status != "ready":
-            await asyncio.sleep(delay)
-            delay = min(1.0, delay * 1.2)
+        await watch_until_ready(self.probe)
 
     async def probe(self) -> Health:
         """Connect to the port."""
@@ -76,10 +82,7 @@ class WorkerHealth:
 
     async def watch_start(self) -> None:
         """Probe until the server has been ready once, so that the phases are timed even when nobody asks."""
-        delay = 0.05
-        while (await self.probe()).status != "ready":
-            await asyncio.sleep(delay)
-            delay = min(1.0, delay * 1.2)
+        await watch_until_ready(self.probe)
 
     async def probe(self) -> Health:
         """Ask /health, then /v1/models for the model this replica is meant to serve."""

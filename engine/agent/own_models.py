@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import aiohttp
 
-from engine.agent.health import Health
+from engine.agent.health import Health, watch_until_ready
 from engine.model.worker import MODELS_PATH, OWN_WEIGHTS
 
 FIRST_PORT = 8100
@@ -385,10 +385,7 @@ class OwnHealth:
 
     async def watch_start(self) -> None:
         """Look until the model was ready once."""
-        delay = 0.05
-        while (await self.probe()).status != "ready":
-            await asyncio.sleep(delay)
-            delay = min(1.0, delay * 1.2)
+        await watch_until_ready(self.probe)
 
     async def probe(self) -> Health:
         """What the model is at; asks nobody."""

@@ -24,6 +24,7 @@ from engine.byom.sinks import Sink
 from engine.byom.views import model_view
 from engine.gateway import asgi
 from engine.gateway.asgi import ClientGone, Receive, Scope, Send
+from engine.gateway.file_threads import run_whole
 from engine.gateway.multipart import Form
 from engine.gateway.routes import RouteTable
 from engine.identity.keys import KeyHasher, bearer_secret
@@ -227,15 +228,7 @@ class ModelUpload:
         return self._table.principal(self._hasher.hash(secret) if secret else None, self._clock.now(), org_id)
 
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
-        """Run to the end even when cancelled: a file that a thread still writes must not be closed under it."""
-        working = asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args))
-        try:
-            return await asyncio.shield(working)
-        except asyncio.CancelledError:
-            while not working.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait({working})
-            raise
+        return await run_whole(self._threads, function, *args)
 
 
 def _offer(form: Form) -> Offer:

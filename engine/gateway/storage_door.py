@@ -20,6 +20,7 @@ from yarl import URL
 
 from engine.gateway import asgi
 from engine.gateway.asgi import Receive, Scope, Send
+from engine.gateway.file_threads import run_whole
 from engine.model.clock import Clock
 from engine.model.errors import Conflict, Forbidden, NotFound, Unavailable
 from engine.storage.blobs import CHUNK_BYTES, BlobFolder, BlobWriter
@@ -258,15 +259,7 @@ class StorageDoor:
             answer.close()
 
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
-        """Run to the end even when cancelled: a file that a thread still writes must not be closed under it."""
-        working = asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args))
-        try:
-            return await asyncio.shield(working)
-        except asyncio.CancelledError:
-            while not working.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait({working})
-            raise
+        return await run_whole(self._threads, function, *args)
 
 
 def _open(path: Path) -> IO[bytes]:
