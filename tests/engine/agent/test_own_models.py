@@ -27,6 +27,8 @@ LIMIT = 60.0
 async def files(monkeypatch):
     """An HTTP server of bytes: name → what it answers."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    # each agent has a machine to itself; these share one with those of the other test process
+    monkeypatch.setattr(own_models, "FIRST_PORT", 10_000 + os.getpid() % 20 * 1000)
     held: dict[str, bytes] = {"/tiny": TINY.read_bytes(), "/noise": b"noise" * 1000}
 
     async def answer(request: web.Request) -> web.Response:
